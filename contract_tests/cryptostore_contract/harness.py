@@ -1,0 +1,130 @@
+"""What a backend's author tells the suite: how to open, restart, break and look into the database under test."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NoReturn
+
+from cryptostore import Account, Backend, Key, Record, open_backend
+
+
+class Ability(enum.StrEnum):
+    """Something that a harness can do. A case that needs one that is missing is reported as not verified."""
+
+    #: The database outlives every handle on it, within this process.
+    REOPEN = "reopen"
+    #: Another process on this machine opens the same database by `Harness.url`, and may be killed.
+    OTHER_PROCESS = "other process"
+    #: `raw_storage` reads everything that is stored.
+    RAW_STORAGE = "raw storage"
+    #: `damage` makes one stored row unreadable.
+    DAMAGE = "damage"
+    #: `claim_newer_schema` makes the database look as if a newer program had migrated it.
+    NEWER_SCHEMA = "newer schema"
+    #: `full_disk` takes the database's room away.
+    FULL_DISK = "full disk"
+    #: `read_only` makes the database refuse writes, as a standby or a read-only file does.
+    READ_ONLY = "read only"
+    #: `cut_connections` resets every connection; the server lives on.
+    CUT_CONNECTIONS = "cut connections"
+    #: `silent_network` swallows all bytes in both directions without closing anything.
+    SILENT_NETWORK = "silent network"
+    #: `frozen_server` stops the server's processes (SIGSTOP).
+    FROZEN_SERVER = "frozen server"
+    #: `stop_server` and `start_server`.
+    STOP_SERVER = "stop server"
+    #: `kill_server` (SIGKILL); `start_server` brings it back on the same data.
+    KILL_SERVER = "kill server"
+    #: `no_free_connections` uses up every connection that the server grants.
+    CONNECTION_LIMIT = "connection limit"
+
+
+class Harness(ABC):
+    """One empty database for one test, and what can be done to it.
+
+    Only `url` and `close` are required. Every other method belongs to an `Ability`; a harness overrides those
+    that it lists in `abilities`.
+    """
+
+    #: A short name for reports, such as "sqlite".
+    name: ClassVar[str]
+    #: What this harness can do.
+    abilities: ClassVar[frozenset[Ability]] = frozenset()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL of this test's own database, good for any process if OTHER_PROCESS is offered.
+
+        It leads through whatever the fault methods act on, such as a proxy.
+        """
+
+    def open(self, **options: Any) -> Backend:
+        """A new handle on the database, with nothing shared but the storage. The test closes it."""
+        return open_backend(self.url, **options)
+
+    def raw_storage(self) -> bytes:
+        """Everything that is stored, as bytes: files, or a dump with every column in plain."""
+        self._missing(Ability.RAW_STORAGE)
+
+    def damage(self, account: Account, kind: type[Record], key: Key) -> None:
+        """Change the stored row behind the backend's back so that no record can be made of it."""
+        self._missing(Ability.DAMAGE)
+
+    def claim_newer_schema(self) -> None:
+        """Store a version and a `min_compatible` above what the backend knows."""
+        self._missing(Ability.NEWER_SCHEMA)
+
+    def full_disk(self) -> AbstractContextManager[None]:
+        """No room for another megabyte while the context is open; room again afterwards."""
+        self._missing(Ability.FULL_DISK)
+
+    def read_only(self) -> AbstractContextManager[None]:
+        """Writes are refused while the context is open."""
+        self._missing(Ability.READ_ONLY)
+
+    def cut_connections(self) -> None:
+        """Reset every open connection, with whatever was in flight."""
+        self._missing(Ability.CUT_CONNECTIONS)
+
+    def silent_network(self) -> AbstractContextManager[None]:
+        """Swallow all bytes while the context is open; afterwards new connections work."""
+        self._missing(Ability.SILENT_NETWORK)
+
+    def frozen_server(self) -> AbstractContextManager[None]:
+        """Freeze the server while the context is open."""
+        self._missing(Ability.FROZEN_SERVER)
+
+    def stop_server(self) -> None:
+        """Stop the server in good order."""
+        self._missing(Ability.STOP_SERVER)
+
+    def kill_server(self) -> None:
+        """SIGKILL the server."""
+        self._missing(Ability.KILL_SERVER)
+
+    def start_server(self) -> None:
+        """Start the stopped or killed server on the same data, and wait until it accepts connections."""
+        self._missing(Ability.STOP_SERVER)
+
+    def no_free_connections(self) -> AbstractContextManager[None]:
+        """Use up the server's connections while the context is open."""
+        self._missing(Ability.CONNECTION_LIMIT)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove the database, and undo whatever is still broken. `managed` calls it."""
+
+    def _missing(self, ability: Ability) -> NoReturn:
+        raise NotImplementedError(f"the harness {self.name!r} does not offer {ability!r}")
+
+
+def managed(harness: Harness) -> Iterator[Harness]:
+    """Yield the harness and close it afterwards: the body of a `harness` fixture."""
+    try:
+        yield harness
+    finally:
+        harness.close()

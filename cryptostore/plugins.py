@@ -1,0 +1,181 @@
+"""Finding, loading and checking backend plugins, one name at a time.
+
+Only the backend that is asked for is imported, so one broken plugin harms nobody else; its own error is raised when it
+is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Final, Protocol
+
+import pluggy
+
+from .capabilities import Capability, Claim, Support
+from .errors import (
+    AmbiguousBackend,
+    BackendIncompatible,
+    BackendInvalid,
+    BackendLoadError,
+    BackendNotFound,
+    PluginError,
+)
+from .hookspecs import PROJECT, BackendHooks
+from .interface import INTERFACE_VERSION, Backend
+from .urls import scheme_of
+
+GROUP: Final = "cryptostore.backends"
+
+#: Where our own backends are found, by name: the distribution and its folder in the source tree.
+_OUR_OWN: Final[Mapping[str, tuple[str, str]]] = {
+    "sqlite": ("matrix-cryptostore-sqlite", "./backends/sqlite"),
+    "postgresql": ("matrix-cryptostore-postgres", "./backends/postgres"),
+    "postgres": ("matrix-cryptostore-postgres", "./backends/postgres"),
+}
+
+
+class OpenBackend(Protocol):
+    """How a plugin opens its database.
+
+    Options are those of the URL's query under the same names; given ones win. Raises ConfigurationError,
+    BackendUnavailable, SchemaError.
+    """
+
+    def __call__(self, url: str, /, **options: Any) -> Backend: ...
+
+
+@dataclass(frozen=True)
+class BackendPlugin:
+    """What a backend's hook yields: its name, the interface version it was written for, how to open it, what it can do.
+
+    A capability that is not named counts as unknown.
+    """
+
+    name: str
+    interface: tuple[int, int]
+    open: OpenBackend
+    capabilities: Mapping[Capability, Claim] = field(default_factory=dict)
+
+    def claim(self, capability: Capability) -> Claim:
+        """The plugin's word on one capability."""
+        return self.capabilities.get(capability, Claim(Support.UNKNOWN))
+
+
+@dataclass(frozen=True)
+class InstalledBackend:
+    """A backend as it was found: where it comes from, and either its plugin or the reason why it cannot be used."""
+
+    name: str
+    distribution: str
+    version: str
+    plugin: BackendPlugin | None = None
+    problem: str = ""
+
+
+def open_backend(url: str, **options: Any) -> Backend:
+    """Open the database that `url` names, with the backend whose name is the URL's scheme.
+
+    `deadline` (seconds) and `owner` (a name for whoever is fenced out) are understood by every backend; options may
+    stand in the URL's query or be given here, which wins.
+
+    Raises PluginError for the plugin, ConfigurationError for URL, options or database, BackendUnavailable for a
+    database that does not answer, SchemaError for tables that are not ours to use.
+    """
+    return load_backend(scheme_of(url)).open(url, **options)
+
+
+def load_backend(name: str) -> BackendPlugin:
+    """Import and check the plugin of this name. Does no I/O beyond the import. Raises PluginError."""
+    return _load(_the_only(name, _entry_points().get(name, [])))
+
+
+def installed_backends() -> list[InstalledBackend]:
+    """Every backend that is installed, broken ones with their reasons, in the order of their names."""
+    return [_inspect(name, found) for name, found in sorted(_entry_points().items())]
+
+
+def _entry_points() -> dict[str, list[metadata.EntryPoint]]:
+    by_name: dict[str, list[metadata.EntryPoint]] = {}
+    seen: set[tuple[str, str, str]] = set()
+    for entry_point in metadata.entry_points(group=GROUP):
+        # One distribution can be on the path twice, as a wheel and as a source tree: that is no ambiguity.
+        identity = (entry_point.name, _distribution_of(entry_point)[0], entry_point.value)
+        if identity not in seen:
+            seen.add(identity)
+            by_name.setdefault(entry_point.name, []).append(entry_point)
+    return by_name
+
+
+def _the_only(name: str, found: list[metadata.EntryPoint]) -> metadata.EntryPoint:
+    if not found:
+        raise BackendNotFound(f"no backend named {name!r} is installed; {_install_hint(name)}")
+    if len(found) > 1:
+        claimants = " and ".join(sorted(_origin(entry_point) for entry_point in found))
+        raise AmbiguousBackend(f"the backend name {name!r} is claimed by {claimants}; uninstall all but one")
+    return found[0]
+
+
+def _install_hint(name: str) -> str:
+    if name in _OUR_OWN:
+        distribution, folder = _OUR_OWN[name]
+        return f"install {distribution}: from a checkout, pip install . {folder}"
+    present = ", ".join(sorted(_entry_points())) or "none"
+    return f"installed are: {present}. Check the URL's scheme, or install the distribution that offers this backend"
+
+
+def _load(entry_point: metadata.EntryPoint) -> BackendPlugin:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(BackendHooks)
+    origin = _origin(entry_point)
+    try:
+        manager.register(entry_point.load(), entry_point.name)
+        manager.check_pending()
+        offered = [plugin for plugins in manager.hook.cryptostore_backends() for plugin in plugins]
+    except pluggy.PluginValidationError as error:
+        raise BackendInvalid(f"backend {entry_point.name!r} of {origin} is not a valid plugin: {error}") from error
+    # SystemExit, because a module that calls sys.exit() at import must not take the program with it.
+    except (Exception, SystemExit) as error:
+        raise BackendLoadError(
+            f"backend {entry_point.name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return _check_plugin(entry_point.name, origin, offered)
+
+
+def _check_plugin(name: str, origin: str, offered: list[Any]) -> BackendPlugin:
+    for plugin in offered:
+        if isinstance(plugin, BackendPlugin) and plugin.name == name:
+            _check_interface(plugin, origin)
+            return plugin
+    raise BackendInvalid(
+        f"{origin} has an entry point for the backend {name!r}, but its hook yields no such BackendPlugin"
+    )
+
+
+def _check_interface(plugin: BackendPlugin, origin: str) -> None:
+    major, minor = INTERFACE_VERSION
+    if plugin.interface[0] != major or plugin.interface[1] > minor:
+        written_for = ".".join(map(str, plugin.interface))
+        raise BackendIncompatible(
+            f"backend {plugin.name!r} of {origin} was written for interface {written_for}; this matrix-cryptostore "
+            f"speaks {major}.{minor}: install versions of the two that agree"
+        )
+
+
+def _inspect(name: str, found: list[metadata.EntryPoint]) -> InstalledBackend:
+    distribution, version = _distribution_of(found[0])
+    try:
+        return InstalledBackend(name, distribution, version, plugin=_load(_the_only(name, found)))
+    except PluginError as error:
+        return InstalledBackend(name, distribution, version, problem=str(error))
+
+
+def _origin(entry_point: metadata.EntryPoint) -> str:
+    return " ".join(_distribution_of(entry_point))
+
+
+def _distribution_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+    if entry_point.dist is None:
+        return "an unnamed distribution", "?"
+    return entry_point.dist.name, entry_point.dist.version

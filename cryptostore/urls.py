@@ -1,0 +1,89 @@
+"""Backend URLs: their scheme, their options, and how to show one without its password."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from .errors import ConfigurationError
+from .interface import DEFAULT_DEADLINE
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_SECRET_OPTIONS: Final = frozenset({"password", "passfile", "sslpassword"})
+_HIDDEN: Final = "***"
+
+
+def scheme_of(url: str) -> str:
+    """The URL's scheme in lower case. Raises ConfigurationError; the text never quotes the URL."""
+    match = _SCHEME.match(url)
+    if match is None:
+        raise ConfigurationError(
+            "a database URL begins with the name of its backend, as in sqlite:///keys.db or postgresql://host/database"
+        )
+    return match[1].lower()
+
+
+def redact(url: str) -> str:
+    """The URL with every password replaced, fit for a log line."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{scheme_of(url)}:{_HIDDEN}"
+    # An "@" left behind the host means a password whose "/", "?" or "#" was not percent-encoded.
+    if "@" in parts.path + parts.query + parts.fragment:
+        return f"{parts.scheme}:{_HIDDEN}"
+    user, at, host = parts.netloc.rpartition("@")
+    if ":" in user:
+        user = f"{user.partition(':')[0]}:{_HIDDEN}"
+    query = [(name, _HIDDEN if name in _SECRET_OPTIONS else value) for name, value in parse_qsl(parts.query)]
+    return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path, urlencode(query, safe="*/,"), ""))
+
+
+def options_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in the URL's query, overridden by those given in Python.
+
+    Raises ConfigurationError for an option that the URL names twice.
+    """
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name in options:
+            raise ConfigurationError(f"the option {name!r} stands twice in the database URL; give it once")
+        options[name] = value
+    return options | dict(given)
+
+
+@dataclass(frozen=True, slots=True)
+class CommonOptions:
+    """What every backend understands: `deadline` in seconds, and `owner`, the name shown to whoever is fenced out."""
+
+    deadline: float
+    owner: str
+
+    @classmethod
+    def take_from(cls, options: dict[str, Any]) -> CommonOptions:
+        """Remove the common options from `options` and check them. Raises ConfigurationError."""
+        given = options.pop("deadline", DEFAULT_DEADLINE)
+        try:
+            deadline = float(given)
+        except (TypeError, ValueError):
+            deadline = 0.0
+        if not 0 < deadline < 86_400:
+            raise ConfigurationError("the option 'deadline' must be a number of seconds above 0 and below 86400")
+        return cls(deadline, str(options.pop("owner", "") or default_owner())[:255])
+
+
+def default_owner() -> str:
+    """This process, as others may need to find it: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def refuse_unknown(options: Mapping[str, Any], known: str) -> None:
+    """Raise ConfigurationError for options that are left over; `known` lists what the backend understands."""
+    if options:
+        names = ", ".join(sorted(repr(name) for name in options))
+        raise ConfigurationError(f"unknown option {names} in the database URL; known are: {known}")
