@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .errors import InvalidRecord
+from .fields import FieldType
 from .records import KINDS, Key, Record, check_key, fields_of
 
 
@@ -63,8 +64,13 @@ class Changes:
     @property
     def size(self) -> int:
         """How many bytes of pickles and values the batch puts."""
-        values = (getattr(record, name) for record in self._all_puts() for name, _ in fields_of(type(record)))
-        return sum(len(value) for value in values if isinstance(value, bytes))
+        return sum(
+            len(getattr(record, name))
+            for kind, by_key in self._puts.items()
+            for name, field_type in fields_of(kind)
+            if field_type is FieldType.BYTES
+            for record in by_key.values()
+        )
 
     def __len__(self) -> int:
         return sum(len(by_key) for operations in (self._puts, self._deletes) for by_key in operations.values())
