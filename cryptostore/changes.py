@@ -87,7 +87,9 @@ class Changes:
         if kind not in KINDS:
             name = getattr(kind, "__name__", type(kind).__name__)
             raise InvalidRecord(name, "kind", "is not one of the kinds in cryptostore.KINDS")
+        if record is None:
+            check_key(kind, key)
         by_key = self._operations.setdefault(kind, {})
-        if check_key(kind, key) in by_key:
-            raise InvalidRecord(kind.kind_name, "key", "has two operations in one batch; a batch takes one for each key")
+        if key in by_key:
+            raise InvalidRecord(kind.kind_name, "key", "has two operations in one batch; a batch takes one a key")
         by_key[key] = record
