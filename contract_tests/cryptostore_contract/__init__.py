@@ -1,1 +1,44 @@
-"""The contract test suite of matrix-cryptostore."""
+"""The contract test suite of matrix-cryptostore.
+
+A backend's author writes one class:
+
+    class TestMyBackend(StoreContract):
+        @pytest.fixture
+        def harness(self, tmp_path: Path) -> Iterator[Harness]:
+            yield from managed(MyHarness(tmp_path))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+# Before any of them is imported; else whoever runs the suite sees bare AssertionErrors.
+pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.waiting", f"{__name__}.children")
+
+if TYPE_CHECKING:
+    from .harness import Ability, Harness, managed
+    from .manifest import Case, case, cases_of, not_verified
+    from .suite import StoreContract
+
+__all__ = ["Ability", "Case", "Harness", "StoreContract", "case", "cases_of", "managed", "not_verified"]
+
+_HOMES: Final = {
+    "Ability": "harness",
+    "Harness": "harness",
+    "managed": "harness",
+    "Case": "manifest",
+    "case": "manifest",
+    "cases_of": "manifest",
+    "not_verified": "manifest",
+    "StoreContract": "suite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # pytest imports this package in every run on the machine, for its plugin: the suite comes only when it is used.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,38 @@
+"""What every case group stands on: the harness that the backend's author provides, and handles on its database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cryptostore import CryptoStore
+
+from ..handles import Handles
+from ..harness import Harness
+
+
+class CaseGroup:
+    """A group of cases. Its cases run in subclasses that have a `harness` fixture."""
+
+    @pytest.fixture
+    def harness(self) -> Iterator[Harness]:
+        """An empty database for one case."""
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a fixture named `harness` whose body is "
+            "`yield from managed(YourHarness(…))`; see cryptostore_contract.Harness"
+        )
+
+    @pytest.fixture
+    def handles(self, harness: Harness) -> Iterator[Handles]:
+        """Opens the database as often as a case likes."""
+        handles = Handles(harness)
+        try:
+            yield handles
+        finally:
+            handles.close()
+
+    @pytest.fixture
+    def store(self, handles: Handles) -> CryptoStore:
+        """Alice's account, owned."""
+        return handles.own()

@@ -1,0 +1,64 @@
+"""Opening the database under test: every handle that a case opens is closed when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from cryptostore import KINDS, Account, Backend, Changes, CryptoStore, Mode, Record
+
+from .harness import Harness
+from .samples import ALICE
+
+R = TypeVar("R", bound=Record)
+
+
+class Handles:
+    """The handles of one case on one database, each with nothing in common but the storage."""
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+        self._opened: list[Backend] = []
+
+    def open(self, **options: Any) -> Backend:
+        """A new handle."""
+        backend = self._harness.open(**options)
+        self._opened.append(backend)
+        return backend
+
+    def own(self, account: Account = ALICE, **options: Any) -> CryptoStore:
+        """The account, taken over through a new handle."""
+        return self.open(**options).open_store(account)
+
+    def read(self, account: Account = ALICE) -> CryptoStore:
+        """The account in READ mode, through a new handle."""
+        return self.open().open_store(account, Mode.READ)
+
+    def stored(self, kind: type[R], account: Account = ALICE) -> list[R]:
+        """Every record of one kind, read back through a handle of its own."""
+        with self._harness.open() as backend, backend.open_store(account, Mode.READ) as store:
+            return store.select(kind, [()])[()]
+
+    def everything(self, account: Account = ALICE) -> dict[type[Record], list[Record]]:
+        """Every record of the account, by kind, read back through a handle of its own; kinds without any left out."""
+        with self._harness.open() as backend, backend.open_store(account, Mode.READ) as store:
+            found = {kind: store.select(kind, [()])[()] for kind in KINDS}
+        return {kind: records for kind, records in found.items() if records}
+
+    def close(self) -> None:
+        """Close every handle that `open` gave out."""
+        for backend in self._opened:
+            backend.close()
+
+
+def by_kind(records: Iterable[Record]) -> dict[type[Record], list[Record]]:
+    """Records as `Handles.everything` gives them, where they stand in key order within their kind."""
+    found: dict[type[Record], list[Record]] = {}
+    for record in records:
+        found.setdefault(type(record), []).append(record)
+    return found
+
+
+def put(store: CryptoStore, *records: Record) -> None:
+    """Apply one batch of records."""
+    store.apply(Changes(records))

@@ -1,0 +1,64 @@
+"""The suite's table of contents: which case checks which clauses, and what it needs from a harness."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from cryptostore import Backend, CryptoStore
+
+from .harness import Ability, Harness
+from .plugin import CASE_ATTRIBUTE
+
+_CLAUSE: Final = re.compile(r"\[([A-Z]+-\d+)\]")
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: its stable ID, the clauses of the interface that it checks, and the abilities that it needs."""
+
+    id: str
+    checks: frozenset[str]
+    needs: frozenset[Ability]
+
+
+def case(case_id: str, *, checks: tuple[str, ...], needs: tuple[Ability, ...] = ()) -> Callable[[F], F]:
+    """Make a test function a case of the contract. Stands above every other decorator."""
+
+    def attach(function: F) -> F:
+        setattr(function, CASE_ATTRIBUTE, Case(case_id, frozenset(checks), frozenset(needs)))
+        return function
+
+    return attach
+
+
+def cases_of(contract: type) -> dict[str, Case]:
+    """The cases of a contract class by ID, inherited ones included. Raises ValueError for an ID used twice."""
+    found: dict[str, Case] = {}
+    for name in dir(contract):
+        declared: Any = getattr(getattr(contract, name), CASE_ATTRIBUTE, None)
+        if declared is None:
+            continue
+        if declared.id in found:
+            raise ValueError(f"two cases have the ID {declared.id}")
+        found[declared.id] = declared
+    return found
+
+
+def not_verified(contract: type, harness: type[Harness]) -> frozenset[str]:
+    """The IDs of the cases that this harness cannot run, to be held by a test."""
+    return frozenset(name for name, declared in cases_of(contract).items() if not declared.needs <= harness.abilities)
+
+
+def clauses() -> frozenset[str]:
+    """The IDs of every clause in the interface's docstrings."""
+    texts = [text for owner in (CryptoStore, Backend) for text in _docstrings(owner)]
+    return frozenset(clause for text in texts for clause in _CLAUSE.findall(text))
+
+
+def _docstrings(owner: type) -> list[str]:
+    return [documented.__doc__ or "" for documented in (owner, *vars(owner).values())]
