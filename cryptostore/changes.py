@@ -30,7 +30,7 @@ class Changes:
         # None stands for a deletion.
         self._operations: dict[type[Record], dict[Key, Record | None]] = {}
         for record in puts:
-            self._add(type(record), record.key if isinstance(record, Record) else (), record)
+            self._add(type(record), getattr(record, "key", ()), record)
         for kind, key in deletes:
             self._add(kind, key, None)
 
