@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NoReturn
 
-from cryptostore import Account, Backend, Key, Record, open_backend
+from cryptostore import Account, Backend, Capability, Key, Record, Support, load_backend, open_backend
+from cryptostore.urls import scheme_of
 
 
 class Ability(enum.StrEnum):
@@ -65,6 +66,10 @@ class Harness(ABC):
     def open(self, **options: Any) -> Backend:
         """A new handle on the database, with nothing shared but the storage. The test closes it."""
         return open_backend(self.url, **options)
+
+    def claims(self, capability: Capability) -> bool:
+        """Whether the backend says that it has a capability in full."""
+        return load_backend(scheme_of(self.url)).claim(capability).support is Support.FULL
 
     def raw_storage(self) -> bytes:
         """Everything that is stored, as bytes: files, or a dump with every column in plain."""

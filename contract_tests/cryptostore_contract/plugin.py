@@ -23,6 +23,7 @@ _SOAK_KEY: Final = "cryptostore_soak_cases"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker and begin the report."""
     config.addinivalue_line("markers", "soak: takes hours rather than seconds; runs only with -m soak")
     config.pluginmanager.register(ContractReport(), "cryptostore-contract-report")
 
@@ -42,6 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
+    """Tell the report which case this is, and skip one that the harness cannot run."""
     case = _case_of(item)
     if case is None:
         return

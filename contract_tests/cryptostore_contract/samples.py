@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final, TypeVar
@@ -15,10 +15,10 @@ ALICE: Final = Account("@alice:example.org", "ALICEDEVICE")
 BOB: Final = Account("@bob:example.org", "BOBDEVICE")
 
 #: One character of each UTF-8 length, and a combining one.
-_UNICODE: Final = "aßअ𝕬e\u0301"
+_UNICODE: Final = "aß\u0905\U0001d56ce\u0301"
 
 #: 255 bytes, the last of them inside a character of four.
-LONGEST_IDENTIFIER: Final = "é" * 125 + "x" + "𝕬"
+LONGEST_IDENTIFIER: Final = "é" * 125 + "x" + "\U0001d56c"
 
 _EPOCH: Final = datetime(2024, 2, 29, 23, 59, 59, 999_999, UTC)
 
@@ -26,14 +26,14 @@ _NUMBERED: Final[Mapping[FieldType, Callable[[str, int], Any]]] = {
     FieldType.IDENTIFIER: lambda name, number: f"{name}-{number:08}",
     FieldType.TEXT: lambda name, number: f"{name} {number}",
     FieldType.BYTES: lambda name, number: f"{name} {number}".encode(),
-    FieldType.FLAG: lambda name, number: number % 2 == 1,
-    FieldType.COUNT: lambda name, number: number,
-    FieldType.INTEGER: lambda name, number: -number,
-    FieldType.TIME: lambda name, number: _EPOCH + timedelta(seconds=number),
+    FieldType.FLAG: lambda _name, number: number % 2 == 1,
+    FieldType.COUNT: lambda _name, number: number,
+    FieldType.INTEGER: lambda _name, number: -number,
+    FieldType.TIME: lambda _name, number: _EPOCH + timedelta(seconds=number),
     FieldType.NAMES: lambda name, number: (f"{name} {number}", f"{name} 0"),
     FieldType.SCALARS: lambda name, number: {name: number, "text": f"{number}", "flag": True, "none": None},
     FieldType.PAIRS: lambda name, number: {(f"@{name}:{number}", "D1"), (f"@{name}:{number}", "D2")},
-    FieldType.TRUST: lambda name, number: list(DeviceTrust)[number % len(DeviceTrust)],
+    FieldType.TRUST: lambda _name, number: list(DeviceTrust)[number % len(DeviceTrust)],
 }
 
 EXTREMES: Final[Mapping[FieldType, tuple[Any, ...]]] = {
@@ -85,7 +85,7 @@ EXTREMES: Final[Mapping[FieldType, tuple[Any, ...]]] = {
 }
 
 
-def sample(kind: type[R], number: int = 1, **fields: Any) -> R:
+def sample(kind: type[R], number: int = 1, /, **fields: Any) -> R:
     """The numbered record of a kind: other numbers give other keys and other values."""
     numbered = {name: _NUMBERED[field_type](name, number) for name, field_type in fields_of(kind)}
     return kind(**numbered | fields)
@@ -113,3 +113,20 @@ def extremes(kind: type[R]) -> Iterator[R]:
 def changed(record: R, number: int) -> R:
     """A record with the same key, and the other fields of another number."""
     return replace(sample(type(record), number), **{name: getattr(record, name) for name in record.key_fields})
+
+
+def exact(record: Record) -> tuple[object, ...]:
+    """All of a record for a strict comparison: plain equality takes True for 1 in a mapping."""
+    values = [getattr(record, name) for name, _ in fields_of(type(record))]
+    return (type(record), *[_exact(value) for value in values])
+
+
+def _exact(value: Any) -> object:
+    if isinstance(value, Mapping):
+        return sorted((name, type(item), item) for name, item in value.items())
+    return type(value), value
+
+
+def in_key_order(records: Iterable[R]) -> list[R]:
+    """Records in the order that the interface promises."""
+    return sorted(records, key=lambda record: [v.encode() if isinstance(v, str) else v for v in record.key])

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from cryptostore import CryptoStore
-
-from ..handles import Handles
-from ..harness import Harness
+from cryptostore_contract.handles import Handles
+from cryptostore_contract.harness import Harness
 
 
 class CaseGroup:
