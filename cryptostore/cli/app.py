@@ -1,0 +1,57 @@
+"""The program `cryptostore`: its options, its commands, and its one way to end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from cryptostore.errors import CryptoStoreError
+
+from .commands import add_commands
+from .exits import EXPLAINED, exit_code_of
+from .output import print_error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with a code of `exits.ExitCode`. The entry point of `cryptostore`.
+
+    A CryptoStoreError is one line on standard error; a traceback means a bug.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        build_app(words[0] if words else None)(args=words, prog_name="cryptostore")
+    except CryptoStoreError as error:
+        print_error(str(error))
+        sys.exit(exit_code_of(error))
+
+
+def build_app(wanted: str | None = None) -> typer.Typer:
+    """The typer application with the command `wanted`, or with all of them."""
+    app = typer.Typer(
+        help="Keep the end-to-end encryption keys of Matrix clients in a real database.",
+        epilog=EXPLAINED,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    add_commands(app, wanted)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"matrix-cryptostore {metadata.version('matrix-cryptostore')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Options of the program itself; they are dealt with by their callbacks."""

@@ -1,0 +1,69 @@
+"""Which commands there are: our own, and those that other distributions add.
+
+A distribution adds `cryptostore NAME` by an entry point NAME in the group `cryptostore.commands`. Its value is a
+function with typer's annotations, or a `typer.Typer` with commands of its own. Only the command that is asked for is
+imported; the help imports all.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, Final
+
+import typer
+
+from cryptostore.errors import PluginError
+
+GROUP: Final = "cryptostore.commands"
+
+#: Ours are declared like everybody else's, so that they are imported in the same way, when they are needed.
+_OUR_OWN: Final = tuple(
+    metadata.EntryPoint(name, value, GROUP) for name, value in (("backends", "cryptostore.cli.backends:backends"),)
+)
+
+
+def add_commands(app: typer.Typer, wanted: str | None) -> None:
+    """Add the command named `wanted` to `app`, or every command if none is known by that name."""
+    found = _all_commands()
+    for name in [wanted] if wanted in found else found:
+        _add(app, name, found[name])
+
+
+def _all_commands() -> dict[str, metadata.EntryPoint]:
+    found = {entry_point.name: entry_point for entry_point in _OUR_OWN}
+    for entry_point in metadata.entry_points(group=GROUP):
+        # A name of ours cannot be taken over: nobody should find a stranger behind `cryptostore import-nio`.
+        found.setdefault(entry_point.name, entry_point)
+    return found
+
+
+def _add(app: typer.Typer, name: str, entry_point: metadata.EntryPoint) -> None:
+    try:
+        command: Any = entry_point.load()
+        if not isinstance(command, typer.Typer) and not callable(command):
+            raise TypeError(f"{entry_point.value} is neither a function nor a typer.Typer")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
+        app.command(name, help="Cannot be loaded; run it to see why.")(_raising(_problem(name, entry_point, error)))
+        return
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
+
+
+def _problem(name: str, entry_point: metadata.EntryPoint, error: BaseException) -> PluginError:
+    distribution = entry_point.dist
+    origin = f"{distribution.name} {distribution.version}" if distribution else "an unnamed distribution"
+    problem = PluginError(
+        f"the command {name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}; "
+        "reinstall or remove that distribution"
+    )
+    problem.__cause__ = error
+    return problem
+
+
+def _raising(problem: PluginError) -> Any:
+    def broken_command() -> None:
+        raise problem
+
+    return broken_command
