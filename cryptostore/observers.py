@@ -22,10 +22,13 @@ class Observers:
     def __init__(self) -> None:
         self._by_name: dict[str, pluggy.PluginManager] = {}
         for entry_point in metadata.entry_points(group=GROUP):
+            # Two distributions may have chosen the same name; both are told.
+            name = f"{entry_point.dist.name}:{entry_point.name}" if entry_point.dist else entry_point.name
             try:
-                self.add(entry_point.name, entry_point.load())
-            except Exception:  # noqa: BLE001  # whatever a stranger's code raises, no key depends on it
-                _log.exception("observer %r cannot be loaded and is left out", entry_point.name)
+                self.add(name, entry_point.load())
+            # SystemExit, too: whatever a stranger's code raises, no key depends on it.
+            except (Exception, SystemExit):  # noqa: BLE001  # the same
+                _log.exception("observer %r cannot be loaded and is left out", name)
 
     def add(self, name: str, plugin: object) -> None:
         """Register one observer. Raises pluggy.PluginValidationError for a hook that does not exist."""
@@ -44,7 +47,7 @@ class Observers:
         for name, manager in list(self._by_name.items()):
             try:
                 getattr(manager.hook, hook)(**facts)
-            except Exception:  # noqa: BLE001  # the same
+            except (Exception, SystemExit):  # noqa: BLE001  # the same
                 _log.exception("observer %r raised in %s and is dropped", name, hook)
                 self.remove(name)
 

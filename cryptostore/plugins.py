@@ -154,6 +154,8 @@ def _check_plugin(name: str, origin: str, offered: list[Any]) -> BackendPlugin:
 
 
 def _check_interface(plugin: BackendPlugin, origin: str) -> None:
+    if not _is_version(plugin.interface):
+        raise BackendInvalid(f"backend {plugin.name!r} of {origin} names no interface version (major, minor)")
     major, minor = INTERFACE_VERSION
     if plugin.interface[0] != major or plugin.interface[1] > minor:
         written_for = ".".join(map(str, plugin.interface))
@@ -161,6 +163,10 @@ def _check_interface(plugin: BackendPlugin, origin: str) -> None:
             f"backend {plugin.name!r} of {origin} was written for interface {written_for}; this matrix-cryptostore "
             f"speaks {major}.{minor}: install versions of the two that agree"
         )
+
+
+def _is_version(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) for part in value)
 
 
 def _inspect(name: str, found: list[metadata.EntryPoint]) -> InstalledBackend:
@@ -176,6 +182,6 @@ def _origin(entry_point: metadata.EntryPoint) -> str:
 
 
 def _distribution_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
-    if entry_point.dist is None:
-        return "an unnamed distribution", "?"
-    return entry_point.dist.name, entry_point.dist.version
+    # Neither need be there: pip leaves half a dist-info folder behind when it is interrupted.
+    described = entry_point.dist.metadata.json if entry_point.dist else {}
+    return str(described.get("name", "?")), str(described.get("version", "?"))

@@ -27,12 +27,12 @@ def read_rows(account: Account, kind: type[R], rows: Iterable[Row], decode: Call
             record = decode(row)
         except (InvalidRecord, ValueError, TypeError) as error:
             notify("cryptostore_unreadable_row", account=account, kind=kind.kind_name)
+            # The error's text may quote the row, so only its type is shown, and it is no cause.
             if not kind.key_fields:
                 raise UnreadableRecord(
-                    f"the {kind.kind_name} of {account} is damaged in the database and was left as it is; "
-                    "restore it from a backup before this account is used"
-                ) from error
-            # The error's text may quote the row, so only its type is shown.
+                    f"the {kind.kind_name} of {account} is damaged in the database ({type(error).__name__}) and was "
+                    "left as it is; restore it from a backup before this account is used"
+                ) from None
             _log.warning("skipped an unreadable %s of %s (%s)", kind.kind_name, account, type(error).__name__)
         else:
             yield record

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .errors import ConfigurationError
 from .interface import DEFAULT_DEADLINE
@@ -33,7 +33,9 @@ def redact(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return f"{scheme_of(url)}:{_HIDDEN}"
+        return _HIDDEN
+    if not parts.scheme:
+        return _HIDDEN
     # An "@" left behind the host means a password whose "/", "?" or "#" was not percent-encoded.
     if "@" in parts.path + parts.query + parts.fragment:
         return f"{parts.scheme}:{_HIDDEN}"
@@ -41,16 +43,25 @@ def redact(url: str) -> str:
     if ":" in user:
         user = f"{user.partition(':')[0]}:{_HIDDEN}"
     query = [(name, _HIDDEN if name in _SECRET_OPTIONS else value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path, urlencode(query, safe="*/,"), ""))
+    shown = f"?{urlencode(query, safe='*/,')}" if query else ""
+    # Not urlunsplit: it would drop the empty host of sqlite:///keys.db, and with it the path's meaning.
+    return f"{parts.scheme}:{'//' if '://' in url else ''}{user}{at}{host}{parts.path}{shown}"
 
 
 def options_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options in the URL's query, overridden by those given in Python.
 
-    Raises ConfigurationError for an option that the URL names twice.
+    Raises ConfigurationError for an option that the URL names twice, and for what is no URL at all.
     """
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        # The standard library's error may quote the host part, password included.
+        raise ConfigurationError(
+            f"the {scheme_of(url)} URL cannot be read; percent-encode special characters in its user and password"
+        ) from None
     options: dict[str, Any] = {}
-    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name in options:
             raise ConfigurationError(f"the option {name!r} stands twice in the database URL; give it once")
         options[name] = value

@@ -1,0 +1,285 @@
+"""Exactly once: numbering, freezing and resending, with a stand-in for the backend's one attempt."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cryptostore import (
+    BackendUnavailable,
+    Batch,
+    Changes,
+    FencedOut,
+    StorageFull,
+    SyncToken,
+    TrackedUser,
+)
+from cryptostore.sequence import BatchSequence
+
+FIRST, SECOND, THIRD = (Changes([SyncToken(token)]) for token in ("s1", "s2", "s3"))
+AWAY = BackendUnavailable("away")
+
+
+class Clock:
+    """Time that passes only when somebody sleeps, so that no test waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+class Attempts:
+    """One attempt after the other, each with the outcome that the test prepared, then success."""
+
+    def __init__(self, *outcomes: BaseException | None) -> None:
+        self.outcomes = list(outcomes)
+        self.batches: list[Batch] = []
+        self.timeouts: list[float] = []
+
+    def __call__(self, batch: Batch, timeout: float) -> None:
+        self.batches.append(batch)
+        self.timeouts.append(timeout)
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome is not None:
+            raise outcome
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("cryptostore.sequence.time", clock)
+    return clock
+
+
+def numbered(*batches: tuple[int, Changes]) -> list[Batch]:
+    return [Batch(number, changes) for number, changes in batches]
+
+
+def test_batches_are_numbered_from_the_last_committed_one() -> None:
+    attempts = Attempts()
+    sequence = BatchSequence(41, 10, attempts)
+    sequence.apply(FIRST)
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((42, FIRST), (43, SECOND))
+    assert sequence.last_committed == 43
+
+
+def test_an_empty_batch_costs_nothing() -> None:
+    attempts = Attempts()
+    sequence = BatchSequence(0, 10, attempts)
+    sequence.apply(Changes())
+    assert attempts.batches == []
+    assert sequence.last_committed == 0
+
+
+def test_equal_batches_one_after_the_other_are_two() -> None:
+    attempts = Attempts()
+    sequence = BatchSequence(0, 10, attempts)
+    sequence.apply(FIRST)
+    sequence.apply(FIRST)
+    assert attempts.batches == numbered((1, FIRST), (2, FIRST))
+
+
+def test_an_attempt_without_outcome_is_repeated_unchanged(clock: Clock) -> None:
+    attempts = Attempts(AWAY, AWAY)
+    sequence = BatchSequence(0, 10, attempts)
+    sequence.apply(FIRST)
+    assert attempts.batches == numbered((1, FIRST), (1, FIRST), (1, FIRST))
+    assert sequence.last_committed == 1
+
+
+def test_pauses_grow_to_a_limit_and_end_at_the_deadline(clock: Clock) -> None:
+    attempts = Attempts(*[AWAY] * 100)
+    with pytest.raises(BackendUnavailable) as caught:
+        BatchSequence(0, 10, attempts).apply(FIRST)
+    assert caught.value is AWAY
+    assert clock.now < 1010
+    assert 10 < len(attempts.batches) < 40
+    assert clock.pauses[0] <= 0.05
+    assert 0.5 <= max(clock.pauses) <= 1
+
+
+def test_each_attempt_is_told_how_much_time_is_left(clock: Clock) -> None:
+    attempts = Attempts(AWAY, AWAY, AWAY)
+    BatchSequence(0, 10, attempts).apply(FIRST)
+    assert attempts.timeouts[0] == 10
+    spent = [sum(clock.pauses[:count]) for count in range(4)]
+    assert attempts.timeouts == [pytest.approx(10 - seconds) for seconds in spent]
+
+
+def unavailable(attempts: Attempts) -> BatchSequence:
+    """A sequence whose batch number 1 is pending."""
+    attempts.outcomes = [AWAY] * 100
+    sequence = BatchSequence(0, 5, attempts)
+    with pytest.raises(BackendUnavailable):
+        sequence.apply(FIRST)
+    attempts.outcomes, attempts.batches, attempts.timeouts = [], [], []
+    return sequence
+
+
+def test_a_pending_batch_goes_before_the_next(clock: Clock) -> None:
+    attempts = Attempts()
+    sequence = unavailable(attempts)
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (2, SECOND))
+
+
+def test_a_pending_batch_that_is_applied_again_is_sent_once(clock: Clock) -> None:
+    attempts = Attempts()
+    sequence = unavailable(attempts)
+    sequence.apply(FIRST)
+    assert attempts.batches == numbered((1, FIRST))
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (2, SECOND))
+
+
+def test_later_changes_never_take_the_number_of_a_pending_batch(clock: Clock) -> None:
+    attempts = Attempts()
+    sequence = unavailable(attempts)
+    attempts.outcomes = [AWAY] * 100
+    with pytest.raises(BackendUnavailable):
+        sequence.apply(SECOND)
+    assert attempts.batches
+    assert all(batch == Batch(1, FIRST) for batch in attempts.batches)
+
+
+def test_the_deadline_covers_pending_and_new_batch_together(clock: Clock) -> None:
+    attempts = Attempts()
+    sequence = unavailable(attempts)
+    attempts.outcomes = [AWAY, AWAY, AWAY, None, AWAY]
+    sequence.apply(SECOND)
+    assert [batch.number for batch in attempts.batches] == [1, 1, 1, 1, 2, 2]
+    assert attempts.timeouts == sorted(attempts.timeouts, reverse=True)
+
+
+def test_a_refusal_frees_the_number() -> None:
+    attempts = Attempts(StorageFull("full"))
+    sequence = BatchSequence(0, 10, attempts)
+    with pytest.raises(StorageFull):
+        sequence.apply(FIRST)
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (1, SECOND))
+
+
+def test_a_refusal_after_an_open_attempt_keeps_the_batch(clock: Clock) -> None:
+    # The first attempt may still be on its way: its number must not be given to other changes.
+    attempts = Attempts(AWAY, StorageFull("full"))
+    sequence = BatchSequence(0, 10, attempts)
+    with pytest.raises(StorageFull):
+        sequence.apply(FIRST)
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (1, FIRST), (1, FIRST), (2, SECOND))
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interrupt_leaves_the_batch_pending(interrupt: type[BaseException]) -> None:
+    attempts = Attempts(interrupt())
+    sequence = BatchSequence(0, 10, attempts)
+    with pytest.raises(interrupt):
+        sequence.apply(FIRST)
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (1, FIRST), (2, SECOND))
+
+
+def test_an_interrupt_in_the_pause_leaves_the_batch_pending(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    attempts = Attempts(AWAY)
+    sequence = BatchSequence(0, 10, attempts)
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sequence.apply(FIRST)
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (1, FIRST), (2, SECOND))
+
+
+def test_fenced_at_the_first_attempt_is_a_certain_outcome() -> None:
+    sequence = BatchSequence(0, 10, Attempts(FencedOut("fenced", owner="other")))
+    with pytest.raises(FencedOut) as caught:
+        sequence.apply(FIRST)
+    assert not caught.value.outcome_unknown
+
+
+def test_fenced_after_a_lost_answer_is_an_unknown_outcome(clock: Clock) -> None:
+    sequence = BatchSequence(0, 10, Attempts(AWAY, FencedOut("fenced", owner="other")))
+    with pytest.raises(FencedOut) as caught:
+        sequence.apply(FIRST)
+    assert caught.value.outcome_unknown
+
+
+def test_fenced_with_a_pending_batch_is_an_unknown_outcome(clock: Clock) -> None:
+    attempts = Attempts()
+    sequence = unavailable(attempts)
+    attempts.outcomes = [FencedOut("fenced")]
+    with pytest.raises(FencedOut) as caught:
+        sequence.apply(SECOND)
+    assert caught.value.outcome_unknown
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_waiting_for_another_batch_ends_at_the_deadline() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def stalls(batch: Batch, timeout: float) -> None:
+        entered.set()
+        leave.wait()
+
+    sequence = BatchSequence(0, 0.05, stalls)
+    other = in_thread(lambda: sequence.apply(FIRST))
+    entered.wait()
+    try:
+        with pytest.raises(BackendUnavailable, match=r"another batch of this store was still waiting after 0\.05 s"):
+            sequence.apply(SECOND)
+    finally:
+        leave.set()
+        other.join()
+    # It was never sent, so it is not pending.
+    sequence.apply(THIRD)
+    assert sequence.last_committed == 2
+
+
+def test_batches_of_many_threads_commit_one_by_one() -> None:
+    inside = threading.Lock()
+    committed: list[Batch] = []
+
+    def commit(batch: Batch, timeout: float) -> None:
+        assert inside.acquire(blocking=False), "two batches at once"
+        time.sleep(0.0001)
+        committed.append(batch)
+        inside.release()
+
+    sequence = BatchSequence(0, 60, commit)
+
+    def work(user: int) -> None:
+        for generation in range(20):
+            sequence.apply(Changes([TrackedUser(f"@{user}:x", generation=generation)]))
+
+    for thread in [in_thread(functools.partial(work, user)) for user in range(8)]:
+        thread.join()
+    assert [batch.number for batch in committed] == list(range(1, 161))
+    for user in range(8):
+        generations = [
+            record.generation  # type: ignore[attr-defined]  # puts() of a kind yields that kind
+            for batch in committed
+            for record in batch.changes.puts(TrackedUser)
+            if record.key == (f"@{user}:x",)
+        ]
+        assert generations == list(range(20))

@@ -1,0 +1,131 @@
+"""Backend URLs: options, and passwords that never show."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cryptostore import ConfigurationError
+from cryptostore.urls import CommonOptions, options_of, redact, refuse_unknown, scheme_of
+from example_records import SECRET
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [
+        ("sqlite:///keys.db", "sqlite"),
+        ("PostgreSQL://host/keys", "postgresql"),
+        ("my-own.store+tls:x", "my-own.store+tls"),
+    ],
+)
+def test_scheme(url: str, scheme: str) -> None:
+    assert scheme_of(url) == scheme
+
+
+@pytest.mark.parametrize("url", ["", f"/home/{SECRET}", f"user={SECRET}", "1st://x", f"://{SECRET}"])
+def test_what_has_no_scheme_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="begins with the name of its backend") as caught:
+        scheme_of(url)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///keys.db", "sqlite:///keys.db"),
+        ("sqlite:////var/lib/bot/keys.db?deadline=5", "sqlite:////var/lib/bot/keys.db?deadline=5"),
+        ("sqlite:keys.db", "sqlite:keys.db"),
+        ("memory://", "memory://"),
+        ("postgresql://host:5432/keys", "postgresql://host:5432/keys"),
+        ("postgresql://bot@host/keys", "postgresql://bot@host/keys"),
+        (f"postgresql://bot:{SECRET}@host/keys", "postgresql://bot:***@host/keys"),
+        (f"postgresql://bot:a@{SECRET}@host/keys", "postgresql://bot:***@host/keys"),
+        (f"postgresql://bot:{SECRET}@a:1,b:2/keys?schema=x", "postgresql://bot:***@a:1,b:2/keys?schema=x"),
+        (f"postgresql://host/keys?password={SECRET}&user=bot", "postgresql://host/keys?password=***&user=bot"),
+        (f"postgresql://host/keys?sslpassword={SECRET}", "postgresql://host/keys?sslpassword=***"),
+        (f"postgresql://host/keys?passfile=/{SECRET}", "postgresql://host/keys?passfile=***"),
+        (f"postgresql://bot:a/{SECRET}@host/keys", "postgresql:***"),
+        (f"postgresql://bot:a#{SECRET}@host/keys", "postgresql:***"),
+        (f"postgresql://bot:a?{SECRET}@host/keys", "postgresql:***"),
+        (f"postgresql://host/keys#{SECRET}", "postgresql://host/keys"),
+        (f"postgresql://bot:[{SECRET}@host/keys", "***"),
+        (f"host=db password={SECRET}", "***"),
+        (f"bot:{SECRET}@host/keys", "bot:***"),
+    ],
+)
+def test_redacted(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+# A letter that the rest of the URL does not have, so that a leak is no coincidence.
+passwords = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(lambda text: f"Z{text}Z")
+
+
+@given(passwords)
+@example("Z\uff20Z")  # becomes an "@" under NFKC, which the standard library refuses with the password in its error
+@example("Z]Z")
+@example("Z\n@/Z")
+def test_a_password_never_shows(password: str) -> None:
+    urls = [
+        f"postgresql://bot:{password}@host/keys",
+        f"postgresql://bot:{quote(password, safe='')}@host/keys",
+        f"postgresql://host/keys?user=bot&password={quote(password, safe='')}",
+        f"host=host password={password}",
+    ]
+    for url in urls:
+        assert "Z" not in redact(url)
+        with suppress(ConfigurationError):
+            options_of(url, {})
+
+
+def test_options_of_the_url_and_of_the_call() -> None:
+    url = "sqlite:///keys.db?deadline=5&owner=the%20bot&empty="
+    assert options_of(url, {}) == {"deadline": "5", "owner": "the bot", "empty": ""}
+    assert options_of(url, {"deadline": 7.5, "other": 1})["deadline"] == 7.5
+    assert options_of("sqlite:///keys.db", {}) == {}
+
+
+def test_an_option_stands_once_in_a_url() -> None:
+    with pytest.raises(ConfigurationError, match="'deadline' stands twice"):
+        options_of("sqlite:///keys.db?deadline=5&deadline=6", {})
+
+
+@pytest.mark.parametrize("stumbling_block", ["[", "\uff20"])
+def test_a_url_that_cannot_be_read_is_refused(stumbling_block: str) -> None:
+    with pytest.raises(ConfigurationError, match="the postgresql URL cannot be read; percent-encode") as caught:
+        options_of(f"postgresql://bot:{stumbling_block}{SECRET}@host/keys", {})
+    assert SECRET not in "".join(traceback.format_exception(caught.value, limit=0))
+
+
+@pytest.mark.parametrize(("given_value", "seconds"), [("5", 5.0), (0.25, 0.25), ("1e2", 100.0), (86_399, 86_399.0)])
+def test_deadline(given_value: Any, seconds: float) -> None:
+    options = {"deadline": given_value, "owner": "bot", "other": 1}
+    assert CommonOptions.take_from(options) == CommonOptions(seconds, "bot")
+    assert options == {"other": 1}
+
+
+@pytest.mark.parametrize("given_value", ["", "soon", None, 0, -1, 86_400, "nan", "inf", [5]])
+def test_a_deadline_that_is_none_is_refused(given_value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'deadline' must be a number of seconds"):
+        CommonOptions.take_from({"deadline": given_value})
+
+
+def test_the_owner_is_this_process_unless_it_is_named() -> None:
+    here = f"{socket.gethostname()}:{os.getpid()}"
+    assert CommonOptions.take_from({}) == CommonOptions(15.0, here[:255])
+    assert CommonOptions.take_from({"owner": ""}).owner == here[:255]
+    assert len(CommonOptions.take_from({"owner": "o" * 300}).owner) == 255
+
+
+def test_unknown_options_are_named() -> None:
+    refuse_unknown({}, "deadline")
+    with pytest.raises(ConfigurationError, match=r"unknown option 'colour', 'dedline' .*known are: deadline, owner"):
+        refuse_unknown({"dedline": SECRET, "colour": 1}, "deadline, owner")
