@@ -1,0 +1,245 @@
+"""Connections to one database file: one that writes, under a lock, and as many that read as there are readers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from cryptostore import BackendUnavailable, ConfigurationError, Schema, StoreClosed
+from cryptostore.lifecycle import OpenFlag
+
+from . import files, schema
+from .errors import is_busy, is_read_only, mapped_errors, name_of
+
+#: How many connections for reading are kept while nobody reads.
+_IDLE_READERS: Final = 4
+
+#: How long the writer waits for readers before it leaves the erasing of deleted rows to the next write.
+_ERASING_SECONDS: Final = 0.1
+
+_RETRY_SECONDS: Final = 0.01
+
+# Sorting large results must not spill keys into temporary files: those are neither private nor erased.
+_SETTINGS: Final = """
+    PRAGMA encoding = 'UTF-8';
+    PRAGMA foreign_keys = ON;
+    PRAGMA synchronous = FULL;
+    PRAGMA secure_delete = ON;
+    PRAGMA temp_store = MEMORY;
+"""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Connections:
+    """The open database at `path`: created if need be, in WAL mode, its tables up to date.
+
+    A file that cannot be written opens as well if its tables are up to date. A process that was forked off must open
+    the database itself. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
+    """
+
+    def __init__(self, path: Path, deadline: float) -> None:
+        self.is_open: Final = OpenFlag(f"the database {path}")
+        self._path = path
+        self._deadline = deadline
+        self._process = os.getpid()
+        self._guard = threading.Lock()
+        self._idle_readers: list[sqlite3.Connection] = []
+        self._closed = False
+        self._write_lock = threading.Lock()
+        files.ensure_private_file(path)
+        # Whoever was killed and left a -wal behind may have deleted rows that nobody has erased.
+        self._erasure_is_due = files.has_write_ahead_log(path)
+        with mapped_errors(path, opening=True):
+            self._writer = _open_writer(path, deadline)
+        self._file = files.identity(path)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot for all the statements of a block. Waits for no writer."""
+        reader = self._take_reader()
+        try:
+            with mapped_errors(self._path), _transaction(reader, "BEGIN"):
+                yield reader
+        finally:
+            self._give_back(reader)
+
+    @contextmanager
+    def writing(self, timeout: float, *, erases: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction, alone on the database from its beginning and durable at its end.
+
+        Raises BackendUnavailable if others write for longer than `timeout` seconds. With `erases`, what the transaction
+        deletes does not stay behind in any of the files.
+        """
+        with self._the_writer(timeout) as writer, mapped_errors(self._path):
+            with _transaction(writer, "BEGIN IMMEDIATE"):
+                yield writer
+            self._erasure_is_due |= erases
+            if self._erasure_is_due:
+                self._erase(writer)
+
+    def is_writable(self) -> bool:
+        """Ask the file, through a new connection that waits for nobody."""
+        self._check()
+        with mapped_errors(self._path), closing(_connect(self._path, timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if is_busy(error) or is_read_only(error):
+                    return is_busy(error)
+                raise
+            connection.execute("ROLLBACK")
+            return True
+
+    def close(self) -> None:
+        """Close every connection as soon as it is idle. With the last one, SQLite removes -wal and -shm."""
+        # Closing inherited connections after a fork would interfere with those of the parent.
+        if not self.is_open.close() or self._process != os.getpid():
+            return
+        with self._guard:
+            self._closed = True
+            for reader in self._idle_readers:
+                reader.close()
+        with self._write_lock, mapped_errors(self._path):
+            if self._erasure_is_due:
+                self._erase(self._writer)
+            self._writer.close()
+
+    def _check(self) -> None:
+        self.is_open.check()
+        if self._process != os.getpid():
+            raise StoreClosed(
+                f"the database {self._path} was opened by process {self._process}, before a fork; open it in this "
+                "process, or start processes with the method 'spawn'"
+            )
+
+    def _take_reader(self) -> sqlite3.Connection:
+        self._check()
+        with self._guard:
+            if self._idle_readers:
+                return self._idle_readers.pop()
+        with mapped_errors(self._path):
+            return _connect(self._path, self._deadline, "PRAGMA query_only = ON")
+
+    def _give_back(self, reader: sqlite3.Connection) -> None:
+        with self._guard:
+            if self._closed or reader.in_transaction or len(self._idle_readers) >= _IDLE_READERS:
+                reader.close()
+            else:
+                self._idle_readers.append(reader)
+
+    @contextmanager
+    def _the_writer(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        ends = time.monotonic() + timeout
+        self._check()
+        if not self._write_lock.acquire(timeout=timeout):
+            raise BackendUnavailable(f"other threads of this process wrote to {self._path} until the deadline")
+        try:
+            self._check()
+            # SQLite would go on writing into a file that nobody can open any more.
+            if files.identity(self._path) != self._file:
+                raise BackendUnavailable(
+                    f"{self._path} was moved, deleted or replaced while it was open; put it back, or start again"
+                )
+            with mapped_errors(self._path):
+                _wait_at_most(self._writer, ends - time.monotonic())
+            yield self._writer
+        finally:
+            self._write_lock.release()
+
+    def _erase(self, writer: sqlite3.Connection) -> None:
+        """Write deleted rows over with zeros in the database file, and empty the -wal file, which still holds them."""
+        try:
+            _wait_at_most(writer, _ERASING_SECONDS)
+            (busy, _, _) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            # The transaction is durable already, so this must not make it look as if it had failed.
+            _log.warning(
+                "deleted rows of %s are not erased yet (%s); the next write tries again", self._path, name_of(error)
+            )
+        else:
+            self._erasure_is_due = bool(busy)
+
+
+def _open_writer(path: Path, deadline: float) -> sqlite3.Connection:
+    ends = time.monotonic() + deadline
+    found = _inspect(path, deadline)
+    writer = _connect(path, deadline)
+    try:
+        _use_write_ahead_log(writer, path, ends)
+        if found is None or found.version < schema.KNOWN_VERSION:
+            with _transaction(writer, "BEGIN IMMEDIATE"):
+                schema.migrate(writer, path)
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def _inspect(path: Path, deadline: float) -> Schema | None:
+    """What `schema.inspect` says, without a change to a file that is not ours to use."""
+    # A connection that may write, and is the last to close, moves what a killed program left in the -wal file into the
+    # database. One that only reads does not, but leaves a -wal and -shm behind where there were none.
+    mode = "ro" if files.has_write_ahead_log(path) else "rw"
+    with closing(_connect(path, deadline, "PRAGMA query_only = ON", mode=mode)) as connection:
+        return schema.inspect(connection, path)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, path: Path, ends: float) -> None:
+    # SQLite does not wait here for others, who may be doing the same.
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > ends:
+                raise
+            time.sleep(_RETRY_SECONDS)
+    if mode != b"wal":
+        raise ConfigurationError(
+            f"SQLite cannot keep a write-ahead log beside {path}; move the database from this file "
+            "system to a local disk"
+        )
+
+
+def _connect(path: Path, timeout: float, *settings: str, mode: str = "rw") -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file://{quote(os.fsencode(path))}?mode={mode}",
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    # SQLite does not check that a text is UTF-8, and sqlite3 would refuse a whole result for one damaged text.
+    connection.text_factory = bytes
+    try:
+        connection.executescript(";".join([_SETTINGS, *settings]))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {max(0, int(seconds * 1000))}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    try:
+        connection.execute(begin)
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

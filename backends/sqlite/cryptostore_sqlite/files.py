@@ -1,0 +1,87 @@
+"""The database's files: private from the first byte, and still the ones that were opened.
+
+No function here opens a database file that exists. POSIX drops all of a process's locks on a file when the process
+closes any descriptor of it, and the locks of SQLite in this process would be gone without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Final
+
+from cryptostore import ConfigurationError
+
+_PRIVATE: Final = 0o600
+
+#: Held while a descriptor of a new file is open, so that no other thread's SQLite has locks on it yet.
+_creating: Final = threading.Lock()
+
+_log: Final = logging.getLogger(__name__)
+
+
+def ensure_private_file(path: Path) -> None:
+    """Create an empty file that only its owner may read, unless the file exists. SQLite gives -wal and -shm its mode.
+
+    Raises ConfigurationError for a place where no file can be.
+    """
+    try:
+        with _creating:
+            _create(path)
+    except FileExistsError:
+        _look_at(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigurationError(
+            f"the folder {path.parent} does not exist; create it, or correct the path in the database URL"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot create the database {path} ({error.strerror}); choose a folder that this user may write to, on a "
+            "file system that is not read-only"
+        ) from error
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at `path` now, or None. A deleted file that is still open takes writes that nobody finds."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def has_write_ahead_log(path: Path) -> bool:
+    """Whether there is a -wal file: somebody has the database open, or was killed."""
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+def _create(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE))
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Without this, a power failure could take the file's name and leave its content.
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _look_at(path: Path) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot look at the database {path} ({error.strerror}); correct the path in the database URL, or the "
+            "permissions"
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(f"{path} is not a file; give a file's path in the database URL")
+    if not status.st_mode & ~_PRIVATE & 0o777:
+        return
+    if status.st_size == 0:
+        path.chmod(_PRIVATE)
+    else:
+        # Left as it is: somebody may have shared it on purpose, as Kubernetes does with fsGroup.
+        _log.warning("the database %s is open to other users of this machine; chmod 600 makes it private", path)
