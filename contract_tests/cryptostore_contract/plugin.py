@@ -48,7 +48,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     if case is None:
         return
     harness = getattr(item, "funcargs", {})["harness"]
-    missing = sorted(case.needs - harness.abilities)
+    # Plain texts: the report crosses processes, and execnet takes no enums.
+    missing = sorted(ability.value for ability in case.needs - harness.abilities)
     item.user_properties.append((PROPERTY, [case.id, harness.name, missing]))
     if missing:
         pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {harness.name!r} lacks")

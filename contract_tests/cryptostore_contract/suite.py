@@ -5,10 +5,29 @@ from __future__ import annotations
 import pytest
 
 from .cases.batches import BatchCases
+from .cases.concurrency import ConcurrencyCases
+from .cases.isolation import IsolationCases
+from .cases.lifecycle import LifecycleCases
+from .cases.numbering import NumberingCases
+from .cases.ownership import OwnershipCases
+from .cases.reading import ReadingCases
 from .cases.records import RecordCases
+from .cases.restart import RestartCases
+from .cases.scanning import ScanningCases
 
 
 # Nothing in the interface waits for ever, so no case does either.
 @pytest.mark.timeout(300)
-class StoreContract(RecordCases, BatchCases):
+class StoreContract(
+    RecordCases,
+    BatchCases,
+    ReadingCases,
+    ScanningCases,
+    IsolationCases,
+    LifecycleCases,
+    OwnershipCases,
+    NumberingCases,
+    ConcurrencyCases,
+    RestartCases,
+):
     """What every backend must do. Subclass it, and give the subclass a fixture named `harness`."""

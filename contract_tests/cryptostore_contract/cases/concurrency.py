@@ -1,0 +1,165 @@
+"""Threads: on one handle, on one account through several, and readers beside a writer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from cryptostore import Account, Changes, CryptoStore, FencedOut, Mode, OlmSession, SyncToken, Value
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.handles import Handles, put
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, sample
+from cryptostore_contract.waiting import result_of, start, together
+
+_THREADS = 8
+_BATCHES = 15
+
+
+class ConcurrencyCases(CaseGroup):
+    """Several threads of one process."""
+
+    @case("CONCURRENCY-1", checks=("STORE-1", "APPLY-7", "COMMIT-1"))
+    def test_threads_share_a_store(self, store: CryptoStore, handles: Handles) -> None:
+        def write_and_read(thread: int) -> None:
+            for number in range(_BATCHES):
+                mine = value_of(f"thread {thread}", number)
+                put(store, mine, sample(Value, namespace="all", name=f"{thread}-{number}"))
+                assert store.get(Value, [mine.key]) == {mine.key: mine}
+                assert store.select(Value, [mine.key[:1]])[mine.key[:1]] == [mine]
+
+        together([partial(write_and_read, thread) for thread in range(_THREADS)])
+        stored = handles.stored(Value)
+        assert len(stored) == _THREADS * _BATCHES + _THREADS
+        assert handles.open().accounts()[ALICE].sequence == _THREADS * _BATCHES
+
+    @case("CONCURRENCY-2", checks=("BACKEND-1", "OPEN-1"))
+    def test_threads_share_a_backend_each_with_its_account(self, handles: Handles) -> None:
+        backend = handles.open()
+        accounts = [Account(f"@user{number}:example.org", "D") for number in range(_THREADS)]
+
+        def write(account: Account, thread: int) -> None:
+            with backend.open_store(account) as store:
+                for number in range(_BATCHES):
+                    put(store, value_of("same key", 100 * thread + number), sample(SyncToken, number))
+
+        together([partial(write, account, thread) for thread, account in enumerate(accounts)])
+        for thread, account in enumerate(accounts):
+            assert handles.stored(Value, account) == [value_of("same key", 100 * thread + _BATCHES - 1)]
+        assert [owned.sequence for owned in backend.accounts().values()] == [_BATCHES] * _THREADS
+
+    @case("CONCURRENCY-3", checks=("COMMIT-1", "COMMIT-3", "OPEN-2"))
+    def test_owners_that_take_over_from_each_other_lose_no_batch(self, handles: Handles) -> None:
+        backends = [handles.open() for _ in range(4)]
+
+        def take_over_again_and_again(thread: int) -> list[str]:
+            applied: list[str] = []
+            for opened in range(6):
+                store = backends[thread].open_store(ALICE)
+                for number in range(3):
+                    name = f"{thread}-{opened}-{number}"
+                    try:
+                        put(store, sample(Value, name=name), sample(OlmSession, len(applied), session_id=name))
+                    except FencedOut:
+                        break
+                    applied.append(name)
+            return applied
+
+        tasks = [partial(take_over_again_and_again, thread) for thread in range(len(backends))]
+        applied = [name for names in together(tasks) for name in names]
+        # A lost update of the epoch or the sequence shows here: more or fewer batches than were acknowledged.
+        assert handles.open().accounts()[ALICE].sequence == len(applied)
+        assert {value.name for value in handles.stored(Value)} == set(applied)
+        assert {session.session_id for session in handles.stored(OlmSession)} == set(applied)
+
+    @case("CONCURRENCY-4", checks=("OPEN-1", "ACCOUNTS-1"))
+    def test_one_owner_is_left_when_many_open_at_once(self, handles: Handles) -> None:
+        backends = [handles.open() for _ in range(_THREADS)]
+        stores: list[CryptoStore] = together([partial(backend.open_store, ALICE) for backend in backends])
+        epochs = {store.ownership.epoch for store in stores}
+        assert len(epochs) == _THREADS
+        written = [store for store in stores if is_owner(store)]
+        assert [store.ownership.epoch for store in written] == [max(epochs)]
+
+    @case("CONCURRENCY-5", checks=("GET-6", "SELECT-6", "SCAN-4", "COMMIT-7", "STORE-1"))
+    def test_readers_beside_a_writer_see_whole_batches(self, store: CryptoStore, handles: Handles) -> None:
+        names = [f"{number:03}" for number in range(200)]
+        put(store, *batch_of(names, 0))
+        done = threading.Event()
+
+        def read(reader: CryptoStore) -> int:
+            last = reads = 0
+            while not done.is_set() or not reads:
+                for look in looks(reader, names):
+                    seen = look()
+                    assert len(seen) == len(names)
+                    assert len(set(seen)) == 1, "a reader saw a batch by half"
+                    assert int(seen[0]) >= last, "a reader saw an older batch after a newer one"
+                    last = int(seen[0])
+                reads += 1
+            return reads
+
+        readers = [handles.read(), handles.open().open_store(ALICE, Mode.READ), store]
+        reading = [start(partial(read, reader)) for reader in readers]
+        try:
+            for number in range(1, 60):
+                put(store, *batch_of(names, number))
+        finally:
+            done.set()
+        assert all(result_of(future) for future in reading)
+
+    @case("CONCURRENCY-6", checks=("DELETE-3", "SELECT-6", "GET-6"))
+    def test_readers_beside_deletions_see_whole_batches(self, store: CryptoStore, handles: Handles) -> None:
+        records = batch_of([f"{number:03}" for number in range(200)], 1)
+        put(store, *records)
+        done = threading.Event()
+
+        def read(reader: CryptoStore) -> int:
+            reads = 0
+            while not done.is_set() or not reads:
+                assert len(reader.select(Value, [()])[()]) in (0, len(records))
+                assert len(reader.get(Value, [record.key for record in records])) in (0, len(records))
+                reads += 1
+            return reads
+
+        reading = [start(partial(read, reader)) for reader in (handles.read(), handles.read())]
+        try:
+            for _ in range(15):
+                store.apply(Changes(deletes=[(Value, record.key) for record in records]))
+                put(store, *records)
+        finally:
+            done.set()
+        assert all(result_of(future) for future in reading)
+
+
+def value_of(namespace: str, number: int) -> Value:
+    """The one value of a namespace, as batch `number` has it."""
+    return Value(namespace, "name", str(number).encode())
+
+
+def batch_of(names: list[str], number: int) -> list[Value]:
+    """Values in several namespaces, all saying the number of their batch."""
+    return [Value(f"n{position % 3}", name, str(number).encode()) for position, name in enumerate(names)]
+
+
+def looks(reader: CryptoStore, names: list[str]) -> list[Callable[[], list[bytes]]]:
+    """Every way to read the values of `batch_of` in one snapshot."""
+    keys = [value.key for value in batch_of(names, 0)]
+    prefixes = [("n0",), ("n1",), ("n2",)]
+    return [
+        lambda: [value.value for value in reader.get(Value, keys).values()],
+        lambda: [value.value for value in reader.select(Value, [()])[()]],
+        lambda: [value.value for found in reader.select(Value, prefixes).values() for value in found],
+        # So few that no backend has reason to give them more than one page.
+        lambda: [value.value for value in reader.scan(Value)],
+    ]
+
+
+def is_owner(store: CryptoStore) -> bool:
+    """Whether the store can still write."""
+    try:
+        put(store, sample(SyncToken))
+    except FencedOut:
+        return False
+    return True

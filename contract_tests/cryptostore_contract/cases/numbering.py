@@ -1,0 +1,176 @@
+"""Exactly once: a batch that is sent again, or that arrives late, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from cryptostore import (
+    BackendUnavailable,
+    Batch,
+    Changes,
+    CryptoStore,
+    FencedOut,
+    OlmSession,
+    SyncToken,
+    Value,
+)
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, changed, one_of_each, sample
+
+#: Seconds for one attempt at a commit.
+_TIMEOUT = 20.0
+
+
+class NumberingCases(CaseGroup):
+    """Sequence numbers."""
+
+    @case("NUMBERING-1", checks=("COMMIT-2",))
+    def test_the_same_number_twice_is_one_commit(self, store: CryptoStore, handles: Handles) -> None:
+        first = Batch(store.ownership.sequence + 1, Changes(one_of_each(1)))
+        store.commit(first, _TIMEOUT)
+        store.commit(first, _TIMEOUT)
+        store.commit(Batch(first.number, Changes(one_of_each(2))), _TIMEOUT)
+        assert handles.everything() == by_kind(one_of_each(1))
+        assert handles.open().accounts()[ALICE].sequence == first.number
+
+    @case("NUMBERING-2", checks=("COMMIT-1", "COMMIT-3"))
+    def test_bytes_that_arrive_late_change_nothing(self, store: CryptoStore, handles: Handles) -> None:
+        ratchet = sample(OlmSession)
+        number = store.ownership.sequence + 1
+        old = Batch(number, Changes([changed(ratchet, 1)]))
+        store.commit(old, _TIMEOUT)
+        store.commit(Batch(number + 1, Changes([changed(ratchet, 2)])), _TIMEOUT)
+        # The first attempt at the old batch had stalled in the network, and comes out of it now.
+        with pytest.raises(FencedOut):
+            store.commit(old, _TIMEOUT)
+        assert handles.stored(OlmSession) == [changed(ratchet, 2)]
+        assert handles.open().accounts()[ALICE].sequence == number + 1
+
+    @case("NUMBERING-3", checks=("COMMIT-1", "COMMIT-3"))
+    @pytest.mark.parametrize("gap", [2, 3, 1_000])
+    def test_a_batch_after_a_gap_is_refused(self, store: CryptoStore, handles: Handles, gap: int) -> None:
+        put(store, sample(SyncToken))
+        last = store.ownership.sequence + 1
+        with pytest.raises(FencedOut):
+            store.commit(Batch(last + gap, Changes([sample(SyncToken, 2)])), _TIMEOUT)
+        assert handles.everything() == by_kind([sample(SyncToken)])
+        assert handles.open().accounts()[ALICE].sequence == last
+
+    @case("NUMBERING-4", checks=("COMMIT-1", "OPEN-1"))
+    def test_the_sequence_goes_on_from_owner_to_owner(self, handles: Handles) -> None:
+        for opened in range(4):
+            store = handles.own()
+            assert store.ownership.sequence == 3 * opened
+            for number in range(3):
+                put(store, sample(SyncToken, number))
+        assert handles.open().accounts()[ALICE].sequence == 12
+
+    @case("NUMBERING-5", checks=("COMMIT-2", "APPLY-5"))
+    def test_a_batch_whose_answer_was_lost_is_applied_once(
+        self, store: CryptoStore, handles: Handles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commits = lose_answers(store, monkeypatch, 2)
+        put(store, sample(SyncToken))
+        assert [batch.number for batch in commits] == [1, 1, 1]
+        assert handles.open().accounts()[ALICE].sequence == 1
+
+    @case("NUMBERING-6", checks=("APPLY-5", "APPLY-7", "COMMIT-2"))
+    def test_a_pending_batch_is_settled_before_a_later_one(
+        self, handles: Handles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = handles.own(deadline=1.5)
+        ratchet = sample(OlmSession)
+        with monkeypatch.context() as patch:
+            lose_answers(store, patch, 1_000)
+            with pytest.raises(BackendUnavailable):
+                put(store, changed(ratchet, 1))
+        commits = lose_answers(store, monkeypatch, 0)
+        put(store, changed(ratchet, 2))
+        assert [batch.number for batch in commits] == [1, 2]
+        assert commits[0].changes == Changes([changed(ratchet, 1)])
+        assert handles.stored(OlmSession) == [changed(ratchet, 2)]
+        assert handles.open().accounts()[ALICE].sequence == 2
+
+    @case("NUMBERING-7", checks=("APPLY-5", "COMMIT-2"))
+    def test_applying_a_pending_batch_again_settles_it(self, handles: Handles, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = handles.own(deadline=1.5)
+        changes = Changes(one_of_each())
+        with monkeypatch.context() as patch:
+            lose_answers(store, patch, 1_000)
+            with pytest.raises(BackendUnavailable):
+                store.apply(changes)
+        store.apply(changes)
+        assert handles.everything() == by_kind(one_of_each())
+        assert handles.open().accounts()[ALICE].sequence == 1
+
+    @case("NUMBERING-8", checks=("APPLY-3", "APPLY-5"))
+    def test_fenced_out_after_a_lost_answer_says_that_the_outcome_is_unknown(
+        self, handles: Handles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = handles.own(deadline=1.5)
+        lose_answers(store, monkeypatch, 1_000)
+        with pytest.raises(BackendUnavailable):
+            put(store, sample(SyncToken))
+        monkeypatch.undo()
+        handles.own(owner="newer")
+        with pytest.raises(FencedOut) as fenced:
+            put(store, sample(SyncToken, 2))
+        assert fenced.value.outcome_unknown
+        assert fenced.value.owner == "newer"
+        assert handles.stored(SyncToken) == [sample(SyncToken)]
+
+    @case("NUMBERING-9", checks=("APPLY-8", "COMMIT-2"))
+    def test_an_interrupt_leaves_the_batch_pending(
+        self, store: CryptoStore, handles: Handles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            lose_answers(store, patch, 1, KeyboardInterrupt)
+            with pytest.raises(KeyboardInterrupt):
+                put(store, sample(Value, 1))
+        commits = lose_answers(store, monkeypatch, 0)
+        put(store, sample(Value, 2))
+        assert [batch.number for batch in commits] == [1, 2]
+        assert handles.stored(Value) == [sample(Value, 1), sample(Value, 2)]
+
+    @case("NUMBERING-10", checks=("CLOSE-1", "APPLY-5"))
+    def test_a_pending_batch_is_not_sent_by_closing(self, handles: Handles, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = handles.own(deadline=1.5)
+        monkeypatch.setattr(store._sequence, "_commit", unreachable)
+        with pytest.raises(BackendUnavailable):
+            put(store, sample(SyncToken))
+        monkeypatch.undo()
+        store.close()
+        assert handles.everything() == {}
+
+
+def lose_answers(
+    store: CryptoStore,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    lost: Callable[[str], BaseException] = BackendUnavailable,
+) -> list[Batch]:
+    """Let the next commits of a store succeed, but lose their answers; returns the list of all attempts to come.
+
+    The store's own BatchSequence is told to call a function of ours: an answer that is lost between the database's
+    commit and the caller can be had from no database at will, and the sequence is the core's own code, the same for
+    every backend.
+    """
+    attempts: list[Batch] = []
+
+    def commit(batch: Batch, timeout: float) -> None:
+        store.commit(batch, timeout)
+        attempts.append(batch)
+        if len(attempts) <= count:
+            raise lost("the answer was lost")
+
+    monkeypatch.setattr(store._sequence, "_commit", commit)
+    return attempts
+
+
+def unreachable(_batch: Batch, _timeout: float) -> None:
+    """An attempt that does not get as far as the database."""
+    raise BackendUnavailable("the network is down")

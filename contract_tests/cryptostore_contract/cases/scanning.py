@@ -1,0 +1,122 @@
+"""Scans: everything in key order, page by page, while the store lives on."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from cryptostore import Changes, CryptoStore, InvalidRecord, Mode, Record, Value
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.reading import NEAR_MISSES
+from cryptostore_contract.cases.records import every_kind, keyed_kinds
+from cryptostore_contract.handles import Handles, put
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, in_key_order, sample, samples
+
+#: Several pages, whatever a page is.
+_MANY = 5_500
+
+
+class ScanningCases(CaseGroup):
+    """scan."""
+
+    @case("SCANNING-1", checks=("SCAN-1",))
+    @every_kind
+    def test_a_scan_gives_every_record_once_in_key_order(
+        self, store: CryptoStore, handles: Handles, kind: type[Record]
+    ) -> None:
+        stored = samples(kind, _MANY)
+        put(store, *reversed(stored))
+        assert list(handles.read().scan(kind)) == stored
+
+    @case("SCANNING-2", checks=("SCAN-1",))
+    @keyed_kinds
+    def test_a_scan_under_a_prefix_stays_there(self, store: CryptoStore, handles: Handles, kind: type[Record]) -> None:
+        name = kind.key_fields[0]
+        records = {
+            record.key: record
+            for text in NEAR_MISSES
+            for record in (sample(kind, number, **{name: text}) for number in (2, 10))
+        }
+        put(store, *records.values())
+        reader = handles.read()
+        for text in (*NEAR_MISSES, "!", "nobody"):
+            under = [record for record in in_key_order(records.values()) if record.key[0] == text]
+            assert list(reader.scan(kind, (text,))) == under
+        whole = next(iter(records))
+        assert list(reader.scan(kind, whole)) == [records[whole]]
+
+    @case("SCANNING-3", checks=("SCAN-1", "SCAN-2"))
+    def test_pages_are_cut_at_no_field(self, store: CryptoStore, handles: Handles) -> None:
+        # Every page ends within a namespace, and the next begins in the middle of it.
+        stored = [sample(Value, namespace=f"n{n:02}", name=f"v{v:04}") for n in range(3) for v in range(_MANY // 3)]
+        put(store, *stored, sample(Value, namespace="n01!"), sample(Value, namespace="n0"))
+        reader = handles.read()
+        assert list(reader.scan(Value, ("n01",))) == stored[_MANY // 3 : 2 * (_MANY // 3)]
+
+    @case("SCANNING-4", checks=("SCAN-2",))
+    def test_abandoned_scans_cost_nothing(self, store: CryptoStore, handles: Handles) -> None:
+        stored = samples(Value, _MANY)
+        put(store, *stored)
+        reader = handles.read()
+        # Kept, so that no collector gives back what the iterators hold.
+        abandoned = [itertools.islice(reader.scan(Value), 1) for _ in range(300)]
+        for scan in abandoned:
+            assert next(scan) == stored[0]
+        assert list(reader.scan(Value)) == stored
+        put(store, sample(Value, 0))
+        assert reader.get(Value, [sample(Value, 0).key])
+        handles.open().delete_account(ALICE)
+
+    @case("SCANNING-5", checks=("SCAN-1", "SCAN-2", "SCAN-5"))
+    def test_the_store_is_written_during_a_scan(self, store: CryptoStore) -> None:
+        stored = samples(Value, _MANY)
+        put(store, *stored)
+        seen = []
+        for number, record in enumerate(store.scan(Value)):
+            seen.append(record)
+            if number % 500 == 0:
+                # Behind, at and far ahead of the reader; what exists throughout still comes once.
+                put(
+                    store,
+                    sample(Value, namespace="!", name=f"{number}"),
+                    sample(Value, namespace="~", name=f"{number}"),
+                )
+                store.apply(Changes(deletes=[(Value, ("!", f"{number - 500}")), (Value, ("~", f"{number - 500}"))]))
+        assert [record for record in seen if record.namespace not in "!~"] == stored
+        assert seen == in_key_order(by_key(seen).values())
+
+    @case("SCANNING-6", checks=("SCAN-1", "SCAN-2", "SCAN-4"))
+    def test_a_scan_fetches_what_is_there_when_it_gets_there(self, store: CryptoStore, handles: Handles) -> None:
+        stored = samples(Value, _MANY)
+        put(store, *stored)
+        scan = handles.read().scan(Value)
+        assert next(scan) == stored[0]
+        # A scan that had fetched everything, or held a snapshot, would still show what is gone by now.
+        store.apply(Changes(deletes=[(Value, record.key) for record in stored[1:]]))
+        rest = list(scan)
+        assert rest == stored[1 : len(rest) + 1]
+        assert len(rest) < _MANY - 1
+
+    @case("SCANNING-7", checks=("SCAN-3",))
+    @keyed_kinds
+    def test_a_bad_prefix_is_refused_at_the_call(self, store: CryptoStore, kind: type[Record]) -> None:
+        key = sample(kind).key
+        for bad in ((*key, "more"), list(key), (None,)):
+            with pytest.raises(InvalidRecord, match=kind.kind_name):
+                store.scan(kind, bad)  # type: ignore[arg-type]  # what a client without types may pass
+
+    @case("SCANNING-8", checks=("SCAN-1", "SCAN-5"))
+    def test_many_scans_go_on_at_once(self, store: CryptoStore, handles: Handles) -> None:
+        stored = samples(Value, _MANY)
+        put(store, *stored)
+        reader = handles.open().open_store(ALICE, Mode.READ)
+        scans = [reader.scan(Value) for _ in range(20)]
+        for expected, *found in zip(stored, *scans, strict=True):
+            assert found == [expected] * len(scans)
+
+
+def by_key(records: list[Value]) -> dict[tuple[str | int, ...], Value]:
+    """Records by key: fewer than there were if one came twice."""
+    return {record.key: record for record in records}

@@ -1,0 +1,84 @@
+"""The parent's side of the child processes in `worker`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Final
+
+from cryptostore import Account
+
+from .worker import ACCOUNT_VARIABLE, URL_VARIABLE
+
+#: Seconds that any child is given before it counts as hanging.
+_PATIENCE: Final = 120.0
+
+
+class Child:
+    """A running child process, its lines so far, and what it wrote to its standard error."""
+
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
+        self._process = process
+        self._errors = errors
+        self.lines: list[str] = []
+
+    def line(self) -> str:
+        """The next line that the child says; fails if it ends instead."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        # Half a line is what a killed child did not finish saying.
+        assert line.endswith("\n"), f"the child ended after {self.lines[-3:]}:\n{self._error()}"
+        self.lines.append(line[:-1])
+        return line[:-1]
+
+    def go(self) -> None:
+        """Give the child the word that it waits for."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL, and every line that the child still said."""
+        self._process.kill()
+        self._drain()
+
+    def finish(self) -> list[str]:
+        """All lines of a child that ends by itself; fails if it ends with an error."""
+        self._drain()
+        assert self._process.returncode == 0, self._error()
+        return self.lines
+
+    def _drain(self) -> None:
+        assert self._process.stdout is not None
+        rest = self._process.stdout.read()
+        self._process.wait(_PATIENCE)
+        self.lines += [line[:-1] for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+
+    def _error(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read()[-4_000:]
+
+
+@contextmanager
+def child(url: str, account: Account, *task: str) -> Iterator[Child]:
+    """A child at one of the tasks of `worker`; killed at the end of the block if it still runs."""
+    named = {URL_VARIABLE: url, ACCOUNT_VARIABLE: f"{account.user_id}\n{account.device_id}"}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "cryptostore_contract.worker", *task],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | named,
+        ) as process,
+    ):
+        try:
+            yield Child(process, errors)
+        finally:
+            process.kill()
