@@ -1,0 +1,143 @@
+"""At most one live object for each key, looked up when it is needed.
+
+Two live objects of one Olm session would use its ratchet twice, and what they encrypt could never be read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakValueDictionary
+
+from cachetools import LRUCache
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+#: How many of the last used objects are kept in memory even if nobody else holds them.
+CAPACITY: Final = 10_000
+
+_CHUNK: Final = 500
+
+
+class LiveCache(Generic[K, V]):
+    """The live objects of one kind: a strong LRU, weak references behind it, and pinned what is not durable yet.
+
+    `read` looks keys up in the database, in one round trip; `build` makes the live object of what was found for
+    a key, or None. What is not there is remembered, too: only the owner of an account could add it.
+
+    Concurrency: every method may be called from any thread. No lock is held while `read` waits for the database.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[list[K]], Mapping[K, Any]],
+        build: Callable[[K, Any], V | None],
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._read = read
+        self._build = build
+        self._lock = threading.RLock()
+        self._recent: LRUCache[K, V] = LRUCache(capacity)
+        self._absent: LRUCache[K, None] = LRUCache(capacity)
+        self._alive: WeakValueDictionary[K, V] = WeakValueDictionary()
+        self._pinned: dict[K, V] = {}
+        self._saves = 0
+
+    def get(self, key: K) -> V | None:
+        """The live object, read from the database if need be; None if there is none."""
+        return self.fetch([key]).get(key)
+
+    def fetch(self, keys: Iterable[K]) -> dict[K, V]:
+        """Many live objects, at most one round trip for all that are not in memory."""
+        wanted = dict.fromkeys(keys)
+        while True:
+            with self._lock:
+                saves = self._saves
+                found = {key: value for key in wanted if (value := self.peek(key)) is not None}
+                missing = [key for key in wanted if key not in found and key not in self._absent]
+            if not missing:
+                return found
+            rows = self._read(missing)
+            with self._lock:
+                # What was read before another thread's save would bring an old ratchet back to life.
+                if saves == self._saves:
+                    return found | self._admit(missing, rows)
+
+    def peek(self, key: K) -> V | None:
+        """The live object if it is in memory."""
+        with self._lock:
+            value = self._recent.get(key)
+            if value is None and (value := self._alive.get(key)) is not None:
+                self._recent[key] = value
+            return value
+
+    def put(self, key: K, value: V) -> None:
+        """Make `value` the live object of `key`, and pin it until it is durable."""
+        with self._lock:
+            self._remember(key, value)
+            self._pinned[key] = value
+
+    def unpin(self, key: K) -> None:
+        """The object's state is durable, so it may be forgotten and read again."""
+        with self._lock:
+            self._saves += 1
+            self._pinned.pop(key, None)
+
+    def pinned(self) -> dict[K, V]:
+        """The objects whose state is not durable yet."""
+        with self._lock:
+            return dict(self._pinned)
+
+    def _admit(self, keys: list[K], rows: Mapping[K, Any]) -> dict[K, V]:
+        admitted: dict[K, V] = {}
+        for key in keys:
+            value = self.peek(key)
+            if value is None and key in rows:
+                value = self._build(key, rows[key])
+            if value is None:
+                self._absent[key] = None
+            else:
+                self._remember(key, value)
+                admitted[key] = value
+        return admitted
+
+    def _remember(self, key: K, value: V) -> None:
+        self._absent.pop(key, None)
+        self._recent[key] = value
+        self._alive[key] = value
+
+
+class LazyMapping(Mapping[str, V]):
+    """A mapping over everything in the database, fetched piece by piece while it is gone through."""
+
+    def __init__(self, keys: Callable[[], Iterator[str]], fetch: Callable[[Iterable[str]], Mapping[str, V]]) -> None:
+        self._keys = keys
+        self._fetch = fetch
+
+    def __getitem__(self, key: str) -> V:
+        return self._fetch([key])[key]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and bool(self[key])
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in _chunks(self._keys()):
+            # Held until the chunk is done, so that looking up its values finds them in memory.
+            held = self._fetch(chunk)
+            yield from held
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._keys())
+
+
+def _chunks(keys: Iterator[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    for key in keys:
+        chunk.append(key)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

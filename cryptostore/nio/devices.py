@@ -1,0 +1,214 @@
+"""nio's container of devices, on a database instead of a dictionary, and the owner's trust in them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from nio.crypto import DeviceStore, OlmDevice, TrustState
+
+from cryptostore import records
+from cryptostore.changes import Changes
+from cryptostore.fields import DeviceTrust
+
+from .cache import LazyMapping, LiveCache
+from .pickles import if_valid
+from .storage import Storage
+
+_log: Final = logging.getLogger(__name__)
+
+_UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
+
+
+class UserDevices(dict[str, OlmDevice]):
+    """One user's devices by id, as nio mutates them, and their records as they were last handed to the database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: dict[str, records.Device] = {}
+        self.unsaved: set[str] = set()
+
+
+class LazyDeviceStore(DeviceStore):
+    """The devices that the account knows, read when a user's are asked for.
+
+    Trust is what the owner said about a device's Ed25519 key. It stays when the device's name or Curve25519 key
+    changes; under another Ed25519 key only a blacklisting stays. nio itself never takes another Ed25519 key for a
+    device that it knows.
+    """
+
+    # Nothing here needs the base class's dictionary.
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._live: WeakValueDictionary[tuple[str, str], OlmDevice] = WeakValueDictionary()
+        self._users: LiveCache[str, UserDevices] = LiveCache(self._read, self._build)
+        self._by_user = LazyMapping(self._user_ids, self._users.fetch)
+
+    def __iter__(self) -> Iterator[OlmDevice]:
+        for devices in self.values():
+            yield from list(devices.values())
+
+    def __getitem__(self, user_id: str) -> UserDevices:
+        return self._users.fetch([user_id])[user_id]
+
+    def items(self) -> ItemsView[str, UserDevices]:
+        """Each user with their devices by id, read while they are gone through."""
+        return self._by_user.items()
+
+    def values(self) -> ValuesView[UserDevices]:
+        """Each user's devices by id, read while they are gone through."""
+        return self._by_user.values()
+
+    def active_user_devices(self, user_id: str) -> Iterator[OlmDevice]:
+        """The user's devices that are not deleted."""
+        return iter([device for device in self[user_id].values() if not device.deleted])
+
+    @property
+    def users(self) -> KeysView[str]:
+        """The users of whom devices are known, read while they are gone through."""
+        return self._by_user.keys()
+
+    def devices(self, user_id: str) -> KeysView[str]:
+        """The ids of the user's devices."""
+        return self[user_id].keys()
+
+    def add(self, device: OlmDevice) -> bool:
+        """Add a device, or replace the one of that id. Returns False if an equal one is there."""
+        devices = self[device.user_id]
+        if devices.get(device.id) == device:
+            return False
+        self._keep(device.user_id, devices, device)
+        return True
+
+    def prefetch(self, user_ids: Iterable[str]) -> None:
+        """Read the devices of many users in one round trip."""
+        self._users.fetch(user_ids)
+
+    def trust(self, device: OlmDevice) -> DeviceTrust:
+        """What the owner decided about this device with this Ed25519 key."""
+        return _trust_that_holds(self._record(device), device)
+
+    def changes(self, device_keys: Mapping[str, Mapping[str, OlmDevice]]) -> Changes:
+        """What saving these devices writes: those that differ from what is stored. Trust stays as it is stored."""
+        changed = {}
+        for user_id, by_id in device_keys.items():
+            for device_id, device in by_id.items():
+                known = self[user_id].records.get(device_id)
+                record = self._hand_over(user_id, device_id, device, _trust_that_holds(known, device))
+                if record is not None and record != known:
+                    changed[record.key] = record
+                else:
+                    self._release(user_id, device_id)
+        return Changes(changed.values())
+
+    def trust_changes(self, devices: Iterable[OlmDevice], trust: DeviceTrust) -> Changes:
+        """What deciding about these devices writes; devices that were not known yet are stored with the decision.
+
+        Nothing for a device whose Ed25519 key is not the known one, unless it is blacklisted.
+        """
+        changed = {}
+        for device in devices:
+            known = self._record(device)
+            if trust is not DeviceTrust.BLACKLISTED and known is not None and not _same_key(known, device):
+                _log.warning("left the trust in %s %s as it is: it has another Ed25519 key", *known.key)
+                continue
+            if self.trust(device) is trust:
+                continue
+            record = self._decide(device, known, trust)
+            if record is not None:
+                changed[record.key] = record
+        return Changes(changed.values())
+
+    def settle(self, batch: Changes) -> None:
+        """The batch is durable."""
+        for record in batch.puts(records.Device):
+            user_id, device_id = record.key
+            self._release(str(user_id), str(device_id))
+
+    def _decide(self, device: OlmDevice, known: records.Device | None, trust: DeviceTrust) -> records.Device | None:
+        if known is None:
+            return self._hand_over(device.user_id, device.id, device, trust)
+        devices = self[device.user_id]
+        devices.records[device.id] = record = replace(known, trust=trust)
+        for each in (device, devices[device.id]):
+            each.trust_state = TrustState[trust.value]
+        self._keep(device.user_id, devices, devices[device.id])
+        return record
+
+    def _hand_over(self, user_id: str, device_id: str, device: OlmDevice, trust: DeviceTrust) -> records.Device | None:
+        """Make `device` the known one of that id, and its record, or None for one that cannot be stored."""
+        devices = self[user_id]
+        record = if_valid(
+            lambda: records.Device(
+                user_id, device_id, device.keys, _storable(device.display_name), bool(device.deleted), trust
+            )
+        )
+        if record is not None:
+            device.trust_state = TrustState[trust.value]
+            devices.records[device_id] = record
+            self._keep(user_id, devices, device)
+        return record
+
+    def _record(self, device: OlmDevice) -> records.Device | None:
+        return self[device.user_id].records.get(device.id)
+
+    def _keep(self, user_id: str, devices: UserDevices, device: OlmDevice) -> None:
+        self._live[user_id, device.id] = device
+        devices[device.id] = device
+        devices.unsaved.add(device.id)
+        self._users.put(user_id, devices)
+
+    def _release(self, user_id: str, device_id: str) -> None:
+        devices = self._users.peek(user_id)
+        if devices is not None:
+            devices.unsaved.discard(device_id)
+            if not devices.unsaved:
+                self._users.unpin(user_id)
+
+    def _read(self, user_ids: list[str]) -> Mapping[str, list[records.Device]]:
+        rows = self._storage.select(records.Device, [(user_id,) for user_id in user_ids])
+        return {user_id: rows[(user_id,)] for user_id in user_ids}
+
+    def _build(self, user_id: str, rows: list[records.Device]) -> UserDevices:
+        devices = UserDevices()
+        for row in rows:
+            device = self._live.get((user_id, row.device_id)) or _device_of(row)
+            self._live[user_id, row.device_id] = device
+            devices[row.device_id] = device
+            devices.records[row.device_id] = row
+        return devices
+
+    def _user_ids(self) -> Iterator[str]:
+        unsaved = self._users.pinned()
+        for user_id, _ in groupby(self._storage.scan(records.Device), key=attrgetter("user_id")):
+            unsaved.pop(user_id, None)
+            yield user_id
+        yield from unsaved
+
+
+def _device_of(record: records.Device) -> OlmDevice:
+    keys = {name: str(key) for name, key in record.keys.items()}
+    trust = TrustState[record.trust.value]
+    return OlmDevice(record.user_id, record.device_id, keys, record.display_name, record.deleted, trust)
+
+
+def _trust_that_holds(known: records.Device | None, device: OlmDevice) -> DeviceTrust:
+    if known is None:
+        return DeviceTrust.UNSET
+    holds = known.trust is DeviceTrust.BLACKLISTED or _same_key(known, device)
+    return known.trust if holds else DeviceTrust.UNSET
+
+
+def _same_key(known: records.Device, device: OlmDevice) -> bool:
+    return known.keys.get("ed25519") == device.keys.get("ed25519")
+
+
+def _storable(display_name: Any) -> str:
+    """A display name as it may be stored: a server may send anything for it."""
+    return _UNSTORABLE.sub("\ufffd", display_name) if isinstance(display_name, str) else ""

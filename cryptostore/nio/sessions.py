@@ -1,0 +1,144 @@
+"""nio's container of Olm sessions, on a database instead of a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from weakref import WeakValueDictionary
+
+from nio.crypto import Session, SessionStore
+
+from cryptostore import records
+from cryptostore.changes import Changes
+
+from .cache import LazyMapping, LiveCache
+from .pickles import Pickles, if_valid
+from .storage import Storage
+from .times import to_utc
+
+
+class SenderSessions:
+    """The Olm sessions with one device."""
+
+    def __init__(self) -> None:
+        self.unsaved: set[str] = set()
+        self._by_id: dict[str, Session] = {}
+        self._last_used: dict[str, datetime] = {}
+
+    def find(self, session_id: str) -> Session | None:
+        """The session with this id."""
+        return self._by_id.get(session_id)
+
+    def keep(self, session: Session) -> None:
+        """Keep a session as it is after a use.
+
+        nio sets `use_time` even when it tries a session in vain, so that alone does not say which was used last.
+        """
+        self._by_id[session.id] = session
+        self._last_used[session.id] = to_utc(session.use_time)
+
+    def last_used_first(self) -> list[Session]:
+        """The sessions as nio tries them."""
+        return sorted(self._by_id.values(), key=lambda session: self._last_used[session.id], reverse=True)
+
+
+class LazySessionStore(SessionStore):
+    """The account's Olm sessions by the sender's Curve25519 key, read when a sender's are asked for."""
+
+    # Nothing here needs the base class's dictionaries.
+    def __init__(self, storage: Storage, pickles: Pickles) -> None:
+        self._storage = storage
+        self._pickles = pickles
+        self._live: WeakValueDictionary[tuple[str, str], Session] = WeakValueDictionary()
+        self._senders: LiveCache[str, SenderSessions] = LiveCache(self._read, self._build)
+        self._by_sender = LazyMapping(self._sender_keys, self._lists)
+
+    def add(self, sender_key: str, session: Session) -> bool:
+        """Add a new session. Returns False if the session is there already."""
+        sessions = self._sessions_of(sender_key)
+        if sessions.find(session.id) is not None:
+            return False
+        self._keep(sender_key, sessions, session)
+        return True
+
+    def get(self, sender_key: str) -> Session | None:
+        """The session that was used last with this sender."""
+        return next(iter(self[sender_key]), None)
+
+    def __getitem__(self, sender_key: str) -> list[Session]:
+        return self._sessions_of(sender_key).last_used_first()
+
+    def __iter__(self) -> Iterator[Session]:
+        for sessions in self.values():
+            yield from sessions
+
+    def values(self) -> ValuesView[list[Session]]:
+        """The sessions of each sender, read while they are gone through."""
+        return self._by_sender.values()
+
+    def items(self) -> ItemsView[str, list[Session]]:
+        """Each sender key with its sessions, read while they are gone through."""
+        return self._by_sender.items()
+
+    def prefetch(self, sender_keys: Iterable[str]) -> None:
+        """Read the sessions of many senders in one round trip."""
+        self._senders.fetch(sender_keys)
+
+    def changes(self, sender_key: str, session: Session) -> Changes:
+        """What saving `session` writes; it stays in memory until `settle`. An id that cannot be stored is dropped."""
+        record = if_valid(lambda: self._pickles.olm_session_record(sender_key, session))
+        if record is None:
+            return Changes()
+        self._keep(sender_key, self._sessions_of(sender_key), session)
+        return Changes([record])
+
+    def settle(self, batch: Changes) -> None:
+        """The batch is durable."""
+        for record in batch.puts(records.OlmSession):
+            sender_key, session_id = record.key
+            sessions = self._senders.peek(str(sender_key))
+            if sessions is not None:
+                sessions.unsaved.discard(str(session_id))
+                if not sessions.unsaved:
+                    self._senders.unpin(str(sender_key))
+
+    def _keep(self, sender_key: str, sessions: SenderSessions, session: Session) -> None:
+        self._live[sender_key, session.id] = session
+        sessions.keep(session)
+        sessions.unsaved.add(session.id)
+        self._senders.put(sender_key, sessions)
+
+    def _sessions_of(self, sender_key: str) -> SenderSessions:
+        return self._senders.fetch([sender_key])[sender_key]
+
+    def _read(self, sender_keys: list[str]) -> Mapping[str, list[records.OlmSession]]:
+        rows = self._storage.select(records.OlmSession, [(sender_key,) for sender_key in sender_keys])
+        return {sender_key: rows[(sender_key,)] for sender_key in sender_keys}
+
+    def _build(self, sender_key: str, rows: list[records.OlmSession]) -> SenderSessions:
+        sessions = SenderSessions()
+        for row in rows:
+            session = self._live.get((sender_key, row.session_id)) or self._pickles.olm_session(row)
+            if session is not None:
+                self._live[sender_key, row.session_id] = session
+                sessions.keep(session)
+        self._modernise(sender_key, sessions)
+        return sessions
+
+    def _modernise(self, sender_key: str, sessions: SenderSessions) -> None:
+        for session in sessions.last_used_first():
+            if session.upgrade_pickle:
+                session.upgrade_pickle = False
+                self._storage.write_along(Changes([self._pickles.olm_session_record(sender_key, session)]))
+
+    def _lists(self, sender_keys: Iterable[str]) -> dict[str, list[Session]]:
+        return {key: sessions.last_used_first() for key, sessions in self._senders.fetch(sender_keys).items()}
+
+    def _sender_keys(self) -> Iterator[str]:
+        unsaved = self._senders.pinned()
+        for sender_key, _ in groupby(self._storage.scan(records.OlmSession), key=attrgetter("sender_key")):
+            unsaved.pop(sender_key, None)
+            yield sender_key
+        yield from unsaved

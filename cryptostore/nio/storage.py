@@ -1,0 +1,124 @@
+"""The one way from the adapter to the database, and the backends that clients on the same URL share."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cryptostore.changes import Changes
+from cryptostore.errors import BackendUnavailable, InvalidRecord, StorageFull
+from cryptostore.interface import Backend, CryptoStore
+from cryptostore.plugins import open_backend
+from cryptostore.records import Key, Record, check_key, check_prefix
+
+R = TypeVar("R", bound=Record)
+
+
+class Storage:
+    """One account's store as the adapter sees it. Everything that is written goes through `write`.
+
+    Look-ups take keys as the network sent them: one that no record can have finds nothing. The store is closed with
+    the last reference to this object, or at the interpreter's exit, because stock nio closes no store.
+    """
+
+    def __init__(self, store: CryptoStore, release: Callable[[], None]) -> None:
+        self._store = store
+        self._waiting = Changes()
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _close, store, release)
+
+    def get(self, kind: type[R], keys: Iterable[Key]) -> dict[Key, R]:
+        """As `CryptoStore.get`; keys that are no keys are absent."""
+        return self._store.get(kind, [key for key in keys if _is_valid(check_key, kind, key)])
+
+    def select(self, kind: type[R], prefixes: Iterable[Key]) -> dict[Key, list[R]]:
+        """As `CryptoStore.select`; prefixes that are none have an empty list."""
+        wanted = list(prefixes)
+        found = self._store.select(kind, [prefix for prefix in wanted if _is_valid(check_prefix, kind, prefix)])
+        return {prefix: found.get(prefix, []) for prefix in wanted}
+
+    def scan(self, kind: type[R], prefix: Key = ()) -> Iterator[R]:
+        """As `CryptoStore.scan`; a prefix that is none has nothing under it."""
+        return self._store.scan(kind, prefix) if _is_valid(check_prefix, kind, prefix) else iter(())
+
+    def write(self, changes: Changes) -> Changes:
+        """Make `changes` durable, together with what is waiting, and return the whole batch.
+
+        A batch that finds no database, or no room in it, waits and goes with the next one.
+        """
+        with self._lock:
+            batch = self._waiting.followed_by(changes)
+            try:
+                self._store.apply(batch)
+            except (BackendUnavailable, StorageFull):
+                self._waiting = batch
+                raise
+            self._waiting = Changes()
+            return batch
+
+    def write_along(self, changes: Changes) -> None:
+        """Write `changes` with the next batch: what may be lost without harm, such as a pickle in a newer format."""
+        with self._lock:
+            # What waits already is newer than what a reader wants to improve.
+            self._waiting = changes.followed_by(self._waiting)
+
+    def close(self) -> None:
+        """Close the store, and its backend if nobody else uses that. Closing twice is no error."""
+        self._finalizer()
+
+
+@dataclass
+class _SharedBackend:
+    backend: Backend
+    users: int = 0
+
+
+class Backends:
+    """The backends that are open in this process, one for each URL, closed with their last user."""
+
+    def __init__(self) -> None:
+        # Reentrant: the garbage collector may release one backend while another is acquired.
+        self._lock = threading.RLock()
+        self._shared: dict[tuple[int, str], _SharedBackend] = {}
+
+    def acquire(self, url: str) -> tuple[Backend, Callable[[], None]]:
+        """The backend for `url`, and what gives it back. Raises what `open_backend` raises."""
+        # A forked child cannot use its parent's connections.
+        key = (os.getpid(), url)
+        with self._lock:
+            if key not in self._shared:
+                self._shared[key] = _SharedBackend(open_backend(url))
+            shared = self._shared[key]
+            shared.users += 1
+        return shared.backend, lambda: self._release(key)
+
+    def _release(self, key: tuple[int, str]) -> None:
+        with self._lock:
+            shared = self._shared[key]
+            shared.users -= 1
+            if shared.users == 0:
+                del self._shared[key]
+                shared.backend.close()
+
+
+#: The backends of this process.
+backends: Final = Backends()
+
+
+def _close(store: CryptoStore, release: Callable[[], None]) -> None:
+    try:
+        store.close()
+    finally:
+        release()
+
+
+def _is_valid(check: Callable[[type[Record], Key], Key], kind: type[Record], key: Key) -> bool:
+    try:
+        check(kind, key)
+    except InvalidRecord:
+        return False
+    return True

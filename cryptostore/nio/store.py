@@ -1,0 +1,289 @@
+"""A matrix-nio store on any backend of matrix-cryptostore."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevice, OutgoingKeyRequest, Session
+from nio.store import MatrixStore
+
+from cryptostore import records
+from cryptostore.changes import Changes
+from cryptostore.errors import AccountNotFound, ConfigurationError
+from cryptostore.fields import DeviceTrust
+from cryptostore.interface import Backend, CryptoStore, Mode
+from cryptostore.urls import redact, scheme_of
+
+from .account import LiveAccount
+from .devices import LazyDeviceStore
+from .group_sessions import LazyGroupSessionStore
+from .pickles import Pickles, if_valid
+from .sessions import LazySessionStore
+from .storage import Storage, backends
+
+#: What nio encrypts pickles with unless it is told a key, and what a store gets that is given none.
+_PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
+
+_log: Final = logging.getLogger(__name__)
+
+
+class NioStore(MatrixStore):
+    """Keeps the keys of a matrix-nio client in the database that `store_path` names by its URL.
+
+    `ClientConfig(store=NioStore, store_sync_tokens=True)` is the whole change for a client. The store takes the account
+    over from whoever had it; every later call of an older owner raises FencedOut. What a save call was given is durable
+    when it returns, except the sync token: that waits for the `save_encrypted_rooms` of its own sync, by when the keys
+    of the sync are durable, and is dropped if another token comes first.
+
+    `database_name` is accepted and not used: the URL names the database, which serves any number of accounts.
+
+    Raises ConfigurationError for a `store_path` that is no URL, WrongPickleKey before anything is taken over,
+    UnreadableRecord for a damaged account, and what `open_backend` and `Backend.open_store` raise.
+    """
+
+    def __init__(
+        self, user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
+    ) -> None:
+        _check_store_path(store_path)
+        if pickle_key in _PUBLIC_PICKLE_KEYS:
+            _log.warning(
+                "the pickle key of %s %s is one that everybody knows; set ClientConfig(pickle_key=...)",
+                user_id,
+                device_id,
+            )
+        self.user_id = user_id
+        self.device_id = device_id
+        self.store_path = redact(store_path)
+        self.pickle_key = pickle_key
+        self.database_name = database_name
+
+        self._account_id = records.Account(user_id, device_id)
+        self._pickles = Pickles(self._account_id, pickle_key)
+        self._storage = self._open(store_path)
+        try:
+            self._account = self._load_account()
+        except BaseException:
+            self._storage.close()
+            raise
+        self._sessions = LazySessionStore(self._storage, self._pickles)
+        self._group_sessions = LazyGroupSessionStore(self._storage, self._pickles)
+        self._devices = LazyDeviceStore(self._storage)
+        self._known_rooms: set[str] = set()
+        self._held_token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.user_id!r}, {self.device_id!r}, {self.store_path!r})"
+
+    # The base class compares fields, and has no hash.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def close(self) -> None:
+        """Give the database back. A token that is still held is dropped. Closing twice is no error."""
+        self._held_token = None
+        self._storage.close()
+
+    def upgrade_to_v2(self) -> None:
+        """Do nothing: the backend keeps its own tables up to date."""
+
+    def load_account(self) -> OlmAccount | None:
+        """The Olm account, or None if this device has none yet."""
+        return self._account.account
+
+    def save_account(self, account: OlmAccount) -> None:
+        """Save the Olm account."""
+        self._write(self._account.changes(account))
+
+    def load_sessions(self) -> LazySessionStore:
+        """The Olm sessions. Nothing is read before it is asked for."""
+        return self._sessions
+
+    def save_session(self, curve_key: str, session: Session) -> None:
+        """Save an Olm session with the device that owns `curve_key`.
+
+        A session that a pre-key message began has consumed a one-time key of the account, so that goes along: saved
+        apart, a crash between the two would let the same message begin a session again.
+        """
+        changes = self._sessions.changes(curve_key, session)
+        if isinstance(session, InboundSession):
+            changes = changes.followed_by(self._account.changes())
+        self._write(changes)
+
+    def load_inbound_group_sessions(self) -> LazyGroupSessionStore:
+        """The inbound Megolm sessions. Nothing is read before it is asked for."""
+        return self._group_sessions
+
+    def save_inbound_group_session(self, session: InboundGroupSession) -> None:
+        """Save an inbound Megolm session, unless a better one with its id is there."""
+        self._write(self._group_sessions.changes(session))
+
+    def load_device_keys(self) -> LazyDeviceStore:
+        """The devices. Nothing is read before it is asked for."""
+        return self._devices
+
+    def save_device_keys(self, device_keys: dict[str, dict[str, OlmDevice]]) -> None:
+        """Save devices, by user id and device id, in one batch."""
+        self._write(self._devices.changes(device_keys))
+
+    def load_encrypted_rooms(self) -> set[str]:
+        """The ids of the rooms that are encrypted."""
+        self._known_rooms = {room.room_id for room in self._storage.scan(records.EncryptedRoom)}
+        return set(self._known_rooms)
+
+    def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
+        """Remember that rooms are encrypted; in the same batch, the sync token that was held.
+
+        What is stored of a room already, such as its settings, stays.
+        """
+        new = set(rooms) - self._known_rooms
+        stored = self._storage.get(records.EncryptedRoom, [(room_id,) for room_id in new]) if new else {}
+        self._known_rooms.update(room.room_id for room in stored.values())
+        added = [if_valid(partial(records.EncryptedRoom, room_id)) for room_id in new - self._known_rooms]
+        held = self._held_token
+        token = None if held is None else if_valid(partial(records.SyncToken, held))
+        self._write(Changes(record for record in (*added, token) if record is not None))
+        self._held_token = None
+        self._known_rooms.update(room.room_id for room in added if room is not None)
+
+    def delete_encrypted_room(self, room: str) -> None:
+        """Forget that this account has an encrypted room of this id."""
+        self._known_rooms.discard(room)
+        self._delete(partial(records.EncryptedRoom, room))
+
+    def save_sync_token(self, token: str) -> None:
+        """Hold a sync token until the keys of its sync are durable: nio calls this before it handles the sync."""
+        self._held_token = token
+
+    def load_sync_token(self) -> str | None:
+        """The last sync token whose sync was handled."""
+        stored = self._storage.get(records.SyncToken, [()])
+        return stored[()].token if stored else None
+
+    def load_outgoing_key_requests(self) -> dict[str, OutgoingKeyRequest]:
+        """The room keys that were asked for and have not come yet, by request id."""
+        return {
+            row.request_id: OutgoingKeyRequest(row.request_id, row.session_id, row.room_id, row.algorithm)
+            for row in self._storage.scan(records.OutgoingKeyRequest)
+        }
+
+    def add_outgoing_key_request(self, key_request: OutgoingKeyRequest) -> None:
+        """Remember that a room key was asked for."""
+        record = if_valid(partial(_request_record, key_request))
+        self._write(Changes([record] if record else []))
+
+    def remove_outgoing_key_request(self, key_request: OutgoingKeyRequest) -> None:
+        """Forget that a room key was asked for."""
+        self._delete(partial(_request_record, key_request))
+
+    def verify_device(self, device: OlmDevice) -> bool:
+        """Trust a device. Returns whether that is new; False also for a device under another Ed25519 key."""
+        return self._decide(device, DeviceTrust.VERIFIED)
+
+    def unverify_device(self, device: OlmDevice) -> bool:
+        """Take trust back. Returns whether the device was verified."""
+        return self._undecide(device, DeviceTrust.VERIFIED)
+
+    def is_device_verified(self, device: OlmDevice) -> bool:
+        """Whether the owner trusts this device with this Ed25519 key."""
+        return self._devices.trust(device) is DeviceTrust.VERIFIED
+
+    def blacklist_device(self, device: OlmDevice) -> bool:
+        """Exclude a device from room keys. Returns whether that is new."""
+        return self._decide(device, DeviceTrust.BLACKLISTED)
+
+    def unblacklist_device(self, device: OlmDevice) -> bool:
+        """Lift an exclusion. Returns whether the device was blacklisted."""
+        return self._undecide(device, DeviceTrust.BLACKLISTED)
+
+    def is_device_blacklisted(self, device: OlmDevice) -> bool:
+        """Whether the owner excluded this device."""
+        return self._devices.trust(device) is DeviceTrust.BLACKLISTED
+
+    def ignore_device(self, device: OlmDevice) -> bool:
+        """Share room keys with a device without trusting it. Returns whether that is new."""
+        return self._decide(device, DeviceTrust.IGNORED)
+
+    def unignore_device(self, device: OlmDevice) -> bool:
+        """No longer ignore a device. Returns whether it was ignored."""
+        return self._undecide(device, DeviceTrust.IGNORED)
+
+    def is_device_ignored(self, device: OlmDevice) -> bool:
+        """Whether the owner ignores that this device is not verified."""
+        return self._devices.trust(device) is DeviceTrust.IGNORED
+
+    def ignore_devices(self, devices: list[OlmDevice]) -> None:
+        """Ignore many devices, in one batch."""
+        self._write(self._devices.trust_changes(devices, DeviceTrust.IGNORED))
+
+    def _open(self, url: str) -> Storage:
+        backend, release = backends.acquire(url)
+        try:
+            self._check_pickle_key(backend)
+            return Storage(backend.open_store(self._account_id, Mode.OWN), release)
+        except BaseException:
+            release()
+            raise
+
+    def _check_pickle_key(self, backend: Backend) -> None:
+        # Before the account is taken over: a wrong key must not fence a running client out.
+        try:
+            with backend.open_store(self._account_id, Mode.READ) as store:
+                LiveAccount(self._pickles, _account_record(store))
+        except AccountNotFound:
+            return
+
+    def _load_account(self) -> LiveAccount:
+        stored = self._storage.get(records.OlmAccount, [()])
+        live = LiveAccount(self._pickles, stored.get(()))
+        if live.account is not None and live.account.upgrade_pickle:
+            live.account.upgrade_pickle = False
+            self._storage.write(live.changes())
+        return live
+
+    def _write(self, changes: Changes) -> None:
+        """The one way by which anything that nio saves reaches the database."""
+        batch = self._storage.write(changes)
+        self._sessions.settle(batch)
+        self._group_sessions.settle(batch)
+        self._devices.settle(batch)
+
+    def _delete(self, make: Callable[[], records.Record]) -> None:
+        # A record that cannot exist has nothing to delete.
+        record = if_valid(make)
+        if record is not None:
+            self._write(Changes(deletes=[(type(record), record.key)]))
+
+    def _decide(self, device: OlmDevice, trust: DeviceTrust) -> bool:
+        changes = self._devices.trust_changes([device], trust)
+        self._write(changes)
+        return bool(changes)
+
+    def _undecide(self, device: OlmDevice, trust: DeviceTrust) -> bool:
+        return self._devices.trust(device) is trust and self._decide(device, DeviceTrust.UNSET)
+
+
+def _account_record(store: CryptoStore) -> records.OlmAccount | None:
+    return store.get(records.OlmAccount, [()]).get(())
+
+
+def _request_record(request: OutgoingKeyRequest) -> records.OutgoingKeyRequest:
+    return records.OutgoingKeyRequest(request.request_id, request.session_id, request.room_id, request.algorithm)
+
+
+def _check_store_path(store_path: str) -> None:
+    remedy = (
+        "give store_path the URL of a database, such as sqlite:///keys.db or postgresql://host/database; "
+        "`cryptostore import-nio` brings the keys of a nio store over"
+    )
+    if not store_path:
+        raise ConfigurationError(f"store_path is empty, and nio would send plaintext into encrypted rooms: {remedy}")
+    try:
+        scheme = scheme_of(store_path)
+    except ConfigurationError:
+        scheme = ""
+    # A single letter is a Windows drive.
+    if len(scheme) < 2:
+        raise ConfigurationError(f"store_path is a folder, not the URL of a database: {remedy}")
