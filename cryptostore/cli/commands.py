@@ -18,7 +18,11 @@ GROUP: Final = "cryptostore.commands"
 
 #: Ours are declared like everybody else's, so that they are imported in the same way, when they are needed.
 _OUR_OWN: Final = tuple(
-    metadata.EntryPoint(name, value, GROUP) for name, value in (("backends", "cryptostore.cli.backends:backends"),)
+    metadata.EntryPoint(name, value, GROUP)
+    for name, value in (
+        ("backends", "cryptostore.cli.backends:backends"),
+        ("demo", "cryptostore.cli.demo.command:demo"),
+    )
 )
 
 
