@@ -8,6 +8,7 @@ from .cases.batches import BatchCases
 from .cases.concurrency import ConcurrencyCases
 from .cases.isolation import IsolationCases
 from .cases.lifecycle import LifecycleCases
+from .cases.nio import NioCases
 from .cases.numbering import NumberingCases
 from .cases.ownership import OwnershipCases
 from .cases.reading import ReadingCases
@@ -29,5 +30,6 @@ class StoreContract(
     NumberingCases,
     ConcurrencyCases,
     RestartCases,
+    NioCases,
 ):
     """What every backend must do. Subclass it, and give the subclass a fixture named `harness`."""
