@@ -21,7 +21,7 @@ class SQLiteBackend(Backend):
 
     def open_store(self, account: Account, mode: Mode = Mode.OWN) -> SQLiteStore:
         if mode is Mode.OWN:
-            with self._connections.writing(self._common.deadline) as connection:
+            with self._connections.writing(self._common.deadline, opening=True) as connection:
                 account_id, ownership = accounts.take_over(connection, account, self._common.owner)
         else:
             with self._connections.reading() as connection:

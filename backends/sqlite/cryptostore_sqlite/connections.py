@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from cryptostore import BackendUnavailable, ConfigurationError, Schema, StoreClosed
+from cryptostore import BackendUnavailable, ConfigurationError, Schema
 from cryptostore.lifecycle import OpenFlag
 
 from . import files, schema
 from .errors import is_busy, is_read_only, mapped_errors, name_of
+from .opened import OpenFile
 
 #: How many connections for reading are kept while nobody reads.
 _IDLE_READERS: Final = 4
@@ -42,25 +43,24 @@ _log: Final = logging.getLogger(__name__)
 class Connections:
     """The open database at `path`: created if need be, in WAL mode, its tables up to date.
 
-    A file that cannot be written opens as well if its tables are up to date. A process that was forked off must open
-    the database itself. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
+    A file that cannot be written opens as well if its tables are up to date. A process that is forked off while the
+    database is open cannot use it. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
     """
 
     def __init__(self, path: Path, deadline: float) -> None:
         self.is_open: Final = OpenFlag(f"the database {path}")
         self._path = path
         self._deadline = deadline
-        self._process = os.getpid()
         self._guard = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._closed = False
         self._write_lock = threading.Lock()
         files.ensure_private_file(path)
+        self._file = OpenFile(path)
         # Whoever was killed and left a -wal behind may have deleted rows that nobody has erased.
         self._erasure_is_due = files.has_write_ahead_log(path)
         with mapped_errors(path, opening=True):
             self._writer = _open_writer(path, deadline)
-        self._file = files.identity(path)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -73,13 +73,13 @@ class Connections:
             self._give_back(reader)
 
     @contextmanager
-    def writing(self, timeout: float, *, erases: bool = False) -> Iterator[sqlite3.Connection]:
+    def writing(self, timeout: float, *, opening: bool = False, erases: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction, alone on the database from its beginning and durable at its end.
 
-        Raises BackendUnavailable if others write for longer than `timeout` seconds. With `erases`, what the transaction
-        deletes does not stay behind in any of the files.
+        Raises BackendUnavailable if others write for longer than `timeout` seconds. With `opening`, a file that cannot
+        be written is a ConfigurationError. With `erases`, what the transaction deletes stays in none of the files.
         """
-        with self._the_writer(timeout) as writer, mapped_errors(self._path):
+        with mapped_errors(self._path, opening=opening), self._the_writer(timeout) as writer:
             with _transaction(writer, "BEGIN IMMEDIATE"):
                 yield writer
             self._erasure_is_due |= erases
@@ -87,9 +87,10 @@ class Connections:
                 self._erase(writer)
 
     def is_writable(self) -> bool:
-        """Ask the file, through a new connection that waits for nobody."""
+        """Ask the file, through a new connection. Waits for no writer."""
         self._check()
-        with mapped_errors(self._path), closing(_connect(self._path, timeout=0)) as connection:
+        with mapped_errors(self._path), closing(_connect(self._path, self._deadline)) as connection:
+            _wait_at_most(connection, 0)
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
@@ -102,7 +103,7 @@ class Connections:
     def close(self) -> None:
         """Close every connection as soon as it is idle. With the last one, SQLite removes -wal and -shm."""
         # Closing inherited connections after a fork would interfere with those of the parent.
-        if not self.is_open.close() or self._process != os.getpid():
+        if not self.is_open.close() or self._file.is_inherited():
             return
         with self._guard:
             self._closed = True
@@ -112,14 +113,11 @@ class Connections:
             if self._erasure_is_due:
                 self._erase(self._writer)
             self._writer.close()
+        self._file.forget()
 
     def _check(self) -> None:
         self.is_open.check()
-        if self._process != os.getpid():
-            raise StoreClosed(
-                f"the database {self._path} was opened by process {self._process}, before a fork; open it in this "
-                "process, or start processes with the method 'spawn'"
-            )
+        self._file.check()
 
     def _take_reader(self) -> sqlite3.Connection:
         self._check()
@@ -144,13 +142,7 @@ class Connections:
             raise BackendUnavailable(f"other threads of this process wrote to {self._path} until the deadline")
         try:
             self._check()
-            # SQLite would go on writing into a file that nobody can open any more.
-            if files.identity(self._path) != self._file:
-                raise BackendUnavailable(
-                    f"{self._path} was moved, deleted or replaced while it was open; put it back, or start again"
-                )
-            with mapped_errors(self._path):
-                _wait_at_most(self._writer, ends - time.monotonic())
+            _wait_at_most(self._writer, ends - time.monotonic())
             yield self._writer
         finally:
             self._write_lock.release()
