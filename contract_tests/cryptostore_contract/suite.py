@@ -6,6 +6,7 @@ import pytest
 
 from .cases.batches import BatchCases
 from .cases.concurrency import ConcurrencyCases
+from .cases.faults import FaultCases
 from .cases.isolation import IsolationCases
 from .cases.lifecycle import LifecycleCases
 from .cases.nio import NioCases
@@ -15,6 +16,10 @@ from .cases.reading import ReadingCases
 from .cases.records import RecordCases
 from .cases.restart import RestartCases
 from .cases.scanning import ScanningCases
+from .cases.schema import SchemaCases
+from .cases.secrets import SecretCases
+from .cases.storage import StorageCases
+from .cases.unreadable import UnreadableCases
 
 
 # Nothing in the interface waits for ever, so no case does either.
@@ -30,6 +35,11 @@ class StoreContract(
     NumberingCases,
     ConcurrencyCases,
     RestartCases,
+    FaultCases,
+    StorageCases,
+    SchemaCases,
+    UnreadableCases,
+    SecretCases,
     NioCases,
 ):
     """What every backend must do. Subclass it, and give the subclass a fixture named `harness`."""

@@ -27,6 +27,7 @@ from cryptostore import (
     Record,
     SyncToken,
     Value,
+    fields_of,
     open_backend,
 )
 
@@ -70,7 +71,7 @@ def digest(store: CryptoStore) -> str:
 
 def sorted_fields(record: Record) -> list[object]:
     """A record's values in a form that has one repr, whatever the order in a set or mapping."""
-    values = [getattr(record, name) for name in type(record).__slots__]
+    values = [getattr(record, name) for name, _ in fields_of(type(record))]
     return [
         sorted(value.items() if isinstance(value, Mapping) else value, key=repr)
         if isinstance(value, (Mapping, frozenset))

@@ -1,0 +1,210 @@
+"""A server that goes away, and networks that fail: an error inside the deadline, and never a batch twice or by half."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from cryptostore import (
+    Backend,
+    BackendUnavailable,
+    Changes,
+    CryptoStore,
+    Mode,
+    OlmSession,
+    SyncToken,
+    Value,
+)
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, BOB, changed, in_key_order, one_of_each, sample, samples
+from cryptostore_contract.waiting import finishes, result_of, start
+
+#: A deadline in seconds that a case can afford to wait for.
+SHORT = 1.5
+
+#: A deadline in seconds that no outage in these cases lasts for, on a slow machine either.
+LONG = 50.0
+
+
+class FaultCases(CaseGroup):
+    """Cut, stopped, killed, frozen, silent."""
+
+    @case("FAULTS-1", checks=("APPLY-5", "STORE-3"), needs=(Ability.CUT_CONNECTIONS,))
+    def test_the_store_goes_on_after_its_connections_were_cut(
+        self, store: CryptoStore, handles: Handles, harness: Harness
+    ) -> None:
+        reader = handles.read()
+        for number in range(1, 4):
+            put(store, sample(SyncToken, number))
+            assert reader.get(SyncToken, [()]) == {(): sample(SyncToken, number)}
+            harness.cut_connections()
+        put(store, sample(SyncToken, 9))
+        assert reader.get(SyncToken, [()]) == {(): sample(SyncToken, 9)}
+        assert handles.open().accounts()[ALICE].sequence == 4
+
+    @case("FAULTS-2", checks=("APPLY-5", "APPLY-6", "COMMIT-2", "COMMIT-6"), needs=(Ability.CUT_CONNECTIONS,))
+    def test_connections_cut_in_the_middle_of_batches_cost_no_batch(self, handles: Handles, harness: Harness) -> None:
+        store = handles.own(deadline=LONG)
+        writing = start(partial(write_batches, store, 40))
+        moments = random.Random(7)
+        for _ in range(25):
+            time.sleep(moments.uniform(0, 0.1))
+            harness.cut_connections()
+        result_of(writing)
+        assert handles.open().accounts()[ALICE].sequence == 40
+        assert handles.everything() == by_kind(batch_number(40))
+
+    @case("FAULTS-3", checks=("APPLY-5", "COMMIT-6"), needs=(Ability.STOP_SERVER,))
+    def test_a_server_that_comes_back_inside_the_deadline_costs_nothing_but_time(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        store = handles.own(deadline=LONG)
+        put(store, sample(OlmSession))
+        harness.stop_server()
+        writing = start(partial(put, store, changed(sample(OlmSession), 2)))
+        with pytest.raises(TimeoutError):
+            writing.result(1)
+        harness.start_server()
+        result_of(writing)
+        assert handles.stored(OlmSession) == [changed(sample(OlmSession), 2)]
+        assert handles.open().accounts()[ALICE].sequence == 2
+
+    @case("FAULTS-4", checks=("APPLY-5", "STORE-3", "BACKEND-3", "HEALTH-1", "OPEN-5"), needs=(Ability.STOP_SERVER,))
+    def test_a_server_away_beyond_the_deadline_is_unavailable_and_the_batch_applies_later(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        with outage(handles) as (backend, store):
+            harness.stop_server()
+            unavailable(handles, backend, store)
+            harness.start_server()
+
+    @case("FAULTS-5", checks=("GET-3", "SELECT-3", "APPLY-1"), needs=(Ability.STOP_SERVER,))
+    def test_what_asks_for_nothing_needs_no_server(self, handles: Handles, harness: Harness) -> None:
+        store = handles.own(deadline=SHORT)
+        harness.stop_server()
+        assert finishes(lambda: store.get(Value, [])) == {}
+        assert finishes(lambda: store.select(Value, [])) == {}
+        finishes(lambda: store.apply(Changes()))
+        finishes(store.close)
+        harness.start_server()
+
+    @case("FAULTS-6", checks=("COMMIT-9", "APPLY-5"), needs=(Ability.KILL_SERVER,))
+    def test_a_killed_server_keeps_every_acknowledged_batch(
+        self, store: CryptoStore, handles: Handles, harness: Harness
+    ) -> None:
+        put(store, *samples(OlmSession, 500), *one_of_each(0))
+        harness.kill_server()
+        harness.start_server()
+        put(store, sample(SyncToken, 7))
+        assert handles.stored(OlmSession) == [sample(OlmSession, 0), *samples(OlmSession, 500)]
+        assert handles.stored(SyncToken) == [sample(SyncToken, 7)]
+        assert handles.open().accounts()[ALICE].sequence == 2
+
+    @case("FAULTS-7", checks=("APPLY-5", "APPLY-6", "COMMIT-2", "COMMIT-9"), needs=(Ability.KILL_SERVER,))
+    def test_a_server_killed_in_the_middle_of_batches_costs_no_batch(self, handles: Handles, harness: Harness) -> None:
+        store = handles.own(deadline=LONG)
+        writing = start(partial(write_batches, store, 30))
+        time.sleep(random.Random(8).uniform(0.01, 0.1))
+        harness.kill_server()
+        harness.start_server()
+        result_of(writing)
+        assert handles.open().accounts()[ALICE].sequence == 30
+        assert handles.everything() == by_kind(batch_number(30))
+
+    @case("FAULTS-8", checks=("STORE-3", "BACKEND-3", "APPLY-5", "COMMIT-2"), needs=(Ability.FROZEN_SERVER,))
+    def test_a_frozen_server_is_unavailable_and_the_batch_applies_later(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        with outage(handles) as (backend, store), harness.frozen_server():
+            unavailable(handles, backend, store)
+
+    @case("FAULTS-9", checks=("STORE-3", "BACKEND-3", "APPLY-5", "COMMIT-2"), needs=(Ability.SILENT_NETWORK,))
+    def test_a_silent_network_is_unavailable_and_the_batch_applies_later(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        with outage(handles) as (backend, store), harness.silent_network():
+            unavailable(handles, backend, store)
+
+    @case("FAULTS-10", checks=("STORE-3", "COMMIT-6", "APPLY-5"), needs=(Ability.SILENT_NETWORK,))
+    def test_a_network_that_falls_silent_in_the_middle_of_batches_costs_no_batch(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        store = handles.own(deadline=SHORT)
+        writing = start(partial(write_batches, store, 1_000_000))
+        time.sleep(random.Random(9).uniform(0.05, 0.2))
+        with harness.silent_network(), pytest.raises(BackendUnavailable):
+            result_of(writing)
+        put(handles.own(), sample(SyncToken, 7))
+        last = handles.open().accounts()[ALICE].sequence - 1
+        expected = by_kind(batch_number(last)) | {SyncToken: [sample(SyncToken, 7)]}
+        assert handles.everything() == expected
+
+    @case("FAULTS-11", checks=("OPEN-5", "BACKEND-3"), needs=(Ability.CONNECTION_LIMIT,))
+    def test_a_server_without_free_connections_is_unavailable_until_it_has_some(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        put(handles.own(BOB), sample(SyncToken))
+        with harness.no_free_connections(), pytest.raises(BackendUnavailable):
+            finishes(lambda: put(handles.own(deadline=SHORT), sample(SyncToken)))
+        put(handles.own(), sample(SyncToken))
+        assert handles.everything() == by_kind([sample(SyncToken)])
+
+
+def batch_number(number: int) -> list[OlmSession | Value]:
+    """Enough records for a batch to have a middle, all of them replaced by the next."""
+    values = [Value("n", f"{position:04}", str(number).encode() * 50) for position in range(300)]
+    return [changed(sample(OlmSession), number), *values]
+
+
+def write_batches(store: CryptoStore, count: int) -> None:
+    """Apply numbered batches one after the other."""
+    for number in range(1, count + 1):
+        put(store, *batch_number(number))
+
+
+def unavailable(handles: Handles, backend: Backend, store: CryptoStore) -> None:
+    """Every call that needs the server raises BackendUnavailable, and none of them hangs."""
+    calls: list[Callable[[], object]] = [
+        lambda: store.apply(Changes(one_of_each(2))),
+        lambda: store.get(SyncToken, [()]),
+        lambda: store.select(Value, [()]),
+        lambda: list(store.scan(Value)),
+        backend.accounts,
+        backend.health,
+        lambda: backend.open_store(BOB),
+        lambda: backend.open_store(ALICE, Mode.READ),
+        lambda: backend.delete_account(BOB),
+        lambda: handles.open(deadline=SHORT).accounts(),
+    ]
+    for call in calls:
+        with pytest.raises(BackendUnavailable):
+            finishes(call)
+
+
+@contextlib.contextmanager
+def outage(handles: Handles) -> Iterator[tuple[Backend, CryptoStore]]:
+    """A backend and a store to take the database away from; afterwards the batch that `unavailable` tried applies."""
+    backend = handles.open(deadline=SHORT)
+    store = backend.open_store(ALICE)
+    apply_in_the_end(store, Changes(one_of_each(1)))
+    yield backend, store
+    apply_in_the_end(store, Changes(one_of_each(2)))
+    kept = [record for record in one_of_each(1) if record.key]
+    assert handles.everything() == by_kind(in_key_order([*kept, *one_of_each(2)]))
+    assert handles.open().accounts()[ALICE].sequence == 2
+
+
+def apply_in_the_end(store: CryptoStore, changes: Changes) -> None:
+    """Apply a batch again and again, as a caller does: a connection may take longer to come back than SHORT."""
+    for _ in range(20):
+        with contextlib.suppress(BackendUnavailable):
+            return finishes(partial(store.apply, changes))
+    raise AssertionError("the database is back, and the batch still does not apply")

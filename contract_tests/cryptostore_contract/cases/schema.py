@@ -1,0 +1,72 @@
+"""The tables: made once, and never touched where a newer program has been."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from cryptostore import SchemaTooNew, SyncToken
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.children import child
+from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, one_of_each, sample
+from cryptostore_contract.waiting import together
+
+_STARTERS = 4
+
+
+class SchemaCases(CaseGroup):
+    """Migrations and versions."""
+
+    @case("SCHEMA-1", checks=("SCHEMA-1", "SCHEMA-3"))
+    def test_opening_again_migrates_nothing(self, handles: Handles) -> None:
+        with handles.open() as backend:
+            schema = backend.schema()
+            put(backend.open_store(ALICE), *one_of_each())
+        for _ in range(3):
+            assert handles.open().schema() == schema
+        assert handles.everything() == by_kind(one_of_each())
+
+    @case("SCHEMA-2", checks=("SCHEMA-2",), needs=(Ability.NEWER_SCHEMA, Ability.REOPEN))
+    def test_a_newer_schema_is_refused(self, handles: Handles, harness: Harness) -> None:
+        with handles.open() as backend:
+            known = backend.schema().version
+            put(backend.open_store(ALICE), *one_of_each())
+        harness.claim_newer_schema()
+        for _ in range(2):
+            with pytest.raises(SchemaTooNew, match=str(known)):
+                handles.open()
+
+    @case("SCHEMA-3", checks=("SCHEMA-2",), needs=(Ability.NEWER_SCHEMA, Ability.RAW_STORAGE, Ability.REOPEN))
+    def test_a_newer_schema_is_refused_before_anything_is_touched(self, handles: Handles, harness: Harness) -> None:
+        with handles.open() as backend:
+            put(backend.open_store(ALICE), *one_of_each())
+        harness.claim_newer_schema()
+        before = harness.raw_storage()
+        with pytest.raises(SchemaTooNew):
+            handles.open()
+        assert harness.raw_storage() == before
+
+    @case("SCHEMA-4", checks=("SCHEMA-3", "OPEN-1"))
+    def test_first_starts_of_several_threads_migrate_once(self, handles: Handles) -> None:
+        schemas = together([lambda: handles.open().schema()] * _STARTERS)
+        assert len(set(schemas)) == 1
+        put(handles.own(), sample(SyncToken))
+        assert handles.everything() == by_kind([sample(SyncToken)])
+
+    @case("SCHEMA-5", checks=("SCHEMA-3", "OPEN-1"), needs=(Ability.OTHER_PROCESS,))
+    def test_first_starts_of_several_processes_migrate_once(self, handles: Handles, harness: Harness) -> None:
+        with ExitStack() as stack:
+            starters = [stack.enter_context(child(harness.url, ALICE, "first-start")) for _ in range(_STARTERS)]
+            for starter in starters:
+                assert starter.line() == "ready"
+            for starter in starters:
+                starter.go()
+            version = handles.open().schema().version
+            assert [starter.finish()[-1] for starter in starters] == [f"schema {version}"] * _STARTERS
+        ownership = handles.own().ownership
+        assert (ownership.epoch, ownership.sequence) == (_STARTERS + 1, 0)
+        assert handles.everything() == {}

@@ -1,0 +1,107 @@
+"""Secrets: pickles, tokens and passwords are in the database, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from cryptostore import (
+    Batch,
+    Changes,
+    Mode,
+    OlmAccount,
+    SyncToken,
+    Value,
+)
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.batches import spoil
+from cryptostore_contract.handles import Handles, put
+from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, BOB, sample
+
+_CANARY = "canary0secret"
+
+
+class SecretCases(CaseGroup):
+    """Canaries, looked for where they must not sing."""
+
+    @case("SECRETS-1", checks=("BACKEND-4",))
+    def test_no_secret_is_in_logs_errors_or_reprs(
+        self, handles: Handles, harness: Harness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG):
+            seen = everything_said(handles)
+        for secret in secrets_of(harness):
+            assert secret not in caplog.text
+            for text in seen:
+                assert secret not in text
+
+    @case("SECRETS-2", checks=("BACKEND-4", "APPLY-5"), needs=(Ability.STOP_SERVER,))
+    def test_no_secret_is_in_logs_or_errors_of_a_server_that_is_away(
+        self, handles: Handles, harness: Harness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG):
+            store = handles.own(deadline=1.5)
+            harness.stop_server()
+            seen = [
+                error_of(lambda: store.apply(secret_batch())),
+                error_of(lambda: store.get(OlmAccount, [()])),
+                error_of(lambda: handles.open(deadline=1.5).accounts()),
+            ]
+            harness.start_server()
+        for secret in secrets_of(harness):
+            assert secret not in caplog.text
+            for text in seen:
+                assert secret not in text
+
+
+def secret_batch() -> Changes:
+    """A batch of nothing but secrets."""
+    return Changes(
+        [
+            sample(OlmAccount, pickle=_CANARY.encode(), key_check=_CANARY.encode()),
+            sample(SyncToken, token=_CANARY),
+            sample(Value, value=_CANARY.encode()),
+        ]
+    )
+
+
+def secrets_of(harness: Harness) -> list[str]:
+    """What must not be said: the canary, as text and as a dump of bytes might show it, and the URL's password."""
+    password = urlsplit(harness.url).password
+    return [_CANARY, _CANARY.encode().hex(), *([password, unquote(password)] if password else [])]
+
+
+def everything_said(handles: Handles) -> list[str]:
+    """What a database says, in errors and reprs, while secrets go in and out of it."""
+    backend = handles.open()
+    store = backend.open_store(ALICE)
+    batch = secret_batch()
+    store.apply(batch)
+    records = [*store.select(OlmAccount, [()])[()], *store.get(SyncToken, [()]).values(), *store.scan(Value)]
+    spoilt = secret_batch()
+    spoil(spoilt.puts(Value)[0])
+    said = [repr(one) for one in (backend, store, batch, Batch(1, batch), records, store.ownership, backend.health())]
+    said += [error_of(lambda: store.commit(Batch(9, batch), 5)), error_of(lambda: store.apply(spoilt))]
+    put(handles.own(), sample(SyncToken))
+    said += [
+        error_of(lambda: store.apply(batch)),
+        error_of(lambda: handles.read().apply(batch)),
+        error_of(lambda: backend.open_store(BOB, Mode.READ)),
+    ]
+    backend.close()
+    return [*said, error_of(lambda: store.apply(batch))]
+
+
+def error_of(call: Callable[[], object]) -> str:
+    """All that an error shows, its causes included; nothing where there is none."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  # whatever is raised, its text is what the case is about
+        return repr(error) + "".join(traceback.format_exception(error))
+    return ""
