@@ -18,6 +18,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -41,6 +42,14 @@ class Direction(enum.Enum):
 Tap: TypeAlias = Callable[[int, Direction, bytes], None]
 
 
+@dataclass
+class _Limit:
+    """How many bytes may still pass, and what happens then."""
+
+    left: int
+    then: Callable[[], None]
+
+
 class Proxy:
     """Passes bytes between clients and one server until it is told to do something else.
 
@@ -51,10 +60,10 @@ class Proxy:
         self.delay = 0.0
         self._target = target
         self._tap = tap
-        self._connections: dict[int, _Connection] = {}
+        self._connections: set[_Connection] = set()
         self._accepted = 0
-        self._cut_after: dict[Direction, int] = {}
-        self._listener: asyncio.Server | None = None
+        self._limits: dict[Direction, _Limit] = {}
+        self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -76,7 +85,11 @@ class Proxy:
 
     def cut_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> None:
         """Pass `size` more bytes on in this direction, counted over all connections, then cut them all, once."""
-        self._cut_after[direction] = size
+        self._limits[direction] = _Limit(size, self._reset_all)
+
+    def silence_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> None:
+        """The same, but begin a silence instead of cutting."""
+        self._limits[direction] = _Limit(size, self._flowing.clear)
 
     def refuse(self) -> None:
         """Refuse new connections, as a host does where nothing listens; those that are open stay."""
@@ -131,11 +144,14 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._listener.setblocking(False)
+            self._loop.add_reader(self._listener, self._accept, self._listener)
 
     async def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
+            self._loop.remove_reader(listener)
             listener.close()
 
     async def _hold(self) -> None:
@@ -147,105 +163,114 @@ class Proxy:
         self._flowing.set()
 
     async def _cut(self) -> None:
-        connections = list(self._connections.values())
-        for connection in connections:
-            connection.reset()
-        for connection in connections:
-            await connection.ended.wait()
+        ended = [connection.reset() for connection in self._connections]
+        await asyncio.gather(*ended, return_exceptions=True)
+        # Their callbacks close the sockets.
+        await asyncio.sleep(0)
 
     async def _shut_down(self) -> None:
         await self._stop_listening()
         await self._cut()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
         self._accepted += 1
-        number = self._accepted
-        connection = _Connection(writer)
-        self._connections[number] = connection
+        connection = _Connection(self._accepted, client)
+        self._connections.add(connection)
+        connection.task = self._loop.create_task(self._serve(connection))
+        connection.task.add_done_callback(lambda _task: self._forget(connection))
+
+    def _forget(self, connection: _Connection) -> None:
+        # Also for a connection that was cut before its task ran at all.
+        connection.close()
+        self._connections.discard(connection)
+
+    async def _serve(self, connection: _Connection) -> None:
         try:
             await self._flowing.wait()
-            server_reader, server_writer = await self._connect()
-            connection.writers.append(server_writer)
-            connection.pumps += [
-                asyncio.ensure_future(self._pump(number, Direction.TO_SERVER, reader, server_writer)),
-                asyncio.ensure_future(self._pump(number, Direction.TO_CLIENT, server_reader, writer)),
-            ]
-            await asyncio.wait(connection.pumps, return_when=asyncio.FIRST_COMPLETED)
-        except (OSError, asyncio.CancelledError):
-            # No server, or a reset: either way this connection is over.
-            connection.linger()
-        finally:
-            del self._connections[number]
-            await connection.finish()
+            await self._loop.sock_connect(connection.server(self._target), self._target)
+            async with asyncio.TaskGroup() as pumps:
+                both = [pumps.create_task(self._pump(connection, direction)) for direction in Direction]
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                for pump in both:
+                    pump.cancel()
+        except* OSError:
+            # No server, or one side was reset: the other side is told in the same way.
+            connection.resets = True
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._target, str):
-            return await asyncio.open_unix_connection(self._target)
-        return await asyncio.open_connection(*self._target)
-
-    async def _pump(
-        self, number: int, direction: Direction, source: asyncio.StreamReader, sink: asyncio.StreamWriter
-    ) -> None:
-        while chunk := await source.read(_CHUNK):
+    async def _pump(self, connection: _Connection, direction: Direction) -> None:
+        source, sink = connection.way(direction)
+        while chunk := await self._loop.sock_recv(source, _CHUNK):
             if self.delay:
                 await asyncio.sleep(self.delay)
             await self._flowing.wait()
-            passed = self._allowed(direction, chunk)
-            if self._tap is not None:
-                self._tap(number, direction, passed)
-            sink.write(passed)
-            await sink.drain()
-            if len(passed) < len(chunk):
-                self._reset_all()
+            reached = self._count(direction, len(chunk))
+            if reached is not None:
+                await self._pass_on(connection.number, direction, chunk[: reached.left], sink)
+                chunk = chunk[reached.left :]
+                reached.then()
+                if connection.resets:
+                    return
+                await self._flowing.wait()
+            await self._pass_on(connection.number, direction, chunk, sink)
 
-    def _allowed(self, direction: Direction, chunk: bytes) -> bytes:
-        """The part of the chunk that `cut_after` lets through."""
-        if direction not in self._cut_after:
-            return chunk
-        left = self._cut_after.pop(direction)
-        if len(chunk) < left:
-            self._cut_after[direction] = left - len(chunk)
-            return chunk
-        # The byte that reaches the limit is never sent, so that even a limit of the whole length cuts.
-        return chunk[: max(0, left - 1)]
+    async def _pass_on(self, number: int, direction: Direction, chunk: bytes, sink: socket.socket) -> None:
+        if not chunk:
+            return
+        if self._tap is not None:
+            self._tap(number, direction, chunk)
+        await self._loop.sock_sendall(sink, chunk)
+
+    def _count(self, direction: Direction, size: int) -> _Limit | None:
+        """The limit, if these bytes reach it."""
+        limit = self._limits.get(direction)
+        if limit is None:
+            return None
+        if size < limit.left:
+            limit.left -= size
+            return None
+        return self._limits.pop(direction)
 
     def _reset_all(self) -> None:
-        for connection in self._connections.values():
+        for connection in self._connections:
             connection.reset()
 
 
 class _Connection:
     """One client's connection and the one to the server that belongs to it."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
-        self.writers = [client]
-        self.pumps: list[asyncio.Future[None]] = []
-        self.ended: Final = asyncio.Event()
-        self._server_task = asyncio.current_task()
+    def __init__(self, number: int, client: socket.socket) -> None:
+        self.number: Final = number
+        self.task: asyncio.Task[None] | None = None
+        #: Whether closing sends RST rather than what is left to send.
+        self.resets = False
+        client.setblocking(False)
+        self._sockets = [client]
 
-    def reset(self) -> None:
-        """Break both sides off at once."""
-        if self._server_task is not None:
-            self._server_task.cancel()
+    def server(self, target: Target) -> socket.socket:
+        """The socket that is to be connected to the server."""
+        self._sockets.append(socket.socket(socket.AF_UNIX if isinstance(target, str) else socket.AF_INET))
+        self._sockets[1].setblocking(False)
+        return self._sockets[1]
 
-    def linger(self) -> None:
-        """Let closing send RST instead of what is left to send."""
-        for writer in self.writers:
-            plain = writer.get_extra_info("socket")
-            if plain is not None and plain.family != socket.AF_UNIX:
-                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
+    def way(self, direction: Direction) -> tuple[socket.socket, socket.socket]:
+        """Where the bytes of a direction come from and go to."""
+        client, server = self._sockets
+        return (client, server) if direction is Direction.TO_SERVER else (server, client)
 
-    async def finish(self) -> None:
-        """Close what is still open and collect the pumps."""
-        for pump in self.pumps:
-            pump.cancel()
-        await asyncio.gather(*self.pumps, return_exceptions=True)
-        for writer in self.writers:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        self.ended.set()
+    def reset(self) -> asyncio.Task[None]:
+        """Break both sides off. The task ends when that is done."""
+        assert self.task is not None, "set where the connection is accepted"
+        self.resets = True
+        self.task.cancel()
+        return self.task
+
+    def close(self) -> None:
+        """Close both sides."""
+        for end in self._sockets:
+            if self.resets and end.family != socket.AF_UNIX:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            end.close()
 
 
 def _free_port() -> int:
