@@ -1,0 +1,27 @@
+"""Sphinx configuration of the site."""
+
+import warnings
+from importlib import metadata
+
+from sphinx.deprecation import RemovedInSphinx10Warning
+
+# Theirs to mend, and no fault of a page.
+warnings.filterwarnings("ignore", category=RemovedInSphinx10Warning, module="sphinx_autodoc_typehints")
+
+project = "matrix-cryptostore"
+author = "The matrix-cryptostore contributors"
+version = release = metadata.version("matrix-cryptostore")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_autodoc_typehints"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+exclude_patterns = ["_build", "requirements.txt"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+# The docstrings are plain prose that names things in `backquotes`.
+default_role = "code"
+always_use_bars_union = True
+typehints_use_signature = True
