@@ -126,7 +126,8 @@ class LazyMapping(Mapping[str, V]):
         for chunk in _chunks(self._keys()):
             # Held until the chunk is done, so that looking up its values finds them in memory.
             held = self._fetch(chunk)
-            yield from held
+            yield from chunk
+            del held
 
     def __len__(self) -> int:
         return sum(1 for _ in self._keys())

@@ -96,15 +96,17 @@ class LazyDeviceStore(DeviceStore):
 
     def changes(self, device_keys: Mapping[str, Mapping[str, OlmDevice]]) -> Changes:
         """What saving these devices writes: those that differ from what is stored. Trust stays as it is stored."""
+        self.prefetch(device_keys)
         changed = {}
         for user_id, by_id in device_keys.items():
             for device_id, device in by_id.items():
                 known = self[user_id].records.get(device_id)
+                durable = device_id not in self[user_id].unsaved
                 record = self._hand_over(user_id, device_id, device, _trust_that_holds(known, device))
-                if record is not None and record != known:
-                    changed[record.key] = record
-                else:
+                if record is None or (record == known and durable):
                     self._release(user_id, device_id)
+                else:
+                    changed[record.key] = record
         return Changes(changed.values())
 
     def trust_changes(self, devices: Iterable[OlmDevice], trust: DeviceTrust) -> Changes:
@@ -136,9 +138,9 @@ class LazyDeviceStore(DeviceStore):
             return self._hand_over(device.user_id, device.id, device, trust)
         devices = self[device.user_id]
         devices.records[device.id] = record = replace(known, trust=trust)
-        for each in (device, devices[device.id]):
-            each.trust_state = TrustState[trust.value]
-        self._keep(device.user_id, devices, devices[device.id])
+        live = devices.get(device.id, device)
+        live.trust_state = device.trust_state = TrustState[trust.value]
+        self._keep(device.user_id, devices, live)
         return record
 
     def _hand_over(self, user_id: str, device_id: str, device: OlmDevice, trust: DeviceTrust) -> records.Device | None:
@@ -146,7 +148,7 @@ class LazyDeviceStore(DeviceStore):
         devices = self[user_id]
         record = if_valid(
             lambda: records.Device(
-                user_id, device_id, device.keys, _storable(device.display_name), bool(device.deleted), trust
+                user_id, device_id, device.keys, storable(device.display_name), bool(device.deleted), trust
             )
         )
         if record is not None:
@@ -209,6 +211,6 @@ def _same_key(known: records.Device, device: OlmDevice) -> bool:
     return known.keys.get("ed25519") == device.keys.get("ed25519")
 
 
-def _storable(display_name: Any) -> str:
+def storable(display_name: Any) -> str:
     """A display name as it may be stored: a server may send anything for it."""
     return _UNSTORABLE.sub("\ufffd", display_name) if isinstance(display_name, str) else ""

@@ -31,13 +31,13 @@ class SenderSessions:
         """The session with this id."""
         return self._by_id.get(session_id)
 
-    def keep(self, session: Session) -> None:
-        """Keep a session as it is after a use.
+    def keep(self, session: Session, last_used: datetime) -> None:
+        """Keep a session with the time of its last use that did something.
 
-        nio sets `use_time` even when it tries a session in vain, so that alone does not say which was used last.
+        The session's own `use_time` also counts when nio tried it in vain.
         """
         self._by_id[session.id] = session
-        self._last_used[session.id] = to_utc(session.use_time)
+        self._last_used[session.id] = last_used
 
     def last_used_first(self) -> list[Session]:
         """The sessions as nio tries them."""
@@ -106,7 +106,7 @@ class LazySessionStore(SessionStore):
 
     def _keep(self, sender_key: str, sessions: SenderSessions, session: Session) -> None:
         self._live[sender_key, session.id] = session
-        sessions.keep(session)
+        sessions.keep(session, to_utc(session.use_time))
         sessions.unsaved.add(session.id)
         self._senders.put(sender_key, sessions)
 
@@ -123,7 +123,7 @@ class LazySessionStore(SessionStore):
             session = self._live.get((sender_key, row.session_id)) or self._pickles.olm_session(row)
             if session is not None:
                 self._live[sender_key, row.session_id] = session
-                sessions.keep(session)
+                sessions.keep(session, row.last_used_at)
         self._modernise(sender_key, sessions)
         return sessions
 

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -28,8 +29,9 @@ class Storage:
     def __init__(self, store: CryptoStore, release: Callable[[], None]) -> None:
         self._store = store
         self._waiting = Changes()
+        self._holding_back = False
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _close, store, release)
+        self._finalizer = weakref.finalize(self, _close, os.getpid(), store, release)
 
     def get(self, kind: type[R], keys: Iterable[Key]) -> dict[Key, R]:
         """As `CryptoStore.get`; keys that are no keys are absent."""
@@ -48,10 +50,14 @@ class Storage:
     def write(self, changes: Changes) -> Changes:
         """Make `changes` durable, together with what is waiting, and return the whole batch.
 
-        A batch that finds no database, or no room in it, waits and goes with the next one.
+        A batch that finds no database, or no room in it, waits and goes with the next one. Inside `hold_back`
+        everything waits, and nothing is durable yet.
         """
         with self._lock:
             batch = self._waiting.followed_by(changes)
+            if self._holding_back:
+                self._waiting = batch
+                return Changes()
             try:
                 self._store.apply(batch)
             except (BackendUnavailable, StorageFull):
@@ -59,6 +65,15 @@ class Storage:
                 raise
             self._waiting = Changes()
             return batch
+
+    @contextmanager
+    def hold_back(self) -> Iterator[None]:
+        """Let everything that is written inside the block wait for the first `write` after it. Blocks do not nest."""
+        self._holding_back = True
+        try:
+            yield
+        finally:
+            self._holding_back = False
 
     def write_along(self, changes: Changes) -> None:
         """Write `changes` with the next batch: what may be lost without harm, such as a pickle in a newer format."""
@@ -109,7 +124,10 @@ class Backends:
 backends: Final = Backends()
 
 
-def _close(store: CryptoStore, release: Callable[[], None]) -> None:
+def _close(opener: int, store: CryptoStore, release: Callable[[], None]) -> None:
+    # A forked child must not say goodbye on its parent's connections.
+    if os.getpid() != opener:
+        return
     try:
         store.close()
     finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -85,6 +86,24 @@ class NioStore(MatrixStore):
         """Give the database back. A token that is still held is dropped. Closing twice is no error."""
         self._held_token = None
         self._storage.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make everything that is saved inside the block one batch: durable whole when the block is left, or not at all.
+
+        A client that handles one sync inside one block, its token included, can be killed at any moment: the server
+        sends again what is not in the database, and the ratchets there can still read it.
+
+        If the block raises, the token is dropped and the rest waits for the next save: the live sessions have moved on,
+        and what they have read cannot be read again. Blocks do not nest. Raises what `CryptoStore.apply` raises.
+        """
+        try:
+            with self._storage.hold_back():
+                yield
+        except BaseException:
+            self._held_token = None
+            raise
+        self._write(Changes())
 
     def upgrade_to_v2(self) -> None:
         """Do nothing: the backend keeps its own tables up to date."""
@@ -281,9 +300,9 @@ def _check_store_path(store_path: str) -> None:
     if not store_path:
         raise ConfigurationError(f"store_path is empty, and nio would send plaintext into encrypted rooms: {remedy}")
     try:
-        scheme = scheme_of(store_path)
+        scheme = scheme_of(str(store_path))
     except ConfigurationError:
         scheme = ""
     # A single letter is a Windows drive.
     if len(scheme) < 2:
-        raise ConfigurationError(f"store_path is a folder, not the URL of a database: {remedy}")
+        raise ConfigurationError(f"store_path is the path of a folder, not the URL of a database: {remedy}")

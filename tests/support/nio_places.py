@@ -1,0 +1,210 @@
+"""Places where a matrix-nio store keeps its keys: ours on any backend, and nio's own beside it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import pytest
+from nio.crypto import InboundGroupSession, OutboundGroupSession
+from nio.store import DefaultStore, MatrixStore, SqliteStore
+
+from cryptostore import Account, Changes, CryptoStore, Mode, Record, open_backend
+from cryptostore.nio import NioStore, storage
+from cryptostore_contract.samples import ALICE
+
+S = TypeVar("S", bound=MatrixStore)
+R = TypeVar("R", bound=Record)
+
+ROOM = "!room:example.org"
+
+
+class Place(ABC, Generic[S]):
+    """One database, opened as often as a test likes; everything is closed at the end."""
+
+    def __init__(self) -> None:
+        self._opened: list[S] = []
+
+    def open(self, account: Account = ALICE, pickle_key: str = "key") -> S:
+        """A store as a new process would open it."""
+        store = self._make(account, pickle_key)
+        self._opened.append(store)
+        return store
+
+    def reopen(self, store: S, pickle_key: str = "key") -> S:
+        """Close a store and open its account again."""
+        account = Account(store.user_id, store.device_id)
+        self.close(store)
+        return self.open(account, pickle_key)
+
+    def close(self, store: S) -> None:
+        """Close one store."""
+        self._opened.remove(store)
+        self._end(store)
+
+    def close_all(self) -> None:
+        """Close what is still open."""
+        for store in list(self._opened):
+            self.close(store)
+
+    @abstractmethod
+    def _make(self, account: Account, pickle_key: str) -> S: ...
+
+    @abstractmethod
+    def _end(self, store: S) -> None: ...
+
+
+class Ours(Place[NioStore]):
+    """NioStore on a backend."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def _make(self, account: Account, pickle_key: str) -> NioStore:
+        return NioStore(account.user_id, account.device_id, self.url, pickle_key, "")
+
+    def _end(self, store: NioStore) -> None:
+        store.close()
+
+    def stored(self, kind: type[R], account: Account = ALICE) -> list[R]:
+        """What the database holds of one kind, read back through a handle of its own."""
+        with open_backend(self.url) as backend, backend.open_store(account, Mode.READ) as store:
+            return store.select(kind, [()])[()]
+
+    def put(self, *records: Record, account: Account = ALICE) -> None:
+        """Write records behind the adapter's back."""
+        with self.owned(account) as store:
+            store.apply(Changes(records))
+
+    @contextmanager
+    def owned(self, account: Account = ALICE) -> Iterator[CryptoStore]:
+        """The account, taken over by somebody else."""
+        with open_backend(self.url) as backend, backend.open_store(account) as store:
+            yield store
+
+
+class Theirs(Place[SqliteStore]):
+    """nio's SqliteStore: one file for every account."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def _make(self, account: Account, pickle_key: str) -> SqliteStore:
+        return SqliteStore(account.user_id, account.device_id, str(self._folder), pickle_key, "shared.db")
+
+    def _end(self, store: SqliteStore) -> None:
+        store.database.close()
+
+
+class TheirFiles(Place[DefaultStore]):
+    """nio's DefaultStore, with trust in three files."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def _make(self, account: Account, pickle_key: str) -> DefaultStore:
+        return DefaultStore(account.user_id, account.device_id, str(self._folder), pickle_key)
+
+    def _end(self, store: DefaultStore) -> None:
+        store.database.close()
+
+
+class Ratchet:
+    """The creator's side of a Megolm session, which may give its key away at any message index."""
+
+    def __init__(self, sender_key: str = "curve-of-sender", room: str = ROOM) -> None:
+        self._creator = OutboundGroupSession()
+        self._creator.mark_as_shared()
+        self._sender_key = sender_key
+        self._room = room
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._creator.id
+
+    def advance(self, messages: int) -> Ratchet:
+        """Encrypt some messages."""
+        for _ in range(messages):
+            self._creator.encrypt("message")
+        return self
+
+    def inbound(self, *chain: str, signing_key: str = "ed-of-sender") -> InboundGroupSession:
+        """The session from the present index on: directly from its creator, or forwarded along `chain`."""
+        made = InboundGroupSession(self._creator.session_key, signing_key, self._sender_key, self._room, list(chain))
+        assert made.id == self.id
+        return made
+
+    def found_in(self, store: MatrixStore) -> InboundGroupSession | None:
+        """This session in a store."""
+        found: InboundGroupSession | None = store.load_inbound_group_sessions().get(
+            self._room, self._sender_key, self.id
+        )
+        return found
+
+
+class Counted:
+    """A backend, or a store of one, that writes down its calls, scanned records and batches."""
+
+    def __init__(self, inner: Any, calls: list[str] | None = None, batches: list[Changes] | None = None) -> None:
+        self._inner = inner
+        self.calls: list[str] = [] if calls is None else calls
+        self.batches: list[Changes] = [] if batches is None else batches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def open_store(self, *args: Any) -> Counted:
+        self.calls.append("open_store")
+        return Counted(self._inner.open_store(*args), self.calls, self.batches)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.close()
+
+    def get(self, kind: type[Record], keys: Any) -> Any:
+        self.calls.append(f"get {kind.kind_name}")
+        return self._inner.get(kind, keys)
+
+    def select(self, kind: type[Record], prefixes: Any) -> Any:
+        self.calls.append(f"select {kind.kind_name}")
+        return self._inner.select(kind, prefixes)
+
+    def scan(self, kind: type[Record], prefix: Any = ()) -> Iterator[Record]:
+        for record in self._inner.scan(kind, prefix):
+            self.calls.append(f"scanned {kind.kind_name}")
+            yield record
+
+    def apply(self, changes: Changes) -> None:
+        self._inner.apply(changes)
+        if changes:
+            self.calls.append("apply")
+            self.batches.append(changes)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """What every backend that NioStore opens in this test is asked for."""
+    counted = Counted(None)
+
+    def open_counted(url: str) -> Counted:
+        return Counted(open_backend(url), counted.calls, counted.batches)
+
+    monkeypatch.setattr(storage, "open_backend", open_counted)
+    return counted
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What a call answers, or the type of what it raises."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  # nio raises whatever its libraries raise
+        return type(error)
