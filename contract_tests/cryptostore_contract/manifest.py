@@ -38,14 +38,20 @@ def case(case_id: str, *, checks: tuple[str, ...], needs: tuple[Ability, ...] = 
 
 def cases_of(contract: type) -> dict[str, Case]:
     """The cases of a contract class by ID, inherited ones included. Raises ValueError for an ID used twice."""
-    found: dict[str, Case] = {}
+    return {case_id: getattr(function, CASE_ATTRIBUTE) for case_id, function in functions_of(contract).items()}
+
+
+def functions_of(contract: type) -> dict[str, Callable[..., None]]:
+    """The test functions of a contract class by case ID. Raises ValueError for an ID used twice."""
+    found: dict[str, Callable[..., None]] = {}
     for name in dir(contract):
-        declared: Any = getattr(getattr(contract, name), CASE_ATTRIBUTE, None)
+        function: Any = getattr(contract, name)
+        declared = getattr(function, CASE_ATTRIBUTE, None)
         if declared is None:
             continue
         if declared.id in found:
             raise ValueError(f"two cases have the ID {declared.id}")
-        found[declared.id] = declared
+        found[declared.id] = function
     return found
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from cryptostore import Changes, CryptoStore, InvalidRecord, Mode, Record, Value
+from cryptostore import BackendUnavailable, Changes, CryptoStore, InvalidRecord, Mode, Record, Value
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.reading import NEAR_MISSES
 from cryptostore_contract.cases.records import every_kind, keyed_kinds
@@ -62,8 +62,10 @@ class ScanningCases(CaseGroup):
         reader = handles.read()
         # Kept, so that no collector gives back what the iterators hold.
         abandoned = [itertools.islice(reader.scan(Value), 1) for _ in range(300)]
-        for scan in abandoned:
-            assert next(scan) == stored[0]
+        try:
+            assert [next(scan) for scan in abandoned] == [stored[0]] * len(abandoned)
+        except BackendUnavailable:
+            pytest.fail("scans that were left half way keep what other reads need")
         assert list(reader.scan(Value)) == stored
         put(store, sample(Value, 0))
         assert reader.get(Value, [sample(Value, 0).key])

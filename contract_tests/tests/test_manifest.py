@@ -1,0 +1,79 @@
+"""The suite's table of contents."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cryptostore_contract import Ability, Harness, StoreContract, case, cases_of, not_verified
+from cryptostore_contract.manifest import clauses, functions_of
+from cryptostore_contract.memory import MemoryHarness
+
+
+def test_the_clauses_are_found_in_the_interface() -> None:
+    assert {"APPLY-1", "GET-6", "STORE-1", "BACKEND-4", "SCHEMA-3"} <= clauses()
+
+
+def test_every_cited_clause_exists() -> None:
+    cited = {clause: case_id for case_id, one in cases_of(StoreContract).items() for clause in one.checks}
+    assert {clause: case_id for clause, case_id in cited.items() if clause not in clauses()} == {}
+
+
+def test_every_clause_has_a_case() -> None:
+    cited = {clause for one in cases_of(StoreContract).values() for clause in one.checks}
+    assert clauses() - cited == set()
+
+
+def test_every_case_cites_a_clause() -> None:
+    assert [case_id for case_id, one in cases_of(StoreContract).items() if not one.checks] == []
+
+
+def test_every_test_of_the_contract_is_a_case() -> None:
+    tests = {getattr(StoreContract, name) for name in dir(StoreContract) if name.startswith("test")}
+    assert tests == set(functions_of(StoreContract).values())
+
+
+def test_ids_are_the_groups_name_and_a_number_without_gaps() -> None:
+    numbers: dict[str, list[int]] = {}
+    for case_id, function in functions_of(StoreContract).items():
+        assert re.fullmatch(r"[A-Z]+-[1-9][0-9]*", case_id)
+        group, number = case_id.split("-")
+        assert function.__module__.rpartition(".")[2].upper() == group
+        numbers.setdefault(group, []).append(int(number))
+    for group, found in numbers.items():
+        assert sorted(found) == list(range(1, len(found) + 1)), group
+
+
+def test_an_id_that_is_used_twice_is_an_error() -> None:
+    class Twice:
+        @case("SAME-1", checks=("GET-1",))
+        def test_one(self) -> None: ...
+
+        @case("SAME-1", checks=("GET-2",))
+        def test_other(self) -> None: ...
+
+    with pytest.raises(ValueError, match="SAME-1"):
+        cases_of(Twice)
+
+
+def test_not_verified_are_the_cases_that_need_more_than_the_harness_offers() -> None:
+    class Everything(MemoryHarness):
+        abilities = frozenset(Ability)
+
+    assert not_verified(StoreContract, Everything) == frozenset()
+    lacking = not_verified(StoreContract, MemoryHarness)
+    assert lacking == {case_id for case_id, one in cases_of(StoreContract).items() if not one.needs <= {Ability.REOPEN}}
+    assert 0 < len(lacking) < len(cases_of(StoreContract))
+
+
+@pytest.mark.parametrize("ability", Ability)
+def test_every_ability_is_needed_by_a_case(ability: Ability) -> None:
+    assert any(ability in one.needs for one in cases_of(StoreContract).values())
+
+
+def test_a_harness_without_an_ability_says_so() -> None:
+    harness: Harness = MemoryHarness()
+    for missing in (harness.raw_storage, harness.cut_connections, harness.full_disk, harness.no_free_connections):
+        with pytest.raises(NotImplementedError, match="memory"):
+            missing()
