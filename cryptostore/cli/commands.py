@@ -22,6 +22,7 @@ _OUR_OWN: Final = tuple(
     for name, value in (
         ("backends", "cryptostore.cli.backends:backends"),
         ("demo", "cryptostore.cli.demo.command:demo"),
+        ("import-nio", "cryptostore.cli.import_nio:import_nio"),
     )
 )
 

@@ -34,7 +34,7 @@ def demo(
         ),
     ] = None,
     kills: Annotated[int, typer.Option(min=0, help="How often Bob is killed.")] = 3,
-    messages: Annotated[int, typer.Option(min=1, max=10_000, help="How many messages each of the two sends.")] = 40,
+    messages: Annotated[int, typer.Option(min=1, max=10_000, help="How many messages each of the two sends.")] = 100,
     seed: Annotated[int | None, typer.Option(help="Choose the same moments for the kills again.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
 ) -> None:

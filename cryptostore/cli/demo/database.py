@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from cryptostore.capabilities import Capability, Support
+from cryptostore.cli.databases import refuse_process_local
 from cryptostore.cli.output import print_error
 from cryptostore.errors import AccountNotFound, ConfigurationError, CryptoStoreError
 from cryptostore.plugins import load_backend, open_backend
 from cryptostore.records import Account
-from cryptostore.urls import redact, scheme_of
 
 
 @contextlib.contextmanager
@@ -26,16 +25,6 @@ def database(url: str | None) -> Iterator[str]:
     load_backend("sqlite")
     with tempfile.TemporaryDirectory(prefix="cryptostore-demo-") as folder:
         yield f"sqlite:///{quote(str(Path(folder) / 'demo.db'))}"
-
-
-def refuse_process_local(url: str) -> None:
-    """Raise ConfigurationError for a database that a process takes with it when it ends."""
-    claim = load_backend(scheme_of(url)).claim(Capability.SURVIVES_PROCESS_KILL)
-    if claim.support in (Support.UNSUPPORTED, Support.NOT_IMPLEMENTED):
-        raise ConfigurationError(
-            f"{redact(url)} keeps nothing beyond its process ({claim.reason}); use another backend: "
-            "`cryptostore backends` lists what is installed"
-        )
 
 
 @contextlib.contextmanager

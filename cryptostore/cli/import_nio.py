@@ -1,0 +1,184 @@
+"""`cryptostore import-nio`: the keys of a nio client move into a database."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cryptostore.errors import ConfigurationError
+from cryptostore.records import Account
+from cryptostore.urls import redact
+
+from .databases import refuse_process_local
+from .exits import ExitCode
+from .output import messages, print_json, print_table, printable, results
+
+if TYPE_CHECKING:
+    from cryptostore.nio.importing import AccountImport, Finding, Findings
+
+#: What nio encrypts pickles with unless it is told otherwise.
+_DEFAULT_PICKLE_KEY: Final = "DEFAULT_KEY"
+_PICKLE_KEY_VARIABLE: Final = "CRYPTOSTORE_PICKLE_KEY"
+#: How many ids of one finding people see; JSON has all.
+_IDS_SHOWN: Final = 5
+
+
+def import_nio(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="nio's SQLite file; a DefaultStore's trust files lie beside it.")
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST_URL", envvar="CRYPTOSTORE_URL", help="The database to import into.")
+    ],
+    user_id: Annotated[str | None, typer.Option(help="Import only this user's accounts.")] = None,
+    device_id: Annotated[str | None, typer.Option(help="Import only accounts with this device id.")] = None,
+    pickle_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Take the pickle key from this variable instead of {_PICKLE_KEY_VARIABLE}."),
+    ] = None,
+    pickle_key_file: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Take the pickle key from the first line of this file.")
+    ] = None,
+    ask_pickle_key: Annotated[bool, typer.Option("--ask-pickle-key", help="Ask for the pickle key.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert all, and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Import the keys of a matrix-nio client, SqliteStore or DefaultStore, into a database.
+
+    Stop the client first. The source is not changed. The client goes on with the same pickle key, with NioStore as its
+    store and DST_URL as its store_path.
+
+    What a damaged source cannot give is listed, and the exit code is 1; the rest is imported. An account that is in
+    the database already is refused, and an import that fails leaves nothing behind.
+    """
+    # nio takes half a second to import; the other commands do without it.
+    from cryptostore.nio import importing
+
+    refuse_process_local(destination)
+    pickle_key = _pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    findings = importing.Findings()
+
+    def wanted(account: Account) -> bool:
+        return user_id in (None, account.user_id) and device_id in (None, account.device_id)
+
+    with importing.open_source(source) as opened:
+        imports = importing.read_accounts(opened, pickle_key, findings, wanted)
+        counts = _count(imports) if dry_run else _transfer(imports, destination, findings)
+    _report(source, destination, counts, findings, dry_run=dry_run, as_json=as_json)
+    if findings:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
+    """The pickle key, from where the user said it is. It is never an argument: every process can read those."""
+    if sum((variable is not None, file is not None, ask)) > 1:
+        raise ConfigurationError("give one of --pickle-key-env, --pickle-key-file and --ask-pickle-key")
+    if ask:
+        return str(typer.prompt("Pickle key", hide_input=True, err=True))
+    if file is not None:
+        return _first_line(file)
+    key = os.environ.get(variable or _PICKLE_KEY_VARIABLE)
+    if key is None and variable is not None:
+        raise ConfigurationError(f"the environment has no variable {variable}")
+    if key is None:
+        messages().print(
+            f"warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
+            f"{_PICKLE_KEY_VARIABLE}, --pickle-key-file or --ask-pickle-key",
+            soft_wrap=True,
+        )
+    return _DEFAULT_PICKLE_KEY if key is None else key
+
+
+def _first_line(file: Path) -> str:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"the pickle key cannot be read from {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # Its text would quote the file.
+        raise ConfigurationError(f"the pickle key in {file} is not UTF-8 text") from None
+    if not lines or not lines[0]:
+        raise ConfigurationError(f"the first line of {file} is empty, where the pickle key should be")
+    return lines[0]
+
+
+def _transfer(imports: list[AccountImport], destination: str, findings: Findings) -> Mapping[Account, Counter[str]]:
+    from cryptostore.nio.importing import transfer
+
+    console = messages()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("importing", total=sum(each.total() for each in imports))
+        return transfer(imports, destination, findings, lambda: progress.advance(task))
+
+
+def _count(imports: list[AccountImport]) -> Mapping[Account, Counter[str]]:
+    counts = {}
+    for each in imports:
+        whole = [each.olm_account(), *filter(None, [each.sync_token()]), *each.contents()]
+        counts[each.account] = Counter(record.kind_name for record in whole)
+        each.check_source()
+    return counts
+
+
+def _report(
+    source: Path,
+    destination: str,
+    counts: Mapping[Account, Counter[str]],
+    findings: Findings,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_json(
+            {
+                "source": str(source),
+                "destination": redact(destination),
+                "dry_run": dry_run,
+                "complete": not findings,
+                "accounts": [_account_document(account, kinds) for account, kinds in counts.items()],
+                "findings": [_finding_document(finding) for finding in findings],
+            }
+        )
+        return
+    what = "Would be imported into" if dry_run else "Imported into"
+    rows = [(str(account), kind, str(count)) for account, kinds in counts.items() for kind, count in kinds.items()]
+    print_table(f"{what} {redact(destination)}", ["account", "kind", "records"], rows)
+    if findings:
+        _show_findings(findings)
+
+
+def _show_findings(findings: Findings) -> None:
+    console = results()
+    console.print("What the source could not give", style="bold")
+    for finding in findings:
+        owner = f" of {finding.account}" if finding.account else ""
+        text = f"- {finding.kind}{owner}, {len(finding.ids)}: {finding.reason}: {_some(finding.ids)}"
+        console.print(printable(text), soft_wrap=True)
+
+
+def _some(ids: tuple[str, ...]) -> str:
+    more = len(ids) - _IDS_SHOWN
+    return ", ".join(ids[:_IDS_SHOWN]) + (f" and {more} more (--json has all)" if more > 0 else "")
+
+
+def _account_document(account: Account, kinds: Mapping[str, int]) -> dict[str, Any]:
+    return {"user_id": account.user_id, "device_id": account.device_id, "imported": dict(kinds)}
+
+
+def _finding_document(finding: Finding) -> dict[str, Any]:
+    owner = finding.account
+    return {
+        "user_id": owner and owner.user_id,
+        "device_id": owner and owner.device_id,
+        "kind": finding.kind,
+        "reason": finding.reason,
+        "ids": list(finding.ids),
+    }

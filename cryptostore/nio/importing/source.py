@@ -1,0 +1,156 @@
+"""nio's SQLite file, opened for reading and left exactly as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from cryptostore.errors import ConfigurationError, InvalidRecord
+from cryptostore.records import Account
+
+from .findings import Findings
+from .trust import TrustFiles
+
+Row = Mapping[str, Any]
+
+#: Size and time of the last change of a database and of SQLite's files beside it; None for one that is not there.
+FileState = list[tuple[int, int] | None]
+
+#: SQLite's own files beside a database: what is in them is not in the database yet.
+_SIDECARS: Final = ("-wal", "-journal")
+#: Where the header tells the journal mode, and what stands there for a write-ahead log ("Database File Format", 1.3.3).
+_JOURNAL_MODE: Final = slice(18, 20)
+_WAL: Final = b"\x02\x02"
+
+
+class SourceAccount(NamedTuple):
+    """One row of nio's table of accounts."""
+
+    row_id: int
+    account: Account
+    shared: bool
+    pickle: bytes
+
+
+class NioFile:
+    """The tables of one nio store, of either version of its schema; a table that is not there is empty."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, state: FileState) -> None:
+        self._path = path
+        self._connection = connection
+        self._state = state
+        try:
+            self._tables = {row["name"] for row in self._query("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.DatabaseError as error:
+            raise ConfigurationError(f"{path} cannot be read as a SQLite database: {error}") from error
+        if "accounts" not in self._tables:
+            raise ConfigurationError(f"{path} is a SQLite database, but not a store of matrix-nio")
+
+    def accounts(self, findings: Findings) -> list[SourceAccount]:
+        """Every account, in the order of the rows; a row without valid ids becomes a finding."""
+        found = []
+        for row in self.rows("accounts", findings):
+            try:
+                account = Account(row["user_id"], row["device_id"])
+                found.append(SourceAccount(row["id"], account, bool(row["shared"]), pickle_of(row["account"])))
+            except (InvalidRecord, ValueError) as error:
+                findings.add(None, "account", f"the row is damaged: {error}", f"row {row['id']}")
+        return found
+
+    def rows(self, table: str, findings: Findings, account: SourceAccount | None = None) -> Iterator[Row]:
+        """The rows of a table, one account's or all, in the order in which they were written."""
+        if table not in self._tables:
+            return
+        where, values = ("WHERE account_id = ?", (account.row_id,)) if account else ("", ())
+        try:
+            # The table's name is one of this package's own words.
+            for row in self._query(f"SELECT * FROM {table} {where} ORDER BY rowid", values):  # noqa: S608
+                yield {name: row[name] for name in row.keys()}  # noqa: SIM118  # a sqlite3.Row iterates over its values
+        except sqlite3.DatabaseError:
+            reason = "the file is damaged here, and the rest of this table cannot be read"
+            findings.add(account.account if account else None, table, reason, "an unknown number of rows")
+
+    def count(self, table: str, account: SourceAccount) -> int:
+        """How many rows of a table belong to the account; 0 if that cannot be read."""
+        if table in self._tables:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                statement = f"SELECT count(*) AS rows FROM {table} WHERE account_id = ?"  # noqa: S608  # as above
+                return int(self._query(statement, (account.row_id,)).fetchone()["rows"])
+        return 0
+
+    def trust_files(self, account: Account) -> TrustFiles:
+        """The DefaultStore's files about the account; they lie beside the database."""
+        return TrustFiles(self._path.parent, account)
+
+    def check_unchanged(self) -> None:
+        """Raise ConfigurationError if the file was changed since it was opened."""
+        if _state_of(self._path) != self._state:
+            raise ConfigurationError(
+                f"{self._path} was changed while it was read; stop the client that uses it, then import again"
+            )
+
+    def _query(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        return self._connection.execute(statement, values)
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[NioFile]:
+    """Open a nio store for reading. Not a byte of it changes, nor of SQLite's files beside it.
+
+    Raises ConfigurationError for what is no nio store.
+    """
+    if path.is_dir():
+        files = ", ".join(sorted(file.name for file in path.glob("*.db"))) or "none that ends with .db"
+        raise ConfigurationError(f"{path} is a folder; name the store's file in it (there: {files})")
+    state = _state_of(path)
+    with contextlib.ExitStack() as closing:
+        try:
+            place = _readable_place(path, closing)
+            connection = sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            closing.callback(connection.close)
+            connection.row_factory = sqlite3.Row
+            # Damaged text becomes lone surrogates, which no record takes, instead of ending the whole reading.
+            connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+            connection.execute("BEGIN")
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"{path} cannot be opened for reading: {error}") from error
+        yield NioFile(path, connection, state)
+
+
+def pickle_of(value: Any) -> bytes:
+    """A pickle as nio's libraries take it; old versions stored text. Raises ValueError."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape")
+    if not isinstance(value, bytes):
+        raise ValueError(f"its pickle is {type(value).__name__}, not bytes")
+    return value
+
+
+def _readable_place(path: Path, closing: contextlib.ExitStack) -> Path:
+    """The file itself, or a private copy if reading would make SQLite write beside it."""
+    beside = [file for file in _with_sidecars(path)[1:] if file.exists() and file.stat().st_size]
+    with path.open("rb") as header:
+        has_write_ahead_log = header.read(100)[_JOURNAL_MODE] == _WAL
+    if not beside and not has_write_ahead_log:
+        return path
+    folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="cryptostore-import-")))
+    for file in (path, *beside):
+        shutil.copyfile(file, folder / file.name)
+    return folder / path.name
+
+
+def _with_sidecars(path: Path) -> list[Path]:
+    return [path, *(path.with_name(path.name + ending) for ending in _SIDECARS)]
+
+
+def _state_of(path: Path) -> FileState:
+    try:
+        path.stat()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    return [(file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None for file in _with_sidecars(path)]
