@@ -24,6 +24,7 @@ from .group_sessions import LazyGroupSessionStore
 from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
 from .storage import Storage, backends
+from .unfinished import UNFINISHED_IMPORT
 
 #: What nio encrypts pickles with unless it is told a key, and what a store gets that is given none.
 _PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
@@ -89,7 +90,7 @@ class NioStore(MatrixStore):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Make everything that is saved inside the block one batch: durable whole when the block is left, or not at all.
+        """Make all that is saved inside the block one batch: durable whole when the block is left, or not at all.
 
         A client that handles one sync inside one block, its token included, can be killed at any moment: the server
         sends again what is not in the database, and the ratchets there can still read it.
@@ -250,7 +251,10 @@ class NioStore(MatrixStore):
         # Before the account is taken over: a wrong key must not fence a running client out.
         try:
             with backend.open_store(self._account_id, Mode.READ) as store:
-                LiveAccount(self._pickles, _account_record(store))
+                record = _account_record(store)
+                if record is None:
+                    _check_import(store)
+                LiveAccount(self._pickles, record)
         except AccountNotFound:
             return
 
@@ -286,6 +290,14 @@ class NioStore(MatrixStore):
 
 def _account_record(store: CryptoStore) -> records.OlmAccount | None:
     return store.get(records.OlmAccount, [()]).get(())
+
+
+def _check_import(store: CryptoStore) -> None:
+    if store.get(records.Value, [UNFINISHED_IMPORT.key]):
+        raise ConfigurationError(
+            f"an import of {store.account} was interrupted, and a client would give the device a new identity; "
+            "run `cryptostore import-nio` again before the client starts"
+        )
 
 
 def _request_record(request: OutgoingKeyRequest) -> records.OutgoingKeyRequest:
