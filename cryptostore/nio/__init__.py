@@ -1,4 +1,4 @@
-"""The drop-in store for matrix-nio: `ClientConfig(store=NioStore, store_sync_tokens=True)`.
+"""The drop-in store for matrix-nio: `AsyncClientConfig(store=NioStore, store_sync_tokens=True)`.
 
 The client's `store_path` is the URL of a database.
 """

@@ -127,7 +127,7 @@ class Pickles:
             )
         return WrongPickleKey(
             f"the keys of {self._account} were saved with another pickle key; nothing is damaged: "
-            "give that one, as ClientConfig(pickle_key=...) in matrix-nio"
+            "give that one, as AsyncClientConfig(pickle_key=...) in matrix-nio"
         )
 
     def _if_readable(self, record: records.Record, unpickle: Callable[[], V]) -> V | None:

@@ -35,10 +35,12 @@ _log: Final = logging.getLogger(__name__)
 class NioStore(MatrixStore):
     """Keeps the keys of a matrix-nio client in the database that `store_path` names by its URL.
 
-    `ClientConfig(store=NioStore, store_sync_tokens=True)` is the whole change for a client. The store takes the account
-    over from whoever had it; every later call of an older owner raises FencedOut. What a save call was given is durable
-    when it returns, except the sync token: that waits for the `save_encrypted_rooms` of its own sync, by when the keys
-    of the sync are durable, and is dropped if another token comes first.
+    `AsyncClientConfig(store=NioStore, store_sync_tokens=True)` is the whole change for a client. The store takes the
+    account over from whoever had it; every later save of an older owner raises FencedOut. What a save call was given
+    is durable when it returns, except the sync token: that waits for the `save_encrypted_rooms` of its own sync, by
+    when the keys of the sync are durable, and is dropped if another token comes first.
+
+    A save that raises BackendUnavailable or StorageFull is not lost while the process lives: it goes with the next one.
 
     `database_name` is accepted and not used: the URL names the database, which serves any number of accounts.
 
@@ -52,7 +54,7 @@ class NioStore(MatrixStore):
         _check_store_path(store_path)
         if pickle_key in _PUBLIC_PICKLE_KEYS:
             _log.warning(
-                "the pickle key of %s %s is one that everybody knows; set ClientConfig(pickle_key=...)",
+                "the pickle key of %s %s is one that everybody knows; set AsyncClientConfig(pickle_key=...)",
                 user_id,
                 device_id,
             )
@@ -95,8 +97,9 @@ class NioStore(MatrixStore):
         A client that handles one sync inside one block, its token included, can be killed at any moment: the server
         sends again what is not in the database, and the ratchets there can still read it.
 
-        If the block raises, the token is dropped and the rest waits for the next save: the live sessions have moved on,
-        and what they have read cannot be read again. Blocks do not nest. Raises what `CryptoStore.apply` raises.
+        If the block raises, a token that still waits for its `save_encrypted_rooms` is dropped. The rest goes with the
+        next save: the live sessions have moved on, and what they have read cannot be read again. Blocks do not nest.
+        Raises what `CryptoStore.apply` raises.
         """
         try:
             with self._storage.hold_back():

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from nio.crypto import InboundGroupSession as Session
 from unpaddedbase64 import decode_base64
 from vodozemac import AnyOlmMessage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import pytest
-from nio.crypto import InboundGroupSession, OutboundGroupSession
+from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, OutboundSession
 from nio.store import DefaultStore, MatrixStore, SqliteStore
 
 from cryptostore import Account, Changes, CryptoStore, Mode, Record, open_backend
@@ -147,6 +147,14 @@ class Ratchet:
             self._room, self._sender_key, self.id
         )
         return found
+
+
+def olm_session() -> OutboundSession:
+    """An Olm session with somebody."""
+    one, other = OlmAccount(), OlmAccount()
+    other.generate_one_time_keys(1)
+    (one_time_key,) = other.one_time_keys["curve25519"].values()
+    return OutboundSession(one, other.identity_keys["curve25519"], one_time_key)
 
 
 class Counted:
