@@ -19,8 +19,8 @@ from .relay import Relay
 
 #: How many messages may wait for their recipient before the sender pauses.
 _IN_FLIGHT: Final = 10
-#: A kill comes up to so many seconds after a delivery: before, in and after its handling on a usual machine.
-_LONGEST_DELAY: Final = 0.03
+#: A kill comes up to so many microseconds after a delivery: before, in and after its handling on a usual machine.
+_LONGEST_DELAY: Final = 30_000
 #: A new room key after so many messages.
 _ROTATE_AFTER: Final = 4
 
@@ -34,6 +34,13 @@ class Settings(NamedTuple):
     seed: int
     #: Seconds without any sign of life from either party after which the demo gives up.
     patience: float = 60.0
+
+
+class PlannedKill(NamedTuple):
+    """When Bob is to be killed: with the first delivery after so many acknowledged messages, and so much later."""
+
+    acknowledged: int
+    microseconds: int
 
 
 class Kill(NamedTuple):
@@ -75,6 +82,13 @@ class Story:
     stalled: bool = False
 
 
+def planned_kills(settings: Settings) -> list[PlannedKill]:
+    """The moments that the seed chooses."""
+    chance = random.Random(settings.seed)
+    after = sorted(chance.sample(range(settings.messages), settings.kills))
+    return [PlannedKill(acknowledged, chance.randrange(_LONGEST_DELAY)) for acknowledged in after]
+
+
 class Conversation:
     """Runs the two parties around one relay until every message is with its recipient, or nothing moves any more."""
 
@@ -85,8 +99,7 @@ class Conversation:
         self._audience = audience
         self._alice, self._bob = relay.mailboxes
         self.story: Final = Story(self._alice, self._bob)
-        self._random = random.Random(settings.seed)
-        self._kill_after = sorted(self._random.sample(range(settings.messages), settings.kills))
+        self._plan = planned_kills(settings)
         self._pickle_keys = {user: secrets.token_urlsafe() for user in relay.mailboxes}
         self._changed = asyncio.Event()
         self._methods: Final[Mapping[str, Callable[..., Awaitable[Any]]]] = {
@@ -228,16 +241,17 @@ class Conversation:
         if run.config.user_id != self._bob or done == self._settings.kills:
             return
         acknowledged = self._sent(self._alice) - self._relay.unacknowledged_messages(self._bob)
-        if acknowledged >= self._kill_after[done] and any(e["sender"] == self._alice for e in delivery["timeline"]):
+        if acknowledged >= self._plan[done].acknowledged and any(
+            e["sender"] == self._alice for e in delivery["timeline"]
+        ):
             run.doomed = True
-            self._killing = asyncio.create_task(self._kill(run, acknowledged))
+            self._killing = asyncio.create_task(self._kill(run, acknowledged, self._plan[done].microseconds))
 
-    async def _kill(self, run: PartyRun, acknowledged: int) -> None:
-        delay = self._random.uniform(0, _LONGEST_DELAY)
-        await asyncio.sleep(delay)
+    async def _kill(self, run: PartyRun, acknowledged: int, microseconds: int) -> None:
+        await asyncio.sleep(microseconds / 1e6)
         unacknowledged = self._relay.unacknowledged_messages(self._bob)
         run.kill()
-        self.story.kills.append(Kill(acknowledged, unacknowledged, round(delay * 1e6)))
+        self.story.kills.append(Kill(acknowledged, unacknowledged, microseconds))
         self._audience.say(
             f"killed Bob ({len(self.story.kills)} of {self._settings.kills}) after {acknowledged} messages, "
             f"{unacknowledged} unacknowledged; he starts again"

@@ -1,0 +1,135 @@
+"""The program around the commands: help, version, exit codes, errors, and commands of other distributions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from command_line import Run, run_process
+from cryptostore import errors
+from cryptostore.cli import exits
+from cryptostore.cli.exits import ExitCode, exit_code_of
+from cryptostore.cli.output import printable
+from fake_distributions import FakeSite
+
+GROUP = "cryptostore.commands"
+
+
+def test_help_names_every_command_and_every_exit_code(run: Run) -> None:
+    ended = run("--help")
+    assert ended.code == 0
+    for command in ("backends", "demo", "import-nio"):
+        assert command in ended.out
+    for code in ExitCode:
+        assert f"{code.value} " in exits.EXPLAINED
+    assert "130 interrupted" in " ".join(ended.out.split())
+
+
+@pytest.mark.parametrize("command", ["backends", "demo", "import-nio"])
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    ended = run(command, "--help")
+    assert ended.code == 0
+    assert "--json" in ended.out
+
+
+def test_version(run: Run) -> None:
+    ended = run("--version")
+    assert ended.code == 0
+    assert ended.out == f"matrix-cryptostore {metadata.version('matrix-cryptostore')}\n"
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["backends", "--nonsense"], ["demo", "--kills", "-1"], []])
+def test_a_wrong_command_line_is_a_usage_error(run: Run, words: list[str]) -> None:
+    ended = run(*words)
+    assert ended.code == ExitCode.USAGE
+    assert "Traceback" not in ended.err
+
+
+def test_a_users_mistake_is_one_line_without_a_traceback() -> None:
+    ended = run_process("demo", "--store", "nosuchbackend://user:secret@host/database")
+    assert ended.code == ExitCode.USAGE
+    assert ended.out == ""
+    assert ended.err.startswith("error: no backend named 'nosuchbackend' is installed; installed are: ")
+    assert ended.err.count("\n") == 1
+    assert "secret" not in ended.err
+
+
+def test_every_error_has_its_exit_code() -> None:
+    expected = {
+        errors.BackendNotFound: ExitCode.USAGE,
+        errors.ConfigurationError: ExitCode.USAGE,
+        errors.WrongPickleKey: ExitCode.USAGE,
+        errors.BackendUnavailable: ExitCode.UNAVAILABLE,
+        errors.StorageFull: ExitCode.REFUSED,
+        errors.FencedOut: ExitCode.REFUSED,
+        errors.SchemaTooNew: ExitCode.REFUSED,
+        errors.UnreadableRecord: ExitCode.REFUSED,
+    }
+    assert {kind: exit_code_of(kind("text")) for kind in expected} == expected
+
+
+def test_listing_and_help_do_without_nio() -> None:
+    """The program starts quickly: nio alone takes as long as everything else together."""
+    code = (
+        "import sys; from cryptostore.cli import main\n"
+        "try: main({!r})\nexcept SystemExit: pass\n"
+        "sys.exit('nio' in sys.modules)"
+    )
+    for words in (["--version"], ["--help"], ["backends"]):
+        subprocess.run([sys.executable, "-c", code.format(words)], check=True, capture_output=True)
+
+
+def test_another_distribution_adds_a_command(run: Run, site: FakeSite) -> None:
+    source = "def greet(name: str) -> None:\n    print('hello', name)\n"
+    site.install("greeting", {GROUP: {"greet": "greeting_command:greet"}}, greeting_command=source)
+    assert "greet" in run("--help").out
+    ended = run("greet", "world")
+    assert (ended.code, ended.out) == (0, "hello world\n")
+
+
+def test_another_distribution_adds_a_group_of_commands(run: Run, site: FakeSite) -> None:
+    source = (
+        "import typer\napp = typer.Typer()\n@app.callback()\ndef group(): pass\n"
+        "@app.command()\ndef inner(): print('inside')\n"
+    )
+    site.install("grouping", {GROUP: {"outer": "grouping_command:app"}}, grouping_command=source)
+    ended = run("outer", "inner")
+    assert (ended.code, ended.out) == (0, "inside\n")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["raise RuntimeError('no luck')", "import no_such_module_anywhere", "import sys; sys.exit(7)", "broken = 3"],
+)
+def test_a_broken_command_is_reported_by_name_and_breaks_no_other(run: Run, site: FakeSite, source: str) -> None:
+    site.install("breaking", {GROUP: {"broken": "breaking_command:broken"}}, "4.2", breaking_command=source)
+    listed = run("--help")
+    assert listed.code == 0
+    assert "broken" in listed.out
+    assert "backends" in listed.out
+    assert run("backends").code == 0
+    ended = run("broken")
+    assert ended.code == ExitCode.USAGE
+    assert ended.err.startswith("error: the command 'broken' of breaking 4.2 cannot be loaded: ")
+    assert ended.err.count("\n") == 1
+
+
+def test_only_the_command_that_is_asked_for_is_imported(run: Run, site: FakeSite) -> None:
+    site.install("lazy", {GROUP: {"lazy": "lazy_command:lazy"}}, lazy_command="def lazy(): pass\n")
+    run("backends")
+    assert not site.imported("lazy_command")
+    run("lazy")
+    assert site.imported("lazy_command")
+
+
+def test_our_commands_cannot_be_taken_over(run: Run, site: FakeSite) -> None:
+    source = "def backends(): print('mine now')\n"
+    site.install("thief", {GROUP: {"backends": "thief_command:backends"}}, thief_command=source)
+    assert "mine now" not in run("backends").out
+
+
+def test_what_is_shown_cannot_steer_the_terminal() -> None:
+    assert printable("!r\x1b[2J\n:x\ud800é") == "!r\\x1b[2J\\n:x\\ud800é"
