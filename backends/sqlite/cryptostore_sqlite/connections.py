@@ -92,12 +92,12 @@ class Connections:
         with mapped_errors(self._path), closing(_connect(self._path, self._deadline)) as connection:
             _wait_at_most(connection, 0)
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                # Not BEGIN IMMEDIATE, which begins to read where it may not write.
+                connection.execute("UPDATE accounts SET epoch = epoch WHERE FALSE")
             except sqlite3.OperationalError as error:
                 if is_busy(error) or is_read_only(error):
                     return is_busy(error)
                 raise
-            connection.execute("ROLLBACK")
             return True
 
     def close(self) -> None:
@@ -154,9 +154,10 @@ class Connections:
             (busy, _, _) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             # The transaction is durable already, so this must not make it look as if it had failed.
-            _log.warning(
-                "deleted rows of %s are not erased yet (%s); the next write tries again", self._path, name_of(error)
-            )
+            if not is_read_only(error):
+                _log.warning(
+                    "cannot erase deleted rows of %s (%s); the next write tries again", self._path, name_of(error)
+                )
         else:
             self._erasure_is_due = bool(busy)
 
