@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -10,23 +9,9 @@ from uuid import uuid4
 import pytest
 
 from nio_places import Ours, TheirFiles, Theirs, counted
-from postgres_server import PostgresServer
+from postgres_fixtures import postgres_database, postgres_url
 
-__all__ = ["counted"]
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A real PostgreSQL, for every test of the session."""
-    given = os.environ.get("CRYPTOSTORE_TEST_POSTGRES_URL")
-    if given:
-        yield given
-        return
-    server = PostgresServer()
-    try:
-        yield server.url()
-    finally:
-        server.close()
+__all__ = ["counted", "postgres_database", "postgres_url"]
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -36,8 +21,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"memory://{uuid4()}"
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/keys.db"
-    server = str(request.getfixturevalue("postgres_url"))
-    return f"{server}{'&' if '?' in server else '?'}schema=nio_{uuid4().hex}"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

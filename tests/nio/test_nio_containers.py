@@ -101,6 +101,22 @@ def test_what_is_not_saved_yet_is_not_forgotten(in_memory: Ours) -> None:
         assert [each.id for each in store.load_device_keys()] == ["DEVICE1"]
 
 
+def test_what_is_stored_and_changed_since_is_met_once(in_memory: Ours) -> None:
+    store = in_memory.open()
+    ratchet = Ratchet()
+    better = ratchet.inbound()
+    store.save_inbound_group_session(ratchet.advance(1).inbound())
+    store.save_session("curve", olm_session())
+    save(store, device(1))
+    store.load_inbound_group_sessions().add(better)
+    store.load_sessions().add("curve", olm_session())
+    store.load_device_keys().add(device(2))
+    assert list(store.load_inbound_group_sessions()) == [better]
+    assert list(store.load_inbound_group_sessions()[ROOM]["curve-of-sender"].values()) == [better]
+    assert [len(sessions) for sessions in store.load_sessions().values()] == [2]
+    assert [each.id for each in store.load_device_keys()] == ["DEVICE1", "DEVICE2"]
+
+
 def test_what_is_saved_is_forgotten_and_read_again(in_memory: Ours) -> None:
     store, ratchet = in_memory.open(), Ratchet()
     store.save_session("curve", olm_session())

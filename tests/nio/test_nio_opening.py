@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from nio.crypto import Olm, OlmAccount
+from nio.crypto import Olm, OlmAccount, OlmDevice
 
 from cryptostore import Device, InboundGroupSession, OlmSession, Record
 from cryptostore_contract.samples import ALICE
-from nio_places import ROOM, Counted, Ours
+from nio_places import ROOM, Counted, Ours, Ratchet
 
 NOW = datetime.now(UTC)
 
@@ -75,6 +75,14 @@ def test_many_are_fetched_in_one_round_trip(in_memory: Ours, counted: Counted) -
     assert counted.calls == ["select device", "select olm_session", "get inbound_group_session"]
 
 
+def test_devices_of_many_users_are_saved_with_one_look_up(in_memory: Ours, counted: Counted) -> None:
+    store = in_memory.open()
+    counted.calls.clear()
+    users = [f"@user{number}:example.org" for number in range(20)]
+    store.save_device_keys({user: {"DEVICE": OlmDevice(user, "DEVICE", {"ed25519": "ed"})} for user in users})
+    assert counted.calls == ["select device", "apply"]
+
+
 @pytest.mark.parametrize("count", [0, 1, 1_200])
 def test_going_through_everything_needs_no_look_up_for_each(in_memory: Ours, counted: Counted, count: int) -> None:
     in_memory.put(*many(count))
@@ -85,3 +93,15 @@ def test_going_through_everything_needs_no_look_up_for_each(in_memory: Ours, cou
     assert counted.calls.count("select device") == -(-count // 500)
     assert len(devices.users) == len(devices.items()) == len(devices.values()) == count
     assert dict(devices.items()).keys() == set(devices.users)
+
+
+def test_going_through_megolm_sessions_reads_each_once_and_keeps_none(in_memory: Ours, counted: Counted) -> None:
+    store = in_memory.open()
+    with store.batch():
+        for _ in range(50):
+            store.save_inbound_group_session(Ratchet().inbound())
+    store = in_memory.reopen(store)
+    counted.calls.clear()
+    assert len(list(store.load_inbound_group_sessions())) == 50
+    assert counted.calls == ["scanned inbound_group_session"] * 50
+    assert not store._group_sessions._sessions._alive
