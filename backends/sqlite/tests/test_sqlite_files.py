@@ -1,0 +1,301 @@
+"""The files: private, durable, in place, and nobody else's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nio.store import SqliteStore
+
+from cryptostore import (
+    Account,
+    BackendUnavailable,
+    Changes,
+    ConfigurationError,
+    Mode,
+    SchemaError,
+    SchemaTooNew,
+    SyncToken,
+    open_backend,
+)
+
+Execute = Callable[..., list[tuple[Any, ...]]]
+
+#: Watches the modes of all files in a folder, without a umask to help, while a database lives there.
+_WATCH = """
+    import os, sys, threading
+    from cryptostore import Account, Changes, OlmSession, SyncToken, open_backend
+
+    folder = sys.argv[1]
+    seen, done = set(), threading.Event()
+
+    def watch():
+        while not done.is_set():
+            for entry in os.scandir(folder):
+                try:
+                    seen.add((entry.name, oct(entry.stat().st_mode & 0o7777)))
+                except FileNotFoundError:
+                    pass
+
+    os.umask(0)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    account = Account("@a:b", "D")
+    for round in range(30):
+        with open_backend(f"sqlite:///{folder}/{round % 3}.db") as backend:
+            with backend.open_store(account) as store:
+                store.apply(Changes([SyncToken("t")]))
+                store.apply(Changes(deletes=[(SyncToken, ())]))
+            backend.delete_account(account)
+    done.set()
+    watcher.join()
+    assert os.umask(0) == 0
+    assert {"0.db", "0.db-wal", "0.db-shm"} <= {name for name, _ in seen}
+    print(*{mode for _, mode in seen})
+"""
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_every_file_is_private_at_every_moment(tmp_path: Path) -> None:
+    assert run(_WATCH, tmp_path) == "0o600"
+
+
+def test_an_empty_file_becomes_private(url: str, path: Path) -> None:
+    path.touch()
+    path.chmod(0o644)
+    open_backend(url).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_database_that_others_may_read_is_left_so_with_a_warning(
+    url: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_backend(url).close()
+    assert caplog.text == ""
+    path.chmod(0o640)
+    open_backend(url).close()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert "chmod 600" in caplog.text
+
+
+def test_the_folder_is_flushed_with_its_new_file(url: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    for _ in range(2):
+        open_backend(url).close()
+    assert flushed == [path.parent.stat().st_ino]
+
+
+def test_closing_leaves_one_file(url: str, path: Path, alice: Account) -> None:
+    with open_backend(url) as backend, backend.open_store(alice) as store:
+        store.apply(Changes([SyncToken("t")]))
+        store.get(SyncToken, [()])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(str(tmp_path / 'data'))} does not exist; create it"):
+        open_backend(f"sqlite:///{tmp_path}/data/keys.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(ConfigurationError, match="folder"):
+        open_backend(f"sqlite:///{tmp_path}/data/keys.db")
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not a file"):
+        open_backend(f"sqlite:///{tmp_path}")
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "keys.db").symlink_to(tmp_path / "gone.db")
+    with pytest.raises(ConfigurationError, match=r"keys\.db"):
+        open_backend(f"sqlite:///{tmp_path}/keys.db")
+
+
+def test_a_read_only_folder_is_named(ordinary_users_folder: Path) -> None:
+    ordinary_users_folder.chmod(0o500)
+    with pytest.raises(ConfigurationError, match="may write to"):
+        open_backend(f"sqlite:///{ordinary_users_folder}/keys.db")
+
+
+def test_a_database_in_a_read_only_folder_is_named(ordinary_users_folder: Path) -> None:
+    url = f"sqlite:///{ordinary_users_folder}/keys.db"
+    open_backend(url).close()
+    ordinary_users_folder.chmod(0o500)
+    with pytest.raises(ConfigurationError, match="write to the file and to its folder"):
+        open_backend(url)
+
+
+def test_a_read_only_file_is_read_and_not_owned(ordinary_users_folder: Path, alice: Account) -> None:
+    path = ordinary_users_folder / "keys.db"
+    url = f"sqlite:///{path}"
+    with open_backend(url) as backend, backend.open_store(alice) as store:
+        store.apply(Changes([SyncToken("t")]))
+    path.chmod(0o400)
+    with open_backend(url) as backend:
+        assert not backend.health().writable
+        assert backend.open_store(alice, Mode.READ).get(SyncToken, [()]) == {(): SyncToken("t")}
+        with pytest.raises(ConfigurationError, match="must be able to write"):
+            backend.open_store(alice)
+    path.chmod(0o600)
+    with open_backend(url) as backend:
+        assert backend.accounts()[alice].epoch == 1
+
+
+def test_a_file_that_nobody_may_read_is_named(ordinary_users_folder: Path) -> None:
+    path = ordinary_users_folder / "keys.db"
+    open_backend(f"sqlite:///{path}").close()
+    path.chmod(0)
+    with pytest.raises(ConfigurationError, match="cannot open"):
+        open_backend(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize("content", [b"xx", b"no database at all " * 1_000, b"SQLite format 3\0" + b"?" * 5_000])
+def test_a_file_that_is_no_database_is_left_alone(url: str, path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o600)
+    before = contents(path.parent)
+    with pytest.raises(ConfigurationError, match="is not a SQLite database"):
+        open_backend(url)
+    assert contents(path.parent) == before
+
+
+def test_nios_own_store_is_left_alone(tmp_path: Path) -> None:
+    store = SqliteStore("@alice:example.org", "ALICEDEVICE", str(tmp_path), "pickle key", "nio.db")
+    store.database.close()
+    before = contents(tmp_path)
+    with pytest.raises(ConfigurationError, match="import-nio"):
+        open_backend(f"sqlite:///{tmp_path}/nio.db")
+    assert contents(tmp_path) == before
+
+
+def test_an_empty_database_of_another_program_is_left_alone(url: str, path: Path, execute: Execute) -> None:
+    execute("PRAGMA application_id = 7")
+    before = contents(path.parent)
+    with pytest.raises(ConfigurationError, match="another program"):
+        open_backend(url)
+    assert contents(path.parent) == before
+
+
+def test_a_damaged_database_is_named(url: str, path: Path, alice: Account) -> None:
+    with open_backend(url) as backend:
+        backend.open_store(alice)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="restore a backup"), open_backend(url) as backend:
+        backend.accounts()
+
+
+@pytest.mark.parametrize(
+    "loss", ["DROP TABLE schema_version", "DELETE FROM schema_version", "DROP TABLE accounts", "DROP TABLE sync_token"]
+)
+def test_lost_tables_are_an_error_of_the_schema(url: str, execute: Execute, alice: Account, loss: str) -> None:
+    with open_backend(url) as backend:
+        backend.open_store(alice)
+    execute(loss)
+    with pytest.raises(SchemaError, match="restore a backup"), open_backend(url) as backend:
+        backend.open_store(alice).get(SyncToken, [()])
+
+
+def test_a_newer_schema_is_untouched_also_where_its_program_was_killed(url: str, path: Path, alice: Account) -> None:
+    with open_backend(url) as backend:
+        backend.open_store(alice)
+    run(
+        """
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("UPDATE schema_version SET version = 9, min_compatible = 9")
+        os._exit(0)
+        """,
+        path,
+    )
+    before = contents(path.parent)
+    # The -shm file is only memory: what the -wal file holds is looked up in it.
+    before.pop("keys.db-shm")
+    assert set(before) == {"keys.db", "keys.db-wal"}
+    for _ in range(2):
+        with pytest.raises(SchemaTooNew, match="knows schema 9"):
+            open_backend(url)
+        assert before.items() <= contents(path.parent).items()
+
+
+def test_a_newer_schema_that_is_compatible_is_used_as_it_is(url: str, execute: Execute, alice: Account) -> None:
+    open_backend(url).close()
+    execute("UPDATE schema_version SET version = 9, min_compatible = 1")
+    with open_backend(url) as backend, backend.open_store(alice) as store:
+        store.apply(Changes([SyncToken("t")]))
+        assert (backend.schema().version, backend.schema().min_compatible) == (9, 1)
+
+
+def test_a_database_that_was_moved_takes_no_batch_until_it_is_back(url: str, path: Path, alice: Account) -> None:
+    with open_backend(url, deadline=0.2) as backend, backend.open_store(alice) as store:
+        path.rename(path.with_name("elsewhere.db"))
+        with pytest.raises(BackendUnavailable, match="moved, deleted or replaced"):
+            store.apply(Changes([SyncToken("t")]))
+        path.with_name("elsewhere.db").rename(path)
+        store.apply(Changes([SyncToken("t")]))
+        assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
+
+
+def test_a_forked_process_can_neither_use_nor_reopen_the_database(url: str, path: Path) -> None:
+    script = """
+        import os, sys
+        from cryptostore import Account, Changes, CryptoStoreError, SyncToken, open_backend
+
+        url, account = sys.argv[1], Account("@a:b", "D")
+        backend = open_backend(url)
+        store = backend.open_store(account)
+        if child := os.fork():
+            assert os.waitpid(child, 0)[1] == 0
+            store.apply(Changes([SyncToken("t")]))
+            backend.close()
+        else:
+            attempts = [lambda: store.apply(Changes([SyncToken("x")])), lambda: open_backend(url)]
+            for attempt in attempts:
+                try:
+                    attempt()
+                except CryptoStoreError as error:
+                    print(type(error).__name__, str(error).count("spawn"), flush=True)
+            backend.close()
+            open_backend(url + "2").close()
+            os._exit(0)
+    """
+    assert run(script, url).splitlines() == ["StoreClosed 1", "ConfigurationError 1"]
+    with open_backend(url) as backend:
+        assert [ownership.sequence for ownership in backend.accounts().values()] == [1]
+
+
+def test_a_process_forked_after_the_database_was_closed_opens_it(url: str) -> None:
+    script = """
+        import os, sys
+        from cryptostore import open_backend
+
+        open_backend(sys.argv[1]).close()
+        if child := os.fork():
+            assert os.waitpid(child, 0)[1] == 0
+        else:
+            open_backend(sys.argv[1]).close()
+            os._exit(0)
+    """
+    assert run(script, url) == ""
