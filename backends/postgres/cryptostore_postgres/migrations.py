@@ -44,9 +44,11 @@ LATEST: Final = MIGRATIONS[-1].version
 
 def read_schema(connection: Connection, name: str) -> Schema:
     """The schema version of the tables; version 0 where there are none."""
-    table = SQL("{}.{}").format(Identifier(name), Identifier("schema_version")).as_string(connection)
-    found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()
-    if not (found and found[0]):
+    # Not to_regclass: after a wait for the migrations' lock its cache still knows that there was no such table.
+    found = connection.execute(
+        "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = 'schema_version'", [name]
+    ).fetchone()
+    if found is None:
         return _NONE_YET
     statement = SQL("SELECT version, min_compatible FROM {}").format(Identifier(name, "schema_version"))
     row = connection.execute(statement).fetchone()
