@@ -124,10 +124,9 @@ class LazyMapping(Mapping[str, V]):
 
     def __iter__(self) -> Iterator[str]:
         for chunk in _chunks(self._keys()):
-            # Held until the chunk is done, so that looking up its values finds them in memory.
-            held = self._fetch(chunk)
+            # So that looking up the values finds them in memory.
+            self._fetch(chunk)
             yield from chunk
-            del held
 
     def __len__(self) -> int:
         return sum(1 for _ in self._keys())

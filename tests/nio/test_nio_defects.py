@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vodozemac import PreKeyMessage
 from cryptostore import Account, DeviceTrust, FencedOut, UnreadableRecord, WrongPickleKey, open_backend, records
 from cryptostore.nio import NioStore
 from cryptostore_contract.samples import ALICE, BOB
-from nio_places import ROOM, Ours, Place, Ratchet, TheirFiles, Theirs, outcome
+from nio_places import ROOM, Ours, Place, Ratchet, TheirFiles, Theirs, olm_session, outcome
 
 AnyPlace = Place[Any]
 
@@ -323,35 +324,43 @@ def test_16_a_damaged_session_hides_no_other(ours: Ours, caplog: pytest.LogCaptu
     for ratchet in (good, bad):
         store.save_inbound_group_session(ratchet.inbound())
     ours.close(store)
-    damaged = [replaced(row) for row in ours.stored(records.InboundGroupSession) if row.session_id == bad.id]
+    damaged = [
+        replace(row, pickle=b"damaged") for row in ours.stored(records.InboundGroupSession) if row.session_id == bad.id
+    ]
     ours.put(*damaged)
     store = ours.open()
     assert good.found_in(store) is not None
     assert bad.found_in(store) is None
     assert [session.id for session in store.load_inbound_group_sessions()] == [good.id]
     assert "unreadable inbound_group_session" in caplog.text
-    assert damaged[0] in ours.stored(records.InboundGroupSession)
+    assert damaged in ours.stored(records.InboundGroupSession)
     # Once its key is received again, it is as good as new.
     store.save_inbound_group_session(bad.inbound())
     assert bad.found_in(ours.reopen(store)) is not None
 
 
-def replaced(row: records.InboundGroupSession) -> records.InboundGroupSession:
-    return records.InboundGroupSession(
-        row.room_id, row.session_id, row.sender_key, b"damaged", row.signing_key, (), 0, row.received_at
-    )
-
-
 def test_16_a_damaged_olm_session_hides_no_other(ours: Ours) -> None:
     store = with_account(ours)
-    sessions = [olm_pair(OlmAccount(), OlmAccount())[0] for _ in range(2)]
+    sessions = [olm_session() for _ in range(2)]
     for session in sessions:
         store.save_session("curve", session)
     ours.close(store)
     (damaged,) = (row for row in ours.stored(records.OlmSession) if row.session_id == sessions[0].id)
-    now = datetime.now(UTC)
-    ours.put(records.OlmSession("curve", damaged.session_id, b"damaged", now, now))
+    ours.put(replace(damaged, pickle=b"damaged"))
     assert [session.id for session in ours.open().load_sessions()["curve"]] == [sessions[1].id]
+
+
+def test_16_another_sessions_pickle_is_a_damaged_one(ours: Ours) -> None:
+    store, ratchets = with_account(ours), [Ratchet(), Ratchet()]
+    for ratchet in ratchets:
+        store.save_inbound_group_session(ratchet.inbound())
+        store.save_session("curve", olm_session())
+    ours.close(store)
+    groups, olms = ours.stored(records.InboundGroupSession), ours.stored(records.OlmSession)
+    ours.put(replace(groups[0], pickle=groups[1].pickle), replace(olms[0], pickle=olms[1].pickle))
+    store = ours.open()
+    assert [session.id for session in store.load_inbound_group_sessions()] == [groups[1].session_id]
+    assert [session.id for session in store.load_sessions()["curve"]] == [olms[1].session_id]
 
 
 def test_16_a_wrong_pickle_key_is_told_from_a_damaged_account(ours: Ours) -> None:
@@ -495,7 +504,7 @@ def test_20_the_key_check_is_salted(ours: Ours) -> None:
 def test_21_times_are_stored_in_utc(ours: Ours) -> None:
     before = datetime.now(UTC)
     store = with_account(ours)
-    store.save_session("curve", olm_pair(OlmAccount(), OlmAccount())[0])
+    store.save_session("curve", olm_session())
     store.save_inbound_group_session(Ratchet().inbound())
     (session,), (group_session,) = ours.stored(records.OlmSession), ours.stored(records.InboundGroupSession)
     for moment in (session.created_at, session.last_used_at, group_session.received_at):

@@ -13,6 +13,7 @@ from nio.crypto import OlmAccount, OlmDevice
 from cryptostore import (
     BackendUnavailable,
     Batch,
+    Changes,
     FencedOut,
     InboundGroupSession,
     StorageFull,
@@ -124,6 +125,18 @@ def test_what_could_not_be_saved_goes_with_the_next_save(
     place.close_all()
 
 
+def test_what_waits_is_not_replaced_by_a_reader(memory_url: str, failures: list[type[Exception]]) -> None:
+    place = Ours(f"{memory_url}?deadline=0.01")
+    waiting = place.open()._storage
+    failures.append(BackendUnavailable)
+    with pytest.raises(BackendUnavailable):
+        waiting.write(Changes([SyncToken("newer")]))
+    waiting.write_along(Changes([SyncToken("as it was read before")]))
+    waiting.write(Changes())
+    assert place.stored(SyncToken) == [SyncToken("newer")]
+    place.close_all()
+
+
 def test_trust_that_could_not_be_saved_is_saved_by_the_next_attempt(
     memory_url: str, failures: list[type[Exception]]
 ) -> None:
@@ -195,6 +208,10 @@ def test_an_unchanged_account_is_not_written_again(in_memory: Ours, counted: Cou
 
 def test_nothing_to_save_costs_nothing(in_memory: Ours, counted: Counted) -> None:
     store = in_memory.open()
+    store.save_sync_token("s1")
+    store.save_encrypted_rooms(set())
+    assert len(counted.batches) == 1
+    counted.batches.clear()
     store.save_encrypted_rooms(set())
     store.save_device_keys({})
     store.ignore_devices([])
