@@ -7,7 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from cryptostore.cli.app import build_app
 from cryptostore_contract import StoreContract, cases_of
 
 ROOT = Path(__file__).parents[2]
@@ -65,3 +67,11 @@ def test_every_promise_is_listed_and_every_case_it_names_exists() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_command_line_page_names_every_command_and_option() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    for name, command in get_command(build_app()).commands.items():  # type: ignore[attr-defined]  # it is a group
+        assert f"cryptostore {name}" in page
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        assert [option for option in options if option not in page] == []
