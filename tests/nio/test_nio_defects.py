@@ -324,10 +324,9 @@ def test_16_a_damaged_session_hides_no_other(ours: Ours, caplog: pytest.LogCaptu
     for ratchet in (good, bad):
         store.save_inbound_group_session(ratchet.inbound())
     ours.close(store)
-    damaged = [
-        replace(row, pickle=b"damaged") for row in ours.stored(records.InboundGroupSession) if row.session_id == bad.id
-    ]
-    ours.put(*damaged)
+    (row,) = (row for row in ours.stored(records.InboundGroupSession) if row.session_id == bad.id)
+    damaged = replace(row, pickle=b"damaged")
+    ours.put(damaged)
     store = ours.open()
     assert good.found_in(store) is not None
     assert bad.found_in(store) is None
