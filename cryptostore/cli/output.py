@@ -33,12 +33,15 @@ def print_json(document: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table for people to standard output."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    console = results()
+    # Not the table's own title, which is broken at the table's width: it may be a URL to copy.
+    console.print(printable(title), style="bold", soft_wrap=True)
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(printable, row))
-    results().print(table)
+    console.print(table)
 
 
 def print_error(text: str) -> None:

@@ -110,8 +110,7 @@ def open_source(path: Path) -> Iterator[NioFile]:
     state = _state_of(path)
     with contextlib.ExitStack() as closing:
         try:
-            place = _readable_place(path, closing)
-            connection = sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            connection = sqlite3.connect(_readable_place(path, closing), uri=True, isolation_level=None)
             closing.callback(connection.close)
             connection.row_factory = sqlite3.Row
             # Damaged text becomes lone surrogates, which no record takes, instead of ending the whole reading.
@@ -131,17 +130,17 @@ def pickle_of(value: Any) -> bytes:
     return value
 
 
-def _readable_place(path: Path, closing: contextlib.ExitStack) -> Path:
-    """The file itself, or a private copy if reading would make SQLite write beside it."""
+def _readable_place(path: Path, closing: contextlib.ExitStack) -> str:
+    """The URI of the file, read-only; or of a private copy, if SQLite would have to write to read it."""
     beside = [file for file in _with_sidecars(path)[1:] if file.exists() and file.stat().st_size]
     with path.open("rb") as header:
         has_write_ahead_log = header.read(100)[_JOURNAL_MODE] == _WAL
     if not beside and not has_write_ahead_log:
-        return path
+        return f"{path.absolute().as_uri()}?mode=ro"
     folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="cryptostore-import-")))
     for file in (path, *beside):
         shutil.copyfile(file, folder / file.name)
-    return folder / path.name
+    return f"{(folder / path.name).as_uri()}?mode=rw"
 
 
 def _with_sidecars(path: Path) -> list[Path]:
