@@ -354,12 +354,13 @@ def test_16_another_sessions_pickle_is_a_damaged_one(ours: Ours) -> None:
     for ratchet in ratchets:
         store.save_inbound_group_session(ratchet.inbound())
         store.save_session("curve", olm_session())
+    store.save_session("other curve", olm_session())
     ours.close(store)
-    groups, olms = ours.stored(records.InboundGroupSession), ours.stored(records.OlmSession)
-    ours.put(replace(groups[0], pickle=groups[1].pickle), replace(olms[0], pickle=olms[1].pickle))
+    groups, (damaged, kept, other) = ours.stored(records.InboundGroupSession), ours.stored(records.OlmSession)
+    ours.put(replace(groups[0], pickle=groups[1].pickle), replace(damaged, pickle=other.pickle))
     store = ours.open()
     assert [session.id for session in store.load_inbound_group_sessions()] == [groups[1].session_id]
-    assert [session.id for session in store.load_sessions()["curve"]] == [olms[1].session_id]
+    assert [session.id for session in store.load_sessions()["curve"]] == [kept.session_id]
 
 
 def test_16_a_wrong_pickle_key_is_told_from_a_damaged_account(ours: Ours) -> None:
