@@ -1,6 +1,6 @@
 """The SQL for each kind of record, derived from the fields that the kind declares.
 
-Every statement names the account first.
+Every statement names the account.
 """
 
 # ruff: noqa: S608  # all that is put into these texts are the names of kinds and fields, which this project declares
@@ -32,16 +32,16 @@ def delete(kind: type[Record]) -> str:
 def select(kind: type[Record], length: int) -> str:
     """Every row that begins with one of many prefixes of `length` key fields, in key order.
 
-    Parameters: the account, and the prefixes `as_json`. They are one text because SQLite limits how many parameters a
-    statement has. CROSS JOIN forbids SQLite to walk the table and look for each row among the prefixes.
+    Parameters: the prefixes `as_json`, the account. The prefixes are one text because SQLite limits how many parameters
+    a statement has. CROSS JOIN forbids SQLite to walk the table and look for each row among the prefixes.
     """
     matches = "".join(
         f""" AND "{name}" = json_extract(prefix.value, '$[{position}]')"""
         for position, name in enumerate(kind.key_fields[:length])
     )
     return f"""
-        SELECT {_fields(kind)} FROM json_each(?2) AS prefix CROSS JOIN {kind.kind_name} AS record
-        ON account_id = ?1{matches} ORDER BY {_key(kind)}
+        SELECT {_fields(kind)} FROM json_each(?) AS prefix CROSS JOIN {kind.kind_name} AS record
+        ON account_id = ?{matches} ORDER BY {_key(kind)}
     """
 
 

@@ -104,7 +104,7 @@ class SQLiteStore(CryptoStore):
         """The rows under prefixes that all have the same length."""
         given = list(prefixes)
         sql = statements.select(kind, len(given[0]))
-        return connection.execute(sql, (self._id, statements.as_json(given))).fetchall()
+        return connection.execute(sql, (statements.as_json(given), self._id)).fetchall()
 
     def _scan(self, kind: type[R], prefix: Key) -> Iterator[R]:
         last_key: Row = ()
