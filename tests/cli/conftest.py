@@ -8,8 +8,9 @@ import pytest
 
 from command_line import run
 from fake_distributions import FakeSite
+from postgres_fixtures import postgres_database, postgres_url
 
-__all__ = ["run"]
+__all__ = ["postgres_database", "postgres_url", "run"]
 
 
 @pytest.fixture

@@ -98,6 +98,13 @@ def test_the_accounts_are_deleted_and_others_left_alone(tmp_path: Path) -> None:
         assert backend.accounts()[BYSTANDER].epoch == ownership.epoch
 
 
+def test_no_message_is_lost_on_postgresql(postgres_url: str) -> None:
+    ended = run_process("demo", "--json", "--messages", "20", "--kills", "2", "--store", postgres_url)
+    assert ended.code == 0, ended.err
+    assert failed(ended.document) == []
+    assert accounts_in(postgres_url) == []
+
+
 def test_an_interrupt_leaves_no_account_and_no_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
     arguments = [sys.executable, "-c", "from cryptostore.cli import main; main()"]

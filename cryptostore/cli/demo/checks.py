@@ -79,7 +79,7 @@ def _readable(story: Story, readings: Iterable[Reading]) -> int:
 
 def _indices_used_twice(timeline: Iterable[Mapping[str, Any]]) -> int:
     used = Counter(
-        (content["session_id"], vodozemac.MegolmMessage.from_base64(content["ciphertext"]).message_index)
+        (content["session_id"], vodozemac.MegolmMessage.from_base64(content["ciphertext"]).message_index())
         for content in (event["content"] for event in timeline)
     )
     return sum(times - 1 for times in used.values())
