@@ -35,3 +35,8 @@ class CaseGroup:
     def store(self, handles: Handles) -> CryptoStore:
         """Alice's account, owned."""
         return handles.own()
+
+    @pytest.fixture
+    def reader(self, store: CryptoStore, handles: Handles) -> CryptoStore:
+        """The same account in READ mode, through another handle."""
+        return handles.read(store.account)

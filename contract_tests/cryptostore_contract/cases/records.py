@@ -23,7 +23,15 @@ from cryptostore_contract import strategies
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.handles import Handles, put
 from cryptostore_contract.manifest import case
-from cryptostore_contract.samples import LONGEST_IDENTIFIER, changed, exact, extremes, in_key_order, sample, samples
+from cryptostore_contract.samples import (
+    LONGEST_IDENTIFIER,
+    changed,
+    exact,
+    extremes,
+    in_key_order,
+    sample,
+    samples,
+)
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name)
 
@@ -91,12 +99,11 @@ class RecordCases(CaseGroup):
     @_examples
     @given(data=st.data())
     def test_any_record_comes_back_as_it_was_put(
-        self, store: CryptoStore, handles: Handles, kind: type[Record], data: st.DataObject
+        self, store: CryptoStore, reader: CryptoStore, kind: type[Record], data: st.DataObject
     ) -> None:
         batch = {record.key: record for record in data.draw(strategies.batches(kind))}
         put(store, *batch.values())
-        with handles.read() as reader:
-            found = reader.get(kind, batch)
+        found = reader.get(kind, batch)
         assert {key: exact(record) for key, record in found.items()} == {
             key: exact(record) for key, record in batch.items()
         }
