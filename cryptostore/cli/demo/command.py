@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cryptostore.cli.exits import ExitCode
-from cryptostore.cli.output import print_error, print_json, print_table
-from cryptostore.errors import ConfigurationError
+from cryptostore.cli.output import print_error, print_json, print_table, results
 from cryptostore.records import Account
 from cryptostore.urls import redact
 
@@ -43,8 +42,6 @@ def demo(
     Alice and Bob are processes of their own, with real Olm and Megolm sessions. Bob is killed with SIGKILL while
     messages are on their way to him, and starts again from nothing but the database and his pickle key.
     """
-    if kills > messages:
-        raise ConfigurationError(f"--kills {kills} needs at least as many messages; give --messages {kills} or more")
     chosen = random.SystemRandom().randrange(2**32) if seed is None else seed
     with database(store) as url, Audience(messages) as watching:
         settings = Settings(url, kills, messages, chosen)
@@ -75,6 +72,7 @@ def report(settings: Settings, story: Story, relay: Relay, *, as_json: bool) -> 
     else:
         rows = [(each.name, str(each.expected), str(each.found), "yes" if each.passed else "NO") for each in checks]
         print_table(f"Demo with seed {settings.seed}", ["check", "expected", "found", "passed"], rows)
+        results().print(f"Events and room keys that had to be delivered again: {repeated_deliveries(relay)}")
         if story.stalled:
             print_error(f"nothing moved for {settings.patience:g} seconds, so the demo gave up")
     return passed

@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from cryptostore.errors import ConfigurationError
 from cryptostore.records import Account
 
 from .audience import Audience
 from .processes import PartyRun
 from .protocol import PartyConfig
-from .relay import Relay
+from .relay import WINDOW, Relay
 
 #: How many messages may wait for their recipient before the sender pauses.
 _IN_FLIGHT: Final = 10
@@ -83,10 +84,20 @@ class Story:
 
 
 def planned_kills(settings: Settings) -> list[PlannedKill]:
-    """The moments that the seed chooses."""
+    """The moments that the seed chooses, early enough that no kill finds all messages acknowledged.
+
+    Raises ConfigurationError for too many kills.
+    """
+    # What was handled before a kill is acknowledged all the same: at most one delivery.
+    if settings.kills * WINDOW > settings.messages:
+        raise ConfigurationError(
+            f"{settings.kills} kills with messages in flight need {settings.kills * WINDOW} messages or more; "
+            "give more --messages, or fewer --kills"
+        )
     chance = random.Random(settings.seed)
     after = sorted(chance.sample(range(settings.messages), settings.kills))
-    return [PlannedKill(acknowledged, chance.randrange(_LONGEST_DELAY)) for acknowledged in after]
+    latest = [settings.messages - left * WINDOW for left in range(settings.kills, 0, -1)]
+    return [PlannedKill(min(pair), chance.randrange(_LONGEST_DELAY)) for pair in zip(after, latest, strict=True)]
 
 
 class Conversation:
