@@ -36,7 +36,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "listen_addresses": "127.0.0.1",
-    "max_connections": "40",
+    "max_connections": "100",
     "shared_buffers": "32MB",
     "max_wal_size": "256MB",
     "lc_messages": "C",
