@@ -120,8 +120,9 @@ class Connections:
         self._file.check()
 
     def _take_reader(self) -> sqlite3.Connection:
-        self._check()
         with self._guard:
+            # Inside, or a reader could be taken that `close` has closed.
+            self._check()
             if self._idle_readers:
                 return self._idle_readers.pop()
         with mapped_errors(self._path):
@@ -165,10 +166,11 @@ class Connections:
 def _open_writer(path: Path, deadline: float) -> sqlite3.Connection:
     ends = time.monotonic() + deadline
     found = _inspect(path, deadline)
-    writer = _connect(path, deadline)
+    writer = _connect(path, ends - time.monotonic())
     try:
         _use_write_ahead_log(writer, path, ends)
         if found is None or found.version < schema.KNOWN_VERSION:
+            _wait_at_most(writer, ends - time.monotonic())
             with _transaction(writer, "BEGIN IMMEDIATE"):
                 schema.migrate(writer, path)
     except BaseException:
@@ -187,7 +189,8 @@ def _inspect(path: Path, deadline: float) -> Schema | None:
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, path: Path, ends: float) -> None:
-    # SQLite does not wait here for others, who may be doing the same.
+    # Here SQLite waits for nobody, and others may be doing the same.
+    _wait_at_most(connection, 0)
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -198,8 +201,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection, path: Path, ends: float
             time.sleep(_RETRY_SECONDS)
     if mode != b"wal":
         raise ConfigurationError(
-            f"SQLite cannot keep a write-ahead log beside {path}; move the database from this file "
-            "system to a local disk"
+            f"SQLite cannot keep a write-ahead log beside {path}; move the database to a local disk"
         )
 
 
@@ -207,7 +209,7 @@ def _connect(path: Path, timeout: float, *settings: str, mode: str = "rw") -> sq
     connection = sqlite3.connect(
         f"file://{quote(os.fsencode(path))}?mode={mode}",
         uri=True,
-        timeout=timeout,
+        timeout=max(0.0, timeout),
         isolation_level=None,
         check_same_thread=False,
     )
