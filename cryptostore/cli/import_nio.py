@@ -112,8 +112,10 @@ def _transfer(imports: list[AccountImport], destination: str, findings: Findings
     from cryptostore.nio.importing import transfer
 
     console = messages()
+    if not console.is_terminal:
+        return transfer(imports, destination, findings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("importing", total=sum(each.total() for each in imports))
         return transfer(imports, destination, findings, lambda: progress.advance(task))
 
