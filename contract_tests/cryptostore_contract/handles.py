@@ -40,10 +40,9 @@ class Handles:
             return store.select(kind, [()])[()]
 
     def everything(self, account: Account = ALICE) -> dict[type[Record], list[Record]]:
-        """Every record of the account, by kind, read back through a handle of its own; kinds without any left out."""
-        with self._harness.open() as backend, backend.open_store(account, Mode.READ) as store:
-            found = {kind: store.select(kind, [()])[()] for kind in KINDS}
-        return {kind: records for kind, records in found.items() if records}
+        """What the function `everything` finds, read back through a handle of its own."""
+        with self._harness.open() as backend:
+            return everything(backend, account)
 
     def close(self) -> None:
         """Close every handle that `open` gave out."""
@@ -51,8 +50,15 @@ class Handles:
             backend.close()
 
 
+def everything(backend: Backend, account: Account) -> dict[type[Record], list[Record]]:
+    """Every record of an account, by kind; kinds without any are left out."""
+    with backend.open_store(account, Mode.READ) as store:
+        found = {kind: store.select(kind, [()])[()] for kind in KINDS}
+    return {kind: records for kind, records in found.items() if records}
+
+
 def by_kind(records: Iterable[Record]) -> dict[type[Record], list[Record]]:
-    """Records as `Handles.everything` gives them, where they stand in key order within their kind."""
+    """Records as `everything` gives them, where they stand in key order within their kind."""
     found: dict[type[Record], list[Record]] = {}
     for record in records:
         found.setdefault(type(record), []).append(record)

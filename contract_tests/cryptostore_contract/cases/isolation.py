@@ -21,7 +21,7 @@ from cryptostore import (
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.reading import NEAR_MISSES
 from cryptostore_contract.cases.records import every_kind
-from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.handles import Handles, by_kind, everything, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.samples import ALICE, BOB, LONGEST_IDENTIFIER, changed, one_of_each, sample, samples
@@ -68,10 +68,12 @@ class IsolationCases(CaseGroup):
         backend = handles.open()
         for number, account in enumerate(_LOOKALIKES):
             put(backend.open_store(account), sample(SyncToken, number), sample(Value, number))
-        listed = handles.open().accounts()
-        assert list(listed) == sorted(_LOOKALIKES, key=lambda one: (one.user_id.encode(), one.device_id.encode()))
+        fresh = handles.open()
+        assert list(fresh.accounts()) == sorted(
+            _LOOKALIKES, key=lambda one: (one.user_id.encode(), one.device_id.encode())
+        )
         for number, account in enumerate(_LOOKALIKES):
-            assert handles.everything(account) == by_kind([sample(SyncToken, number), sample(Value, number)])
+            assert everything(fresh, account) == by_kind([sample(SyncToken, number), sample(Value, number)])
 
     @case("ISOLATION-3", checks=("DELETE-1", "DELETE-3"))
     def test_deleting_an_account_deletes_all_of_it_and_nothing_else(self, handles: Handles) -> None:

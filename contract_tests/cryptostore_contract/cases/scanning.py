@@ -61,7 +61,7 @@ class ScanningCases(CaseGroup):
         put(store, *stored)
         reader = handles.read()
         # Kept, so that no collector gives back what the iterators hold.
-        abandoned = [itertools.islice(reader.scan(Value), 1) for _ in range(300)]
+        abandoned = [itertools.islice(reader.scan(Value), 1) for _ in range(200)]
         try:
             assert [next(scan) for scan in abandoned] == [stored[0]] * len(abandoned)
         except BackendUnavailable:
