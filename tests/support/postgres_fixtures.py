@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from postgres_database import PostgresDatabase, provided_database
+from postgres_database import PostgresDatabase, own_database, provided_database
 from postgres_harness import ExternalPostgresHarness, harness_for
+from postgres_server import PostgresServer
 
-__all__ = ["postgres_database", "postgres_harness", "postgres_url"]
+__all__ = ["breakable_database", "postgres_database", "postgres_harness", "postgres_url"]
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,19 @@ def postgres_database() -> Iterator[PostgresDatabase]:
     """One database for this process of the run; without any, its tests fail and say what to do."""
     with provided_database() as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def breakable_database(postgres_database: PostgresDatabase) -> Iterator[PostgresDatabase]:
+    """A database on a server that tests may stop and set up anew, even where the environment names another."""
+    if postgres_database.server is not None:
+        yield postgres_database
+        return
+    server = PostgresServer()
+    try:
+        yield own_database(server)
+    finally:
+        server.close()
 
 
 @pytest.fixture

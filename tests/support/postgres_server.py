@@ -25,6 +25,9 @@ import psycopg
 #: The superuser of a server that was started here; it has no password, and the server listens on this machine only.
 SUPERUSER: Final = "postgres"
 
+#: A role, should a test create it, that is asked for its password.
+PASSWORD_ROLE: Final = "needs_password"
+
 _BINARIES_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_BINARIES"
 _STARTUP_SECONDS: Final = 60
 _NOBODY: Final = 65534
@@ -217,6 +220,8 @@ class PostgresServer:
         )
         if done.returncode != 0:
             raise NoPostgres(f"initdb in {self._binaries} failed: {done.stderr.strip()}")
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         ends = time.monotonic() + _STARTUP_SECONDS

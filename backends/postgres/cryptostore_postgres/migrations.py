@@ -6,9 +6,10 @@ import zlib
 from importlib import resources
 from typing import Final, NamedTuple
 
+from psycopg.errors import InsufficientPrivilege
 from psycopg.sql import SQL, Identifier
 
-from cryptostore.errors import SchemaError, SchemaTooNew
+from cryptostore.errors import ConfigurationError, SchemaError, SchemaTooNew
 from cryptostore.interface import Schema
 
 from .connections import Connection
@@ -100,8 +101,15 @@ def _migrate(connection: Connection, options: PostgresOptions, present: Schema) 
 def _create_schema(connection: Connection, options: PostgresOptions) -> None:
     # CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema is there.
     found = connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", [options.schema]).fetchone()
-    if found is None:
+    if found is not None:
+        return
+    try:
         connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(options.schema)))
+    except InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"the role {connection.info.user!r} may not create the schema {options.schema!r} at {options.place}; let "
+            f'the database\'s owner run: CREATE SCHEMA {options.schema} AUTHORIZATION "{connection.info.user}"'
+        ) from error
 
 
 def _lock_number(schema: str) -> int:

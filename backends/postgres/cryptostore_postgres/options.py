@@ -55,8 +55,7 @@ class PostgresOptions:
 
 def parse(url: str, given: Mapping[str, Any]) -> PostgresOptions:
     """Check the URL and the options. Raises ConfigurationError, whose text never holds a password."""
-    if "#" in url:
-        raise ConfigurationError(f"the database URL {_shown(url)} holds a '#'; write it as %23")
+    _refuse_misplaced(url)
     options = options_of(url, given)
     common = CommonOptions.take_from(options)
     schema = str(options.pop("schema", "cryptostore"))
@@ -72,6 +71,16 @@ def parse(url: str, given: Mapping[str, Any]) -> PostgresOptions:
     return PostgresOptions(common, schema, migrate, pool_size, pool_min_size, _for_libpq(url, options))
 
 
+def _refuse_misplaced(url: str) -> None:
+    """Refuse a URL in which part of a password may have become something else, such as a port or an option."""
+    behind_host = re.split("[/?]", url.partition("//")[2], maxsplit=1)[1:]
+    if "#" in url or "@" in "".join(behind_host):
+        raise ConfigurationError(
+            "the database URL holds a '/', '?', '#' or '@' where none may be; in a user's name, a password or an "
+            "option write them as %2F, %3F, %23 and %40"
+        )
+
+
 def _for_libpq(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     refuse_unknown(
@@ -83,7 +92,7 @@ def _for_libpq(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     except (psycopg.Error, ValueError):
         # The driver's text quotes the part that it did not understand, which may be the password.
         raise ConfigurationError(
-            f"the database URL {_shown(url)} is not a valid PostgreSQL URL, which looks like "
+            f"the database URL {redact(url)} is not a valid PostgreSQL URL, which looks like "
             "postgresql://user:password@host:5432/database; write special characters in a password as %XX"
         ) from None
     defaults = {"connect_timeout": _CONNECT_SECONDS, "application_name": "matrix-cryptostore"}
@@ -119,7 +128,3 @@ def _pool_size(name: str, value: Any) -> int:
     if not 1 <= size <= _LARGEST_POOL:
         raise ConfigurationError(f"the option {name!r} must be a number of connections from 1 to {_LARGEST_POOL}")
     return size
-
-
-def _shown(url: str) -> str:
-    return redact(url)

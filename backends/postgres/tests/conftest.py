@@ -1,5 +1,5 @@
 """Fixtures of the PostgreSQL backend's tests."""
 
-from postgres_fixtures import postgres_database, postgres_harness, postgres_url
+from postgres_fixtures import breakable_database, postgres_database, postgres_harness, postgres_url
 
-__all__ = ["postgres_database", "postgres_harness", "postgres_url"]
+__all__ = ["breakable_database", "postgres_database", "postgres_harness", "postgres_url"]

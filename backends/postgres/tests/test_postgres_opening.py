@@ -1,0 +1,287 @@
+"""What can be wrong with a URL, a server, a role or a schema, and what the user is told."""
+
+from __future__ import annotations
+
+import re
+import socket
+import traceback
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from cryptostore import (
+    KINDS,
+    Account,
+    BackendUnavailable,
+    Changes,
+    ConfigurationError,
+    CryptoStoreError,
+    SchemaError,
+    SchemaTooNew,
+    SyncToken,
+    open_backend,
+)
+from cryptostore_contract.proxy import Proxy
+from cryptostore_contract.samples import samples
+from postgres_database import DATABASE, ROLE, PostgresDatabase
+from postgres_server import PASSWORD_ROLE, PostgresServer
+
+ALICE: Final = Account("@alice:example.org", "DEVICE")
+SECRET: Final = "s3cr3t-canary"
+
+
+@pytest.fixture
+def server(breakable_database: PostgresDatabase) -> PostgresServer:
+    assert breakable_database.server is not None
+    return breakable_database.server
+
+
+@pytest.fixture
+def schema(breakable_database: PostgresDatabase) -> Iterator[str]:
+    name = breakable_database.new_schema()
+    yield name
+    breakable_database.drop_schema(name)
+
+
+@pytest.fixture
+def admin(server: PostgresServer) -> Iterator[psycopg.Connection]:
+    with server.connect(DATABASE) as connection:
+        yield connection
+
+
+@pytest.fixture
+def role(admin: psycopg.Connection) -> Iterator[str]:
+    """A role that may log in and nothing else."""
+    admin.execute("CREATE ROLE guest LOGIN")
+    yield "guest"
+    admin.execute("DROP OWNED BY guest; DROP ROLE guest")
+
+
+def refused(url: str, kind: type[CryptoStoreError] = ConfigurationError, **options: Any) -> str:
+    """What the user is told; no part of it, nor of its causes, holds the password."""
+    with pytest.raises(kind) as caught:
+        open_backend(url, **options).close()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    return str(caught.value)
+
+
+def url_of(server: PostgresServer, schema: str, user: str = ROLE, database: str = DATABASE, more: str = "") -> str:
+    return f"postgresql://{user}@127.0.0.1:{server.port}/{database}?schema={schema}{more}"
+
+
+@pytest.fixture
+def with_password(admin: psycopg.Connection) -> Iterator[str]:
+    name = Identifier(PASSWORD_ROLE)
+    admin.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, SECRET))
+    admin.execute(SQL("GRANT CREATE ON DATABASE {} TO {}").format(Identifier(DATABASE), name))
+    yield f"{PASSWORD_ROLE}:{SECRET}"
+    admin.execute(SQL("DROP OWNED BY {} CASCADE").format(name))
+    admin.execute(SQL("DROP ROLE {}").format(name))
+
+
+def test_a_url_without_a_slash_may_have_options(server: PostgresServer, schema: str) -> None:
+    url = f"postgres://{ROLE}@127.0.0.1:{server.port}?dbname={DATABASE}&schema={schema}"
+    with open_backend(url) as backend:
+        assert backend.health().writable
+
+
+def test_the_right_password_opens(server: PostgresServer, schema: str, with_password: str) -> None:
+    with open_backend(url_of(server, schema, with_password)) as backend:
+        assert SECRET not in repr(backend)
+        backend.open_store(ALICE).apply(Changes([SyncToken("t")]))
+
+
+def test_a_password_may_be_given_as_an_option(server: PostgresServer, schema: str, with_password: str) -> None:
+    with open_backend(url_of(server, schema, PASSWORD_ROLE), password=SECRET) as backend:
+        assert backend.health().writable
+
+
+def test_a_wrong_password_is_told_at_once(server: PostgresServer, schema: str, with_password: str) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy:
+        url = f"postgresql://{PASSWORD_ROLE}:{SECRET}-wrong@127.0.0.1:{proxy.port}/{DATABASE}?sslmode=disable"
+        told = refused(url, deadline=600)
+        assert proxy.accepted == 1, "it is of no use to try again"
+    assert "password" in told
+    assert f"127.0.0.1:{proxy.port}" in told
+
+
+def test_a_missing_password_is_told(server: PostgresServer, schema: str, with_password: str) -> None:
+    assert "password" in refused(url_of(server, schema, PASSWORD_ROLE))
+
+
+def test_a_missing_database_is_named(server: PostgresServer, schema: str) -> None:
+    assert '"nowhere" does not exist' in refused(url_of(server, schema, database="nowhere"))
+
+
+def test_a_missing_role_is_named(server: PostgresServer, schema: str) -> None:
+    assert '"nobody_known" does not exist' in refused(url_of(server, schema, "nobody_known"))
+
+
+def test_a_server_without_tls_is_no_place_for_required_tls(server: PostgresServer, schema: str) -> None:
+    assert "sslmode" in refused(url_of(server, schema, more="&sslmode=require"))
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}"
+        told = refused(f"postgresql://me:{SECRET}@{place}/db", BackendUnavailable, deadline=0.5)
+    assert place in told
+
+
+def test_a_server_that_says_nothing_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        told = refused(f"postgresql://me:{SECRET}@{place}/db", BackendUnavailable, deadline=0.5)
+    assert place in told
+
+
+def test_a_role_that_may_not_create_the_schema_is_told_what_to_run(
+    server: PostgresServer, admin: psycopg.Connection, schema: str, role: str
+) -> None:
+    told = refused(url_of(server, schema, role))
+    command = re.search(r"CREATE SCHEMA .*", told)
+    assert command is not None
+    admin.execute(command[0].encode())
+    with open_backend(url_of(server, schema, role)) as backend:
+        backend.open_store(ALICE).close()
+
+
+def test_a_role_without_rights_on_the_schema_is_refused(server: PostgresServer, schema: str, role: str) -> None:
+    open_backend(url_of(server, schema)).close()
+    assert "GRANT" in refused(url_of(server, schema, role))
+
+
+def test_without_migrations_missing_tables_are_told(
+    server: PostgresServer, admin: psycopg.Connection, schema: str
+) -> None:
+    assert "migrate=auto" in refused(url_of(server, schema, more="&migrate=never"), SchemaError)
+    assert admin.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None
+
+
+def test_a_role_that_may_only_change_rows_does_all_the_work(
+    server: PostgresServer, admin: psycopg.Connection, schema: str, role: str
+) -> None:
+    open_backend(url_of(server, schema)).close()
+    name = Identifier(schema)
+    admin.execute(SQL("GRANT USAGE ON SCHEMA {} TO guest").format(name))
+    admin.execute(SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO guest").format(name))
+    with open_backend(url_of(server, schema, role, more="&migrate=never")) as backend:
+        store = backend.open_store(ALICE)
+        records = [record for kind in KINDS for record in samples(kind, 2)]
+        store.apply(Changes(records))
+        store.apply(Changes(deletes=[(type(record), record.key) for record in records]))
+        backend.delete_account(ALICE)
+
+
+def test_a_newer_schema_is_refused_untouched(server: PostgresServer, admin: psycopg.Connection, schema: str) -> None:
+    open_backend(url_of(server, schema)).close()
+    table = Identifier(schema, "schema_version")
+    admin.execute(SQL("UPDATE {} SET version = 7, min_compatible = 6").format(table))
+    admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "value")))
+    told = refused(url_of(server, schema), SchemaTooNew)
+    assert "7" in told
+    assert "upgrade" in told
+    assert admin.execute("SELECT to_regclass(%s)", [f"{schema}.value"]).fetchone() == (None,)
+
+
+def test_a_newer_schema_that_says_it_is_compatible_is_used(
+    server: PostgresServer, admin: psycopg.Connection, schema: str
+) -> None:
+    open_backend(url_of(server, schema)).close()
+    admin.execute(SQL("UPDATE {} SET version = 7").format(Identifier(schema, "schema_version")))
+    with open_backend(url_of(server, schema)) as backend:
+        assert backend.schema().version == 7
+        backend.open_store(ALICE).apply(Changes([SyncToken("t")]))
+
+
+def test_a_table_that_is_gone_is_a_schema_error(server: PostgresServer, admin: psycopg.Connection, schema: str) -> None:
+    with open_backend(url_of(server, schema)) as backend:
+        store = backend.open_store(ALICE)
+        admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "sync_token")))
+        with pytest.raises(SchemaError):
+            store.get(SyncToken, [()])
+        with pytest.raises(SchemaError):
+            store.apply(Changes([SyncToken("t")]))
+
+
+def test_schemas_and_databases_side_by_side_know_nothing_of_each_other(
+    server: PostgresServer, admin: psycopg.Connection, schema: str, breakable_database: PostgresDatabase
+) -> None:
+    other = breakable_database.new_schema()
+    admin.execute(SQL("CREATE DATABASE beside OWNER {}").format(Identifier(ROLE)))
+    urls = [url_of(server, schema), url_of(server, other), url_of(server, schema, database="beside")]
+    for number, url in enumerate(urls):
+        with open_backend(url) as backend:
+            assert backend.accounts() == {}
+            backend.open_store(ALICE).apply(Changes([SyncToken(str(number))]))
+    for number, url in enumerate(urls):
+        with open_backend(url) as backend:
+            assert backend.open_store(ALICE).get(SyncToken, [()]) == {(): SyncToken(str(number))}
+    breakable_database.drop_schema(other)
+    admin.execute("DROP DATABASE beside WITH (FORCE)")
+
+
+def test_a_database_in_another_encoding_is_refused(
+    server: PostgresServer, admin: psycopg.Connection, schema: str
+) -> None:
+    admin.execute(
+        SQL("CREATE DATABASE latin OWNER {} ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'").format(Identifier(ROLE))
+    )
+    assert "UTF8" in refused(url_of(server, schema, database="latin"))
+    admin.execute("DROP DATABASE latin WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "Upper",
+        "1st",
+        "a-b",
+        "a.b",
+        "a b",
+        'x"; DROP SCHEMA public; --',
+        "x'; --",
+        "pg$",
+        "ü",
+        "a" * 64,
+        "{schema}",
+        "%s",
+    ],
+)
+def test_a_schema_that_is_no_plain_name_is_refused(name: str) -> None:
+    assert "schema" in refused("postgresql://me@127.0.0.1:1/db", schema=name)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:{SECRET}%ZZ@127.0.0.1/db",
+        f"postgresql://me:{SECRET}/x@127.0.0.1/db",
+        f"postgresql://me:{SECRET}#x@127.0.0.1/db",
+        f"postgresql://me:{SECRET}?x@127.0.0.1/db",
+        f"postgresql://me:1234/{SECRET}@127.0.0.1/db",
+        f"postgresql://me:x#{SECRET}@127.0.0.1/db",
+        f"postgresql://me:x?{SECRET}@127.0.0.1/db",
+        f"postgresql://me:x?{SECRET}=@127.0.0.1/db",
+        f"postgresql://me:x@{SECRET}@127.0.0.1/db/@",
+        f"postgresql://me:{SECRET}@127.0.0.1:port/db",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?colour=red",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?schema=a&schema=b",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?migrate=perhaps",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=0",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=many",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=2&pool_min_size=3",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?deadline=never",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?sslmode=perhaps",
+        f"postgresql://127.0.0.1/db?user=me&password={SECRET}&colour=red",
+        f"postgresql://[::1/db?password={SECRET}",
+    ],
+)
+def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
+    refused(url)
