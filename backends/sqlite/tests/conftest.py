@@ -13,11 +13,20 @@ from typing import Any
 
 import pytest
 
-from cryptostore import Account, open_backend
+from cryptostore import Account, open_backend, plugins
 
 _ORDINARY_USER = 65_534
 
 Execute = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plugins_are_found_once() -> Iterator[None]:
+    """Some tests go on as an ordinary user, who may not list the folders of root's virtual environment."""
+    found = plugins._entry_points()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "_entry_points", lambda: found)
+        yield
 
 
 @pytest.fixture
