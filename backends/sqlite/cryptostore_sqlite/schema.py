@@ -12,11 +12,11 @@ from cryptostore import ConfigurationError, Schema, SchemaError, SchemaTooNew
 #: What the first migration sets; it tells our files from those of other programs.
 APPLICATION_ID: Final = int.from_bytes(b"mxcs")
 
+# Read at import: an upgrade of the package must not put newer files under a program that runs.
 _MIGRATIONS: Final = tuple(
-    sorted(
-        (entry for entry in (files(__package__) / "migrations").iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
+    entry.read_text(encoding="utf-8")
+    for entry in sorted((files(__package__) / "migrations").iterdir(), key=lambda entry: entry.name)
+    if entry.name.endswith(".sql")
 )
 
 #: The version that a database has after every migration. Migration n is the n-th file.
@@ -53,7 +53,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     # Looked at again, because another program may have migrated since.
     found = inspect(connection, path)
     for migration in _MIGRATIONS[found.version if found else 0 :]:
-        for statement in _statements(migration.read_text(encoding="utf-8")):
+        for statement in _statements(migration):
             connection.execute(statement)
 
 

@@ -14,6 +14,8 @@ from cryptostore import KINDS, Account, Changes, FieldType, OlmMessage, Record, 
 from cryptostore_sqlite import statements
 from cryptostore_sqlite.columns import from_time_column
 
+Execute = Callable[..., list[tuple[Any, ...]]]
+
 _TYPES = {FieldType.BYTES: "BLOB"} | dict.fromkeys(
     (FieldType.FLAG, FieldType.COUNT, FieldType.INTEGER, FieldType.TIME), "INTEGER"
 )
@@ -70,9 +72,7 @@ def test_times_out_of_range_are_value_errors() -> None:
             from_time_column(microseconds)
 
 
-def test_a_scan_goes_on_behind_a_damaged_key(
-    url: str, alice: Account, execute: Callable[..., list[tuple[Any, ...]]]
-) -> None:
+def test_a_scan_goes_on_behind_a_damaged_key(url: str, alice: Account, execute: Execute) -> None:
     # The last row of the first page is one whose key is no text.
     values = [Value("n", f"{number:04}", b"") for number in range(1_200)]
     with open_backend(url) as backend, backend.open_store(alice) as store:
@@ -93,7 +93,7 @@ def test_keys_are_in_the_order_of_their_bytes(url: str, alice: Account) -> None:
 
 
 def test_an_unreadable_account_hides_no_other(
-    url: str, alice: Account, execute: Callable[..., list[tuple[Any, ...]]], caplog: pytest.LogCaptureFixture
+    url: str, alice: Account, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_backend(url) as backend:
         backend.open_store(alice)

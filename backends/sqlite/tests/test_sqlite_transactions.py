@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,8 @@ from cryptostore import (
     open_backend,
 )
 from cryptostore_sqlite.backend import SQLiteBackend
+
+Execute = Callable[..., list[tuple[Any, ...]]]
 
 
 @pytest.fixture
@@ -129,6 +133,23 @@ def test_a_writer_waits_for_writers_until_the_deadline(url: str, path: Path, ali
                 with pytest.raises(BackendUnavailable, match="other threads"):
                     attempt()
         store.apply(Changes([SyncToken("t")]))
+
+
+def test_opening_waits_for_readers_of_a_database_that_is_not_in_wal_mode(
+    url: str, path: Path, execute: Execute
+) -> None:
+    open_backend(url).close()
+    assert execute("PRAGMA journal_mode = DELETE") == [("delete",)]
+    with another(path, "BEGIN") as reader:
+        with pytest.raises(BackendUnavailable, match="in use by another program"):
+            open_backend(url, deadline=0.2)
+        with ThreadPoolExecutor() as pool:
+            opening = pool.submit(open_backend, url, deadline=60)
+            with pytest.raises(TimeoutError):
+                opening.result(0.3)
+            reader.execute("ROLLBACK")
+            opening.result().close()
+    assert execute("PRAGMA journal_mode") == [("wal",)]
 
 
 def test_an_interrupted_batch_leaves_the_writer_free(backend: SQLiteBackend, alice: Account) -> None:
