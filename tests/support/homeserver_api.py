@@ -1,0 +1,157 @@
+"""What a test does with the homeserver itself, over plain HTTP: users, rooms, and what the server really holds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import vodozemac
+
+from homeserver import SERVER_NAME, Homeserver
+
+_PASSWORD: Final = "correct horse battery"  # of users that live as long as the test
+_SECONDS: Final = 60
+_numbers: Final = itertools.count(1)
+
+
+class Refused(RuntimeError):
+    """The homeserver answered with an error."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"{status}: {body}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class User:
+    """A user, with an access token of the test's own whose device has no keys."""
+
+    user_id: str
+    password: str
+    access_token: str
+
+
+class Api:
+    """Requests to one homeserver, as the test."""
+
+    def __init__(self, server: Homeserver) -> None:
+        self._server = server
+        self._transactions = itertools.count(1)
+
+    def register(self, name: str) -> User:
+        """A new user; the name gets a number, so that tests never meet."""
+        path = "/_synapse/admin/v1/register"
+        nonce = self._ask("GET", path)["nonce"]
+        username = f"{name}{next(_numbers)}"
+        text = f"{nonce}\0{username}\0{_PASSWORD}\0notadmin"
+        mac = hmac.new(self._server.registration_secret.encode(), text.encode(), hashlib.sha1).hexdigest()
+        body = {"nonce": nonce, "username": username, "password": _PASSWORD, "admin": False, "mac": mac}
+        answer = self._ask("POST", path, body)
+        return User(f"@{username}:{SERVER_NAME}", _PASSWORD, answer["access_token"])
+
+    def login(self, user: User, device_id: str) -> str:
+        """An access token for a device of the user."""
+        identifier = {"type": "m.id.user", "user": user.user_id}
+        body = {
+            "type": "m.login.password",
+            "identifier": identifier,
+            "password": user.password,
+            "device_id": device_id,
+        }
+        return str(self._ask("POST", "/_matrix/client/v3/login", body)["access_token"])
+
+    def encrypted_room(self, creator: User, *others: User) -> str:
+        """A room with encryption that all of them have joined."""
+        encryption = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+        body = {
+            "preset": "private_chat",
+            "invite": [other.user_id for other in others],
+            "initial_state": [encryption],
+        }
+        room_id = str(self._ask("POST", "/_matrix/client/v3/createRoom", body, creator)["room_id"])
+        for other in others:
+            self._ask("POST", f"/_matrix/client/v3/join/{quote(room_id)}", {}, other)
+        return room_id
+
+    def timeline(self, user: User, room_id: str) -> list[dict[str, Any]]:
+        """Every event of a room as the server holds it, oldest first."""
+        return list(self._pages(user, room_id))
+
+    def _pages(self, user: User, room_id: str) -> Iterator[dict[str, Any]]:
+        query = {"dir": "f", "limit": "500"}
+        while True:
+            path = f"/_matrix/client/v3/rooms/{quote(room_id)}/messages?{urlencode(query)}"
+            page = self._ask("GET", path, None, user)
+            yield from page["chunk"]
+            if "end" not in page:
+                return
+            query["from"] = page["end"]
+
+    def delete_device(self, user: User, device_id: str) -> None:
+        """Remove a device of the user from the server."""
+        path = f"/_matrix/client/v3/devices/{quote(device_id)}"
+        identifier = {"type": "m.id.user", "user": user.user_id}
+        auth = {"type": "m.login.password", "identifier": identifier, "password": user.password}
+        try:
+            self._ask("DELETE", path, {}, user)
+        except Refused as refused:
+            if refused.status != 401:
+                raise
+            session = json.loads(str(refused).partition(": ")[2])["session"]
+            self._ask("DELETE", path, {"auth": {**auth, "session": session}}, user)
+
+    def claim_one_time_key(self, by: User, user: User, device_id: str) -> str | None:
+        """Take a one-time key of a device, as a stranger would; its id."""
+        body = {"one_time_keys": {user.user_id: {device_id: "signed_curve25519"}}}
+        answer = self._ask("POST", "/_matrix/client/v3/keys/claim", body, by)
+        keys = answer["one_time_keys"].get(user.user_id, {}).get(device_id, {})
+        return next(iter(keys), None)
+
+    def device_keys(self, by: User, user: User) -> dict[str, Any]:
+        """The devices of a user whose keys the server knows."""
+        answer = self._ask("POST", "/_matrix/client/v3/keys/query", {"device_keys": {user.user_id: []}}, by)
+        devices: dict[str, Any] = answer["device_keys"].get(user.user_id, {})
+        return devices
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, user: User | None = None) -> Any:
+        request = urllib.request.Request(self._server.url + path, method=method)
+        request.add_header("Content-Type", "application/json")
+        if user is not None:
+            request.add_header("Authorization", f"Bearer {user.access_token}")
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(request, data, timeout=_SECONDS) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, error.read().decode(errors="replace")) from error
+
+
+def encrypted(timeline: Iterable[Mapping[str, Any]], sender: str | None = None) -> list[str]:
+    """The ids of the encrypted messages in a timeline, of one sender or of all."""
+    return [
+        event["event_id"]
+        for event in timeline
+        if event["type"] == "m.room.encrypted" and sender in (None, event["sender"])
+    ]
+
+
+def indices_used_twice(timeline: Iterable[Mapping[str, Any]]) -> int:
+    """How many messages were encrypted with a message index that their Megolm session had used before."""
+    used = Counter(
+        (
+            event["content"]["session_id"],
+            vodozemac.MegolmMessage.from_base64(event["content"]["ciphertext"]).message_index(),
+        )
+        for event in timeline
+        if event["type"] == "m.room.encrypted"
+    )
+    return sum(times - 1 for times in used.values())

@@ -1,0 +1,134 @@
+"""The end-to-end test bed: a homeserver, databases, users, rooms, and clients in processes of their own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from homeserver import Homeserver
+from homeserver_api import Api, User, indices_used_twice
+from homeserver_client import Client
+from homeserver_worker import WorkerConfig
+
+#: Shows a figure at the end of the run.
+Figure: TypeAlias = Callable[[str], None]
+
+#: How many room keys a kill hits.
+KEYS: Final = 60
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of a user: everything that a host must be told to run its client."""
+
+    user: User
+    config: WorkerConfig
+
+
+class Bed:
+    """One test's part of the homeserver; every client that it started is gone at the end."""
+
+    def __init__(self, server: Homeserver, folder: Path, new_url: Callable[[], str]) -> None:
+        self.server: Final = server
+        self.api: Final = Api(server)
+        self._folder = folder
+        #: The URL of a database that nobody used before.
+        self.new_url: Final = new_url
+        self._clients: list[Client] = []
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for client in self._clients:
+            client.kill()
+
+    def device(self, name: str, client: str = "production", store: str | None = None) -> Device:
+        """A new user with one device, on a database of its own unless `store` names one."""
+        return self.device_of(self.api.register(name), client, store)
+
+    def device_of(self, user: User, client: str = "production", store: str | None = None) -> Device:
+        """A new device of a user."""
+        # nio takes every device with its own device id for itself, whoever the user is.
+        device_id = f"{user.user_id[1:].partition(':')[0].upper()}{secrets.token_hex(3).upper()}"
+        if store is None:
+            store = self._new_folder(device_id) if client == "nio" else self.new_url()
+        token = "" if client == "production" else self.api.login(user, device_id)
+        config = WorkerConfig(
+            client=client,
+            homeserver=self.server.url,
+            user_id=user.user_id,
+            device_id=device_id,
+            store=store,
+            pickle_key=secrets.token_urlsafe(),
+            password=user.password,
+            access_token=token,
+        )
+        return Device(user, config)
+
+    def _new_folder(self, name: str) -> str:
+        folder = self._folder / name
+        folder.mkdir()
+        return str(folder)
+
+    def spawn(self, device: Device, **changes: Any) -> Client:
+        """A new process for the device, which has not started its client yet."""
+        client = Client(replace(device.config, **changes), self._folder)
+        self._clients.append(client)
+        return client
+
+    def start(self, device: Device, **changes: Any) -> Client:
+        """A new process for the device, with its client logged in."""
+        client = self.spawn(device, **changes)
+        client.call("start")
+        return client
+
+
+@dataclass
+class Talk:
+    """Two devices in one encrypted room, and everything that was sent there."""
+
+    bed: Bed
+    alice: Device
+    bob: Device
+    room: str
+    #: The text of every message whose event id its sender was told.
+    sent: dict[str, str]
+
+    def say(self, client: Client, text: str, **how: Any) -> str:
+        """Send a text; its event id."""
+        event_id = str(client.call("send", room=self.room, text=text, **how))
+        self.sent[event_id] = text
+        return event_id
+
+    def unreadable(self, client: Client) -> list[str]:
+        """The messages on the homeserver that a client cannot decrypt, or reads wrongly."""
+        history = client.call("history", room=self.room)
+        assert self.sent.keys() <= history.keys(), "the homeserver lost a message"
+        wrong = [event_id for event_id, text in self.sent.items() if history[event_id] != text]
+        return sorted({*wrong, *(event_id for event_id, text in history.items() if text is None)})
+
+    def indices_used_twice(self) -> int:
+        """How many messages reused an index of their Megolm session."""
+        return indices_used_twice(self.bed.api.timeline(self.alice.user, self.room))
+
+
+def talk(bed: Bed, alice: str = "production", bob: str = "production") -> Talk:
+    """Two new users whose clients have met: each has the other's devices, and has written and read a message."""
+    one, other = bed.device("alice", alice), bed.device("bob", bob)
+    room = bed.api.encrypted_room(one.user, other.user)
+    return Talk(bed, one, other, room, {})
+
+
+def met(bed: Bed, alice: str = "production", bob: str = "production") -> tuple[Talk, Client, Client]:
+    """A talk in which both have started and said hello."""
+    made = talk(bed, alice, bob)
+    first, second = bed.start(made.alice), bed.start(made.bob)
+    for client in (first, second, first, second):
+        client.call("sync")
+    for client, other in ((first, second), (second, first)):
+        hello = made.say(client, "hello")
+        other.call("sync")
+        assert other.texts().get(hello) == "hello", other.told
+    return made, first, second

@@ -1,0 +1,246 @@
+"""One client in a process of its own: takes commands as lines of JSON, and tells what it reads in the same way.
+
+A command is {"id", "do", ...}; its answer {"id", "result"} or {"id", "error", "text"}.
+Lines with "event" come by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nio import (
+    AsyncClient,
+    AsyncClientConfig,
+    ErrorResponse,
+    KeysUploadResponse,
+    MatrixRoom,
+    MegolmEvent,
+    MessageDirection,
+    RoomMessagesResponse,
+    RoomMessageText,
+    RoomSendResponse,
+    SyncResponse,
+)
+from nio.store import SqliteStore
+
+from cryptostore.nio import NioStore
+from cryptostore.nio.client import ProductionMatrixClient
+from homeserver_points import Points, install
+
+#: Everything that was said while a client was away comes in one sync.
+_FILTER: Final = {"room": {"timeline": {"limit": 1000}}}
+_PAGE: Final = 500
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Who the client is, and where its keys are."""
+
+    #: "production", "stock" (nio's client on NioStore) or "nio" (nio's client on its own SqliteStore).
+    client: str
+    homeserver: str
+    user_id: str
+    device_id: str
+    #: A database's URL, or for nio's own store a folder.
+    store: str
+    pickle_key: str
+    password: str = ""
+    #: Stock clients are given a login; ours makes its own.
+    access_token: str = ""
+
+
+class Failed(RuntimeError):
+    """The homeserver answered with an error."""
+
+
+class Worker:
+    """The client, and the commands that a test gives it."""
+
+    def __init__(self, config: WorkerConfig, points: Points) -> None:
+        self._config = config
+        self._points = points
+        self._client: Any = None
+        self._synced = False
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def do_start(self) -> dict[str, Any]:
+        """Open the store and log in; who we are then."""
+        self._client = await _opened(self._config)
+        self._client.add_event_callback(self._tell_message, RoomMessageText)
+        self._client.add_event_callback(self._tell_undecrypted, MegolmEvent)
+        return self._identity()
+
+    async def do_sync(self, wait: float = 0) -> None:
+        """One sync, with the requests that follow it in `sync_forever`."""
+        response = await self._client.sync(int(wait * 1000), _FILTER, full_state=not self._synced)
+        _checked(response, SyncResponse)
+        self._synced = True
+        await self._client.send_to_device_messages()
+        if self._client.should_upload_keys:
+            _checked(await self._client.keys_upload(), KeysUploadResponse)
+        if self._client.should_query_keys:
+            await self._client.keys_query()
+        if self._client.should_claim_keys:
+            await self._client.keys_claim(self._client.get_users_for_key_claiming())
+
+    async def do_sync_forever(self) -> None:
+        """Begin to sync; an "ended" event says when and why it ends."""
+        self._loops.append(asyncio.create_task(self._sync_forever()))
+
+    async def _sync_forever(self) -> None:
+        try:
+            await self._client.sync_forever(timeout=1000, sync_filter=_FILTER, full_state=True)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test wants to know
+            _tell(event="ended", error=type(error).__name__, text=str(error))
+
+    async def do_send(self, room: str, text: str, rotate: bool = False, tx_id: str | None = None) -> str:
+        """Send a text; its event id. With `rotate` it has a Megolm session of its own."""
+        if rotate:
+            self._client.invalidate_outbound_session(room)
+        content = {"msgtype": "m.text", "body": text}
+        response = await self._client.room_send(
+            room, "m.room.message", content, tx_id=tx_id, ignore_unverified_devices=True
+        )
+        return str(_checked(response, RoomSendResponse).event_id)
+
+    async def do_history(self, room: str) -> dict[str, str | None]:
+        """Every encrypted message that the homeserver has of a room: its text, or None where we cannot read it."""
+        texts: dict[str, str | None] = {}
+        start: str | None = ""
+        while start is not None:
+            page = _checked(
+                await self._client.room_messages(room, start, direction=MessageDirection.front, limit=_PAGE),
+                RoomMessagesResponse,
+            )
+            for event in page.chunk:
+                if isinstance(event, MegolmEvent):
+                    texts[event.event_id] = None
+                elif isinstance(event, RoomMessageText) and event.decrypted:
+                    texts[event.event_id] = event.body
+            start = page.end
+        return texts
+
+    async def do_arm(self, point: str, nth: int = 1) -> None:
+        """Die by SIGKILL when a named point is passed the nth time."""
+        self._points.arm(point, nth)
+
+    async def do_passed(self) -> dict[str, int]:
+        """How often each named point was passed."""
+        return dict(self._points.passed)
+
+    async def do_answer(self, derived: bool = False) -> None:
+        """Answer every message of others; with `derived`, the answer's transaction id comes from the message's id."""
+
+        async def answer(room: MatrixRoom, event: RoomMessageText) -> None:
+            if event.sender == self._config.user_id or event.body.startswith("answer "):
+                return
+            self._points.reached("answer:before")
+            await self.do_send(room.room_id, f"answer {event.event_id}", tx_id=event.event_id if derived else None)
+            self._points.reached("answer:sent")
+
+        self._client.add_event_callback(answer, RoomMessageText)
+
+    async def do_trust(self, user: str, device: str, how: str) -> None:
+        """Verify, blacklist or ignore a device."""
+        getattr(self._client, f"{how}_device")(self._client.device_store[user][device])
+
+    async def do_devices(self, user: str) -> list[str]:
+        """The devices of a user that we know and believe to be there."""
+        return sorted(device.id for device in self._client.device_store.active_user_devices(user))
+
+    async def do_outbound(self, room: str) -> str | None:
+        """The Megolm session in which we write to a room."""
+        session = self._client.olm.outbound_group_sessions.get(room)
+        return None if session is None else str(session.id)
+
+    async def do_close(self) -> None:
+        """Close the client in good order."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._client.close()
+        if isinstance(self._client.store, NioStore):
+            self._client.store.close()
+
+    def _identity(self) -> dict[str, Any]:
+        keys = self._client.olm.account.identity_keys
+        return {
+            "device_id": self._client.device_id,
+            "keys": {"curve25519": keys["curve25519"], "ed25519": keys["ed25519"]},
+        }
+
+    async def _tell_message(self, room: MatrixRoom, event: RoomMessageText) -> None:
+        _tell(event="message", id=event.event_id, room=room.room_id, sender=event.sender, text=event.body)
+
+    async def _tell_undecrypted(self, room: MatrixRoom, event: MegolmEvent) -> None:
+        _tell(event="undecrypted", id=event.event_id, room=room.room_id, sender=event.sender)
+
+    async def handle(self, line: str) -> None:
+        """Carry one command out and answer it."""
+        command = json.loads(line)
+        number, name = command.pop("id"), command.pop("do")
+        try:
+            _tell(id=number, result=await getattr(self, f"do_{name}")(**command))
+        except Exception as error:  # noqa: BLE001  # the test is told, and judges
+            _tell(id=number, error=type(error).__name__, text=str(error))
+
+
+async def _opened(config: WorkerConfig) -> Any:
+    if config.client == "production":
+        return await _production(config)
+    store = SqliteStore if config.client == "nio" else NioStore
+    settings = AsyncClientConfig(
+        store=store, store_sync_tokens=True, pickle_key=config.pickle_key, max_timeouts=5, request_timeout=30
+    )
+    client = AsyncClient(config.homeserver, config.user_id, config.device_id, config.store, settings)
+    client.restore_login(config.user_id, config.device_id, config.access_token)
+    return client
+
+
+async def _production(config: WorkerConfig) -> Any:
+    client = ProductionMatrixClient(
+        config.homeserver,
+        config.user_id,
+        device_id=config.device_id or None,
+        store=config.store,
+        pickle_key=config.pickle_key,
+        config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
+    )
+    await client.open()
+    await client.login_or_restore(password=config.password)
+    return client
+
+
+def _checked(response: Any, wanted: type[Any]) -> Any:
+    if isinstance(response, ErrorResponse) or not isinstance(response, wanted):
+        raise Failed(str(response))
+    return response
+
+
+def _tell(**told: Any) -> None:
+    # One write for each line: a kill leaves no half of one.
+    os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
+
+
+async def main() -> None:
+    """Commands until standard input ends, which is also when the test dies."""
+    loop = asyncio.get_running_loop()
+    config = WorkerConfig(**json.loads(await loop.run_in_executor(None, sys.stdin.readline)))
+    points = Points()
+    install(points, ProductionMatrixClient if config.client == "production" else AsyncClient)
+    worker = Worker(config, points)
+    running: set[asyncio.Task[None]] = set()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        task = asyncio.create_task(worker.handle(line))
+        running.add(task)
+        task.add_done_callback(running.discard)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
