@@ -1,8 +1,10 @@
-"""The drop-in store for matrix-nio: `AsyncClientConfig(store=NioStore, store_sync_tokens=True)`.
+"""Clients of matrix-nio whose keys are in a real database.
 
-The client's `store_path` is the URL of a database.
+`NioStore` is the drop-in store: `AsyncClientConfig(store=NioStore, store_sync_tokens=True)`, with the URL of a database
+as the client's `store_path`. `ProductionMatrixClient` is a client that sends nothing before it is durable.
 """
 
+from .client import ProductionMatrixClient
 from .store import NioStore
 
-__all__ = ["NioStore"]
+__all__ = ["NioStore", "ProductionMatrixClient"]

@@ -73,6 +73,11 @@ class LiveCache(Generic[K, V]):
                 self._recent[key] = value
             return value
 
+    def is_absent(self, key: K) -> bool:
+        """Whether the database is known to hold nothing for the key."""
+        with self._lock:
+            return key in self._absent
+
     def put(self, key: K, value: V) -> None:
         """Make `value` the live object of `key`, and pin it until it is durable."""
         with self._lock:

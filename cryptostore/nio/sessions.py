@@ -94,15 +94,23 @@ class LazySessionStore(SessionStore):
         self._keep(sender_key, self._sessions_of(sender_key), session)
         return Changes([record])
 
+    def pin(self, sender_key: str, session: Session) -> None:
+        """Keep a session in memory until `settle` or `release`: its state is not durable yet."""
+        self._keep(sender_key, self._sessions_of(sender_key), session)
+
+    def release(self, sender_key: str, session_id: str) -> None:
+        """The session may be forgotten and read again."""
+        sessions = self._senders.peek(sender_key)
+        if sessions is not None:
+            sessions.unsaved.discard(session_id)
+            if not sessions.unsaved:
+                self._senders.unpin(sender_key)
+
     def settle(self, batch: Changes) -> None:
         """The batch is durable."""
         for record in batch.puts(records.OlmSession):
             sender_key, session_id = record.key
-            sessions = self._senders.peek(str(sender_key))
-            if sessions is not None:
-                sessions.unsaved.discard(str(session_id))
-                if not sessions.unsaved:
-                    self._senders.unpin(str(sender_key))
+            self.release(str(sender_key), str(session_id))
 
     def _keep(self, sender_key: str, sessions: SenderSessions, session: Session) -> None:
         self._live[sender_key, session.id] = session

@@ -27,7 +27,7 @@ from .storage import Storage, backends
 from .unfinished import UNFINISHED_IMPORT
 
 #: What nio encrypts pickles with unless it is told a key, and what a store gets that is given none.
-_PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
+PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class NioStore(MatrixStore):
         self, user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
     ) -> None:
         _check_store_path(store_path)
-        if pickle_key in _PUBLIC_PICKLE_KEYS:
+        if pickle_key in PUBLIC_PICKLE_KEYS:
             _log.warning(
                 "the pickle key of %s %s is one that everybody knows; set AsyncClientConfig(pickle_key=...)",
                 user_id,
@@ -73,7 +73,7 @@ class NioStore(MatrixStore):
             self._storage.close()
             raise
         self._sessions = LazySessionStore(self._storage, self._pickles)
-        self._group_sessions = LazyGroupSessionStore(self._storage, self._pickles)
+        self._group_sessions = self._make_group_sessions()
         self._devices = LazyDeviceStore(self._storage)
         self._known_rooms: set[str] = set()
         self._held_token: str | None = None
@@ -245,10 +245,16 @@ class NioStore(MatrixStore):
         backend, release = backends.acquire(url)
         try:
             self._check_pickle_key(backend)
-            return Storage(backend.open_store(self._account_id, Mode.OWN), release)
+            return self._make_storage(backend.open_store(self._account_id, Mode.OWN), release)
         except BaseException:
             release()
             raise
+
+    def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
+        return Storage(store, release)
+
+    def _make_group_sessions(self) -> LazyGroupSessionStore:
+        return LazyGroupSessionStore(self._storage, self._pickles)
 
     def _check_pickle_key(self, backend: Backend) -> None:
         # Before the account is taken over: a wrong key must not fence a running client out.

@@ -1,0 +1,122 @@
+"""The write buffer: what nio saves waits in memory until a flush makes it durable as one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from cryptostore.changes import Changes
+from cryptostore.interface import CryptoStore
+from cryptostore.nio.storage import Storage
+from cryptostore.records import Key, Record, sort_key
+
+from .statistics import Statistics
+
+R = TypeVar("R", bound=Record)
+
+
+class BufferedStorage(Storage):
+    """One account's store with a buffer before it. Reads see what waits over what is in flight over the database.
+
+    `take` moves what waits into flight, on the event loop; `apply_taken` makes it durable, in a thread; `taken` or
+    `put_back` ends the flight, on the loop again. One flight at a time.
+    """
+
+    def __init__(self, store: CryptoStore, release: Callable[[], None], statistics: Statistics) -> None:
+        super().__init__(store, release)
+        self._statistics = statistics
+        self._in_flight = Changes()
+        self._loop_thread: int | None = None
+        self._on_write: Callable[[], None] | None = None
+
+    def attach(self, on_write: Callable[[], None]) -> None:
+        """Belong to the event loop of this thread, and call `on_write` there after every write."""
+        self._loop_thread = threading.get_ident()
+        self._on_write = on_write
+
+    def write(self, changes: Changes) -> Changes:
+        """Let `changes` wait for the next flush. Nothing is durable yet, so nothing is returned."""
+        if changes:
+            with self._lock:
+                self._waiting = self._waiting.followed_by(changes)
+            self.touch()
+        return Changes()
+
+    def touch(self) -> None:
+        """Say that something waits, here or as a live object that changed."""
+        if self._on_write is not None and threading.get_ident() == self._loop_thread:
+            self._on_write()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether records wait for a flush."""
+        return bool(self._waiting)
+
+    def take(self, changes: Changes) -> Changes:
+        """Begin a flight with what waits and, over it, `changes`. Returns the batch."""
+        with self._lock:
+            self._in_flight, self._waiting = self._waiting.followed_by(changes), Changes()
+            return self._in_flight
+
+    def apply_taken(self) -> None:
+        """Make the batch in flight durable. Raises what `CryptoStore.apply` raises."""
+        self._store.apply(self._in_flight)
+
+    def taken(self) -> None:
+        """The batch in flight is durable."""
+        with self._lock:
+            self._in_flight = Changes()
+
+    def put_back(self) -> None:
+        """The batch in flight may not be durable: it waits again, under what came since."""
+        with self._lock:
+            self._waiting, self._in_flight = self._in_flight.followed_by(self._waiting), Changes()
+
+    def get(self, kind: type[R], keys: Iterable[Key]) -> dict[Key, R]:
+        wanted = list(keys)
+        if not wanted:
+            return {}
+        self._count_read()
+        # Taken before the read: a batch that becomes durable meanwhile says the same.
+        pending = self._pending()
+        found = super().get(kind, wanted)
+        for key in pending.deletes(kind):
+            found.pop(key, None)
+        asked = set(wanted)
+        return found | {record.key: record for record in _puts(pending, kind) if record.key in asked}
+
+    def select(self, kind: type[R], prefixes: Iterable[Key]) -> dict[Key, list[R]]:
+        wanted = list(prefixes)
+        if not wanted:
+            return {}
+        self._count_read()
+        pending = self._pending()
+        return {prefix: _overlaid(rows, pending, kind, prefix) for prefix, rows in super().select(kind, wanted).items()}
+
+    def scan(self, kind: type[R], prefix: Key = ()) -> Iterator[R]:
+        self._count_read()
+        pending = self._pending()
+        touched = {record.key for record in pending.puts(kind)} | set(pending.deletes(kind))
+        yield from (row for row in super().scan(kind, prefix) if row.key not in touched)
+        yield from _overlaid([], pending, kind, prefix)
+
+    def _pending(self) -> Changes:
+        with self._lock:
+            return self._in_flight.followed_by(self._waiting)
+
+    def _count_read(self) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self._statistics.loop_reads += 1
+
+
+def _overlaid(rows: list[R], pending: Changes, kind: type[R], prefix: Key) -> list[R]:
+    by_key = {row.key: row for row in rows}
+    for key in pending.deletes(kind):
+        by_key.pop(key, None)
+    by_key |= {record.key: record for record in _puts(pending, kind) if record.key[: len(prefix)] == prefix}
+    return [by_key[key] for key in sorted(by_key, key=sort_key)]
+
+
+def _puts(pending: Changes, kind: type[R]) -> list[R]:
+    return [record for record in pending.puts(kind) if isinstance(record, kind)]

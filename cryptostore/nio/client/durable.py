@@ -1,0 +1,194 @@
+"""The client's ground: a store that is opened in a thread, flushed before anything is sent, and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from aiohttp import ClientResponse
+from nio import AsyncClient, AsyncClientConfig
+
+from cryptostore.errors import ConfigurationError, StoreClosed
+from cryptostore.records import Account
+from cryptostore.urls import redact
+
+from .flushing import Flusher
+from .machine import ProductionOlm
+from .statistics import Statistics
+from .store import ProductionStore
+
+_log: Final = logging.getLogger(__name__)
+
+
+class _Opened(NamedTuple):
+    """What opening an account reads from the database."""
+
+    store: ProductionStore
+    machine: ProductionOlm
+    encrypted_rooms: set[str]
+    token: str | None
+
+
+class DurableClient(AsyncClient):
+    """An AsyncClient that sends nothing before what it depends on is durable."""
+
+    def __init__(
+        self,
+        homeserver: str,
+        user: str,
+        device_id: str | None,
+        url: str,
+        pickle_key: str,
+        config: AsyncClientConfig | None,
+        flush_interval: float,
+        **connection: Any,
+    ) -> None:
+        # The pickle key stays out of the config: that is a dataclass, and its repr shows everything.
+        ours = replace(config or AsyncClientConfig(), store=ProductionStore, store_sync_tokens=True)
+        super().__init__(homeserver, user, device_id, redact(url), ours, **connection)
+        if user.startswith("@"):
+            self.user_id = user
+        self.statistics: Final = Statistics()
+        self._url = url
+        self._pickle_key = pickle_key
+        self._flush_interval = flush_interval
+        self._flusher: Flusher | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.user_id or self.user} {self.device_id or 'without a device'}>"
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Take the account over, if user and device id are known; else `login_or_restore` finds out.
+
+        Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises.
+        """
+        self._closed = False
+        if self.store is None and self.user_id and self.device_id:
+            await self.open_account(Account(self.user_id, self.device_id))
+
+    async def open_account(self, account: Account) -> None:
+        """Take this account over. It becomes the client's."""
+        self._check_account(account.user_id, account.device_id)
+        if self.store is None:
+            self._use(await asyncio.to_thread(self._read_account, account))
+
+    async def flush(self) -> None:
+        """Make everything durable that changed before this call.
+
+        Raises BackendUnavailable or StorageFull with everything kept for the next flush; FencedOut when another
+        process has the account.
+        """
+        if self.store is not None:
+            await self._buffer().flush()
+
+    async def close(self) -> None:
+        """Flush, and give the connections and the account back. Closing twice is no error.
+
+        Raises what `flush` raises, after everything was given back.
+        """
+        self._closed = True
+        flusher = self._flusher
+        store = self.production_store if self.store is not None else None
+        try:
+            if flusher is not None:
+                await flusher.stop()
+        finally:
+            self.store, self.olm, self._flusher = None, None, None
+            await super().close()  # type: ignore[no-untyped-call]  # nio has no annotation
+            if store is not None:
+                await asyncio.to_thread(store.close)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        data: Any = None,
+        headers: dict[str, str] | None = None,
+        trace_context: Any | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # nio's own parameter
+    ) -> ClientResponse:
+        """Send a request, after everything that changed until now is durable.
+
+        The one way to the homeserver. Raises what `flush` raises, with nothing sent, and ConfigurationError for a
+        client that is logged in without a store: nio would send plaintext.
+        """
+        if self.store is not None:
+            await self._buffer().flush()
+        elif self._closed:
+            raise StoreClosed("this client was closed; `await client.open()` opens it again")
+        elif self.access_token:
+            raise ConfigurationError(
+                "this client has an access token but no open store: use `await client.login_or_restore(...)` or "
+                "`client.restore_login(...)`"
+            )
+        response: ClientResponse = await super().send(method, path, data, headers, trace_context, timeout)
+        return response
+
+    def restore_login(self, user_id: str, device_id: str, access_token: str) -> None:
+        """As nio's. After `open` it reads nothing from the database.
+
+        Raises ConfigurationError if this client was opened for another account.
+        """
+        self._check_account(user_id, device_id)
+        super().restore_login(user_id, device_id, access_token)
+
+    def load_store(self) -> None:
+        """Open the store here and now, as nio does. `open` does it in a thread."""
+        if self.store is None:
+            self._use(self._read_account(Account(self.user_id, self.device_id or "")))
+
+    def _read_account(self, account: Account) -> _Opened:
+        store = ProductionStore(account, self._url, self._pickle_key, self.statistics)
+        try:
+            machine = ProductionOlm(store, self.statistics)
+            return _Opened(store, machine, store.load_encrypted_rooms(), store.load_sync_token())
+        except BaseException:
+            store.close()
+            raise
+
+    def _use(self, opened: _Opened) -> None:
+        self.user_id, self.device_id = opened.store.user_id, opened.store.device_id
+        self.store, self.olm = opened.store, opened.machine
+        self.encrypted_rooms = opened.encrypted_rooms
+        self.loaded_sync_token = opened.token or ""
+        self._closed = False
+
+    def _buffer(self) -> Flusher:
+        if self._flusher is None:
+            self._flusher = Flusher(self.production_store, self.statistics, self._flush_interval)
+        return self._flusher
+
+    @property
+    def production_store(self) -> ProductionStore:
+        """The open store. Raises StoreClosed if there is none."""
+        if not isinstance(self.store, ProductionStore):
+            raise StoreClosed("this client is not open")
+        return self.store
+
+    @property
+    def machine(self) -> ProductionOlm:
+        """The encryption machine. Raises StoreClosed if the store is not open."""
+        if not isinstance(self.olm, ProductionOlm):
+            raise StoreClosed("this client is not open")
+        return self.olm
+
+    def _check_account(self, user_id: str, device_id: str) -> None:
+        store = self.store
+        if store is not None and (store.user_id, store.device_id) != (user_id, device_id):
+            raise ConfigurationError(
+                f"this client was opened for {store.user_id} {store.device_id} and cannot become {user_id} {device_id}: "
+                "each device needs a client of its own"
+            )

@@ -1,0 +1,131 @@
+"""Flushes: one at a time, each a task of its own that no caller's cancellation reaches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from cryptostore.errors import (
+    AccountNotFound,
+    BackendUnavailable,
+    CryptoStoreError,
+    FencedOut,
+    StorageFull,
+    StoreClosed,
+)
+
+from .statistics import Statistics
+from .store import ProductionStore
+
+#: After these, this store can never write again.
+_FINAL: Final = (FencedOut, AccountNotFound, StoreClosed)
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Flusher:
+    """Makes what waits in a store durable: now for whoever asks, and after `interval` seconds for nobody.
+
+    A flush that fails changes nothing: what it held waits again, and every caller that waited for it gets its error.
+    After FencedOut, AccountNotFound or StoreClosed every later flush raises the same.
+    """
+
+    def __init__(self, store: ProductionStore, statistics: Statistics, interval: float) -> None:
+        self._store = store
+        self._statistics = statistics
+        self._interval = interval
+        self._running: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._final_error: CryptoStoreError | None = None
+        store.storage.attach(self._start_timer)
+        # What was written before there was a loop to attach to.
+        self._start_timer()
+
+    async def flush(self) -> None:
+        """Everything that changed before this call is durable when it returns.
+
+        Raises BackendUnavailable or StorageFull with everything kept for the next flush, and FencedOut,
+        AccountNotFound or StoreClosed, after which there is none.
+        """
+        self.check()
+        if self._running is not None:
+            # It may have begun before the caller's last change.
+            await asyncio.shield(self._running)
+        if self._running is None and self._store.is_dirty:
+            self._start()
+        if self._running is not None:
+            await asyncio.shield(self._running)
+
+    async def settle_offers(self) -> None:
+        """Compare new Megolm sessions with the stored ones. Raises BackendUnavailable; they stay offers then."""
+        while keys := self._store.offered_sessions():
+            self._store.settle_offers(await asyncio.to_thread(self._store.read_offers, keys))
+
+    def check(self) -> None:
+        """Raise the error after which nothing can be written."""
+        if self._final_error is not None:
+            raise self._final_error
+
+    async def stop(self) -> None:
+        """Flush for the last time, unless there was a final error."""
+        try:
+            if self._final_error is None:
+                await self.flush()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(_retrieve)
+        return self._running
+
+    async def _run(self) -> None:
+        try:
+            await self.settle_offers()
+            await self._apply()
+        except (BackendUnavailable, StorageFull):
+            self._statistics.failed_flushes += 1
+            self._start_timer()
+            raise
+        except _FINAL as error:
+            self._final_error = error
+            raise
+        finally:
+            self._running = None
+
+    async def _apply(self) -> None:
+        # All pickles of the batch are taken here, in one step.
+        batch = self._store.storage.take(self._store.collect())
+        if not batch:
+            return
+        try:
+            await asyncio.to_thread(self._store.storage.apply_taken)
+        except BaseException:
+            self._store.storage.put_back()
+            raise
+        self._store.storage.taken()
+        self._store.settle(batch)
+        self._statistics.flushes += 1
+        self._statistics.records += len(batch)
+
+    def _start_timer(self) -> None:
+        if self._timer is None and self._store.is_dirty:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._running is not None:
+            self._start_timer()
+        elif self._store.is_dirty and self._final_error is None:
+            self._start()
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    # A flush that nobody waited for has nobody else to tell.
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.warning("a flush failed: %s: %s", type(error).__name__, error)

@@ -1,0 +1,57 @@
+"""To-device ciphertexts that were handled before their sync was: the server may send them again."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from cryptostore import records
+from cryptostore.changes import Changes
+from cryptostore.nio.pickles import if_valid
+from cryptostore.nio.storage import Storage
+
+#: Sender key and hash: the record's key.
+MessageKey = tuple[str, str]
+
+
+class HandledMessages:
+    """Which ciphertexts were handled since the last durable token.
+
+    An Olm ratchet reads a message once. Without this memory a message that comes again after a crash looks
+    undecryptable, and nio would call the session wedged.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        rows = storage.select(records.OlmMessage, [()])[()]
+        self._saved: set[MessageKey] = {(row.sender_key, row.hash) for row in rows}
+        self._unsaved: set[MessageKey] = set()
+
+    @staticmethod
+    def key(sender_key: str, ciphertext: str) -> MessageKey:
+        """What a ciphertext is remembered by."""
+        return sender_key, hashlib.sha256(ciphertext.encode()).hexdigest()
+
+    def __contains__(self, key: MessageKey) -> bool:
+        return key in self._saved or key in self._unsaved
+
+    def add(self, key: MessageKey) -> None:
+        """Remember a ciphertext until the token of its sync is durable."""
+        self._unsaved.add(key)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a flush has something to write."""
+        return bool(self._unsaved)
+
+    def collect(self) -> Changes:
+        """What a flush in the middle of a sync writes."""
+        rows = [if_valid(partial(records.OlmMessage, *key)) for key in self._unsaved]
+        self._saved |= self._unsaved
+        self._unsaved = set()
+        return Changes(row for row in rows if row is not None)
+
+    def forget(self) -> Changes:
+        """What the batch with the token writes: the server will not send these again."""
+        valid = [row for key in self._saved if (row := if_valid(partial(records.OlmMessage, *key))) is not None]
+        self._saved, self._unsaved = set(), set()
+        return Changes(deletes=[(records.OlmMessage, row.key) for row in valid])

@@ -1,0 +1,29 @@
+"""What a client counts about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Statistics:
+    """Counts since the client was made; they only grow."""
+
+    #: Batches that became durable, and the records and deletions in them.
+    flushes: int = 0
+    records: int = 0
+    #: Batches that found no database, or no room in it; they are kept and tried again.
+    failed_flushes: int = 0
+    #: Database look-ups that held the event loop up. Everything that nio needs by itself is fetched in a thread.
+    loop_reads: int = 0
+    #: To-device events that raised and were skipped.
+    poisoned_events: int = 0
+    #: Timeline events that raised and were left undecrypted.
+    poisoned_messages: int = 0
+    #: To-device ciphertexts that the server sent again and that had been handled.
+    redelivered_events: int = 0
+    #: Outbound group sessions used again after a restart, and those that were not fit for it.
+    adopted_sessions: int = 0
+    dropped_sessions: int = 0
+    #: Messages refused because another event had used their Megolm message index.
+    replays: int = 0

@@ -1,0 +1,150 @@
+"""NioStore with a write buffer, for a client that flushes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
+
+from cryptostore import records
+from cryptostore.changes import Changes
+from cryptostore.errors import ConfigurationError
+from cryptostore.interface import CryptoStore
+from cryptostore.nio.group_sessions import GroupSessionKey
+from cryptostore.nio.pickles import Pickles, if_valid
+from cryptostore.nio.storage import Storage
+from cryptostore.nio.store import PUBLIC_PICKLE_KEYS, NioStore
+
+from .buffer import BufferedStorage
+from .group_sessions import OfferedGroupSessions
+from .handled import HandledMessages
+from .statistics import Statistics
+
+
+class ProductionStore(NioStore):
+    """What is saved waits for the next flush; live objects are pickled then, all in one step.
+
+    Raises ConfigurationError for nio's default pickle key and for an empty one, and what NioStore raises.
+    """
+
+    _storage: BufferedStorage
+    _group_sessions: OfferedGroupSessions
+
+    def __init__(self, account: records.Account, url: str, pickle_key: str, statistics: Statistics) -> None:
+        if pickle_key in PUBLIC_PICKLE_KEYS:
+            raise ConfigurationError(
+                "the pickle key is empty or nio's default, which everybody knows; choose one of your own and give it "
+                "as pickle_key=..., CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE"
+            )
+        self._statistics = statistics
+        super().__init__(account.user_id, account.device_id, url, pickle_key)
+        self._account_changed = False
+        self._changed_sessions: dict[tuple[str, str], Session] = {}
+        self.handled = HandledMessages(self._storage)
+
+    @property
+    def account_id(self) -> records.Account:
+        """Whose keys these are."""
+        return self._account_id
+
+    @property
+    def pickles(self) -> Pickles:
+        """The account's pickles."""
+        return self._pickles
+
+    @property
+    def storage(self) -> BufferedStorage:
+        """The buffer."""
+        return self._storage
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a flush has something to write."""
+        return bool(
+            self._storage.is_waiting
+            or self._account_changed
+            or self._changed_sessions
+            or self._group_sessions.is_dirty
+            or self.handled.is_dirty
+        )
+
+    def collect(self) -> Changes:
+        """The records of all live objects that changed, as they are now."""
+        puts: list[records.Record] = list(self._group_sessions.collect())
+        for (sender_key, session_id), session in self._changed_sessions.items():
+            record = if_valid(partial(self._pickles.olm_session_record, sender_key, session))
+            if record is None:
+                self._sessions.release(sender_key, session_id)
+            else:
+                puts.append(record)
+        self._changed_sessions.clear()
+        changes = Changes(puts)
+        if self._account_changed:
+            self._account_changed = False
+            changes = changes.followed_by(self._account.changes())
+        return changes.followed_by(self.handled.collect())
+
+    def settle(self, batch: Changes) -> None:
+        """The batch is durable; what has changed since stays in memory."""
+        self._sessions.settle(batch)
+        self._group_sessions.settle(batch)
+        self._devices.settle(batch)
+        self._group_sessions.pin_dirty()
+        for (sender_key, _), session in self._changed_sessions.items():
+            self._sessions.pin(sender_key, session)
+
+    def offered_sessions(self) -> list[GroupSessionKey]:
+        """The keys of new Megolm sessions that were not compared with the stored ones yet."""
+        return self._group_sessions.offered()
+
+    def read_offers(
+        self, keys: Iterable[GroupSessionKey]
+    ) -> tuple[Iterable[GroupSessionKey], Mapping[GroupSessionKey, records.InboundGroupSession]]:
+        """What is stored under these keys, for `settle_offers`. From any thread."""
+        return keys, self._group_sessions.read_offers(keys)
+
+    def settle_offers(
+        self, read: tuple[Iterable[GroupSessionKey], Mapping[GroupSessionKey, records.InboundGroupSession]]
+    ) -> None:
+        """Keep the better one of each offer and what is stored."""
+        self._group_sessions.settle_offers(*read)
+
+    def complete_sync(self, token: str) -> None:
+        """All of a sync was handled: its token goes with the next batch."""
+        record = if_valid(partial(records.SyncToken, token))
+        self._storage.write(Changes([record] if record else []).followed_by(self.handled.forget()))
+
+    def save_account(self, account: OlmAccount) -> None:
+        """Write the account with the next flush."""
+        self._account.account = account
+        self._account_changed = True
+        self._storage.touch()
+
+    def save_session(self, curve_key: str, session: Session) -> None:
+        """Write an Olm session with the next flush, and the account whose one-time key it consumed."""
+        self._sessions.pin(curve_key, session)
+        self._changed_sessions[curve_key, session.id] = session
+        if isinstance(session, InboundSession):
+            self._account_changed = True
+        self._storage.touch()
+
+    def save_inbound_group_session(self, session: InboundGroupSession) -> None:
+        """Write an inbound Megolm session with the next flush, unless a better one is there."""
+        self._group_sessions.save(session)
+        self._storage.touch()
+
+    def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
+        """Remember that rooms are encrypted. All that were are known since `load_encrypted_rooms`."""
+        added = [if_valid(partial(records.EncryptedRoom, room_id)) for room_id in set(rooms) - self._known_rooms]
+        self._storage.write(Changes(room for room in added if room is not None))
+        self._known_rooms.update(room.room_id for room in added if room is not None)
+
+    def save_sync_token(self, token: str) -> None:
+        """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""
+
+    def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
+        return BufferedStorage(store, release, self._statistics)
+
+    def _make_group_sessions(self) -> OfferedGroupSessions:
+        return OfferedGroupSessions(self._storage, self._pickles)

@@ -1,0 +1,232 @@
+"""A homeserver that speaks just enough: to-device messages, device keys, one-time keys and one kind of room.
+
+Real HTTP on loopback, so that a client's own transport is used. What it says about keys is what clients uploaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+Json = dict[str, Any]
+Device = tuple[str, str]
+
+#: How long a sync with nothing new waits.
+_LONG_POLL = 0.05
+
+
+@dataclass
+class Request:
+    """What a client asked."""
+
+    method: str
+    path: str
+    user: str
+    body: Any
+
+    def is_for(self, part: str) -> bool:
+        """Whether the path holds `part`."""
+        return part in self.path
+
+
+@dataclass
+class SmallHomeserver:
+    """Users' devices, their keys and their rooms."""
+
+    requests: list[Request] = field(default_factory=list)
+    tokens: dict[str, Device] = field(default_factory=dict)
+    device_keys: dict[Device, Json] = field(default_factory=dict)
+    one_time_keys: defaultdict[Device, dict[str, Json]] = field(default_factory=lambda: defaultdict(dict))
+    #: Every one-time key id that was ever uploaded, to show one that was uploaded twice.
+    uploaded: defaultdict[Device, list[str]] = field(default_factory=lambda: defaultdict(list))
+    to_device: defaultdict[Device, list[tuple[int, Json]]] = field(default_factory=lambda: defaultdict(list))
+    state: defaultdict[str, dict[tuple[str, str], Json]] = field(default_factory=lambda: defaultdict(dict))
+    timeline: defaultdict[str, list[tuple[int, Json]]] = field(default_factory=lambda: defaultdict(list))
+    changed: list[tuple[int, str]] = field(default_factory=list)
+    transactions: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    #: Answers for requests that a test wants to go wrong: the first that returns something is used.
+    faults: list[Callable[[Request], web.StreamResponse | None]] = field(default_factory=list)
+    url: str = ""
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def make_room(self, room_id: str, *members: str) -> None:
+        """An encrypted room."""
+        self._set_state(room_id, "m.room.encryption", "", {"algorithm": "m.megolm.v1.aes-sha2"}, members[0])
+        for member in members:
+            self.join(room_id, member)
+
+    def join(self, room_id: str, user: str, membership: str = "join") -> None:
+        """A user joins a room, or leaves it."""
+        event = self._set_state(room_id, "m.room.member", user, {"membership": membership}, user)
+        self.timeline[room_id].append((self._advance(), event))
+
+    def delete_device(self, device: Device) -> None:
+        """A device is gone."""
+        self.device_keys.pop(device, None)
+        self.one_time_keys.pop(device, None)
+        self.tokens = {token: owner for token, owner in self.tokens.items() if owner != device}
+        self.changed.append((self._advance(), device[0]))
+
+    def asked(self, part: str, user: str | None = None) -> list[Request]:
+        """The requests whose path holds `part`."""
+        return [request for request in self.requests if request.is_for(part) and user in (None, request.user)]
+
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        token = http.headers.get("Authorization", "").removeprefix("Bearer ")
+        device = self.tokens.get(token)
+        body = await http.json() if http.can_read_body else None
+        request = Request(http.method, http.path, device[0] if device else "", body)
+        self.requests.append(request)
+        for fault in self.faults:
+            if (answer := fault(request)) is not None:
+                return answer
+        parts = http.path.removeprefix("/_matrix/client/").split("/")[1:]
+        if parts == ["login"]:
+            return self._login(body)
+        if device is None:
+            return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "unknown token"}, status=401)
+        if parts == ["sync"]:
+            return await self._sync(device, http.query.get("since"), http.query.get("full_state") == "true")
+        return web.json_response(self._answer(device, parts, body))
+
+    def _answer(self, device: Device, parts: list[str], body: Any) -> Json:
+        match parts:
+            case ["account", "whoami"]:
+                return {"user_id": device[0], "device_id": device[1]}
+            case ["keys", "upload"]:
+                return self._upload(device, body)
+            case ["keys", "query"]:
+                return {"device_keys": {user: self._keys_of(user) for user in body["device_keys"]}, "failures": {}}
+            case ["keys", "claim"]:
+                return {"one_time_keys": self._claim(body["one_time_keys"]), "failures": {}}
+            case ["sendToDevice", kind, _]:
+                self._send_to_device(device[0], kind, body["messages"])
+                return {}
+            case ["rooms", room_id, "joined_members"]:
+                members = [user for (kind, user), event in self.state[room_id].items() if _is_join(kind, event)]
+                return {"joined": {user: {"display_name": None, "avatar_url": None} for user in members}}
+            case ["rooms", room_id, "send", kind, transaction]:
+                return {"event_id": self._say(device, room_id, kind, transaction, body)}
+        raise web.HTTPNotFound
+
+    def _login(self, body: Json) -> web.StreamResponse:
+        user = body["identifier"]["user"]
+        if body["password"] != "password":
+            return web.json_response({"errcode": "M_FORBIDDEN", "error": "wrong password"}, status=403)
+        device = (user, body.get("device_id") or f"SERVER{next(self._numbers)}")
+        self.tokens = {token: owner for token, owner in self.tokens.items() if owner != device}
+        token = f"token-{next(self._numbers)}"
+        self.tokens[token] = device
+        return web.json_response({"user_id": user, "device_id": device[1], "access_token": token})
+
+    def _upload(self, device: Device, body: Json) -> Json:
+        if "device_keys" in body:
+            self.device_keys[device] = body["device_keys"]
+            self.changed.append((self._advance(), device[0]))
+        keys = body.get("one_time_keys", {})
+        self.uploaded[device] += [key["key"] for key in keys.values()]
+        self.one_time_keys[device] |= keys
+        return {"one_time_key_counts": {"signed_curve25519": len(self.one_time_keys[device])}}
+
+    def _keys_of(self, user: str) -> Json:
+        return {device_id: keys for (owner, device_id), keys in self.device_keys.items() if owner == user}
+
+    def _claim(self, wanted: Json) -> Json:
+        claimed: Json = {}
+        for user, devices in wanted.items():
+            for device_id in devices:
+                keys = self.one_time_keys[user, device_id]
+                if keys:
+                    name = next(iter(keys))
+                    claimed.setdefault(user, {})[device_id] = {name: keys.pop(name)}
+        return claimed
+
+    def _send_to_device(self, sender: str, kind: str, messages: Json) -> None:
+        for user, devices in messages.items():
+            for device_id, content in devices.items():
+                event = {"type": kind, "sender": sender, "content": content}
+                self.to_device[user, device_id].append((self._advance(), event))
+
+    def _say(self, device: Device, room_id: str, kind: str, transaction: str, content: Json) -> str:
+        known = self.transactions.get((*device, transaction))
+        if known is not None:
+            return known
+        event_id = self.transactions[(*device, transaction)] = f"$event{next(self._numbers)}"
+        event = {"type": kind, "sender": device[0], "event_id": event_id, "origin_server_ts": 1, "content": content}
+        self.timeline[room_id].append((self._advance(), event))
+        return event_id
+
+    async def _sync(self, device: Device, since: str | None, full_state: bool) -> web.StreamResponse:
+        after = int(since or 0)
+        if after == self.position and not full_state:
+            await asyncio.sleep(_LONG_POLL)
+        # A device's messages are gone as soon as it says that it has them.
+        self.to_device[device] = [entry for entry in self.to_device[device] if entry[0] > after]
+        joined = [room for room, state in self.state.items() if _is_join("", state.get(("m.room.member", device[0])))]
+        rooms = {room: self._room(room, after, full_state or since is None) for room in joined}
+        return web.json_response(
+            {
+                "next_batch": str(self.position),
+                "device_one_time_keys_count": {"signed_curve25519": len(self.one_time_keys[device])},
+                "device_lists": {"changed": sorted({user for at, user in self.changed if at > after}), "left": []},
+                "rooms": {"join": rooms, "invite": {}, "leave": {}},
+                "to_device": {"events": [event for _, event in self.to_device[device]]},
+            },
+            dumps=json.dumps,
+        )
+
+    def _room(self, room_id: str, after: int, full_state: bool) -> Json:
+        return {
+            "timeline": {
+                "events": [event for at, event in self.timeline[room_id] if at > after],
+                "limited": False,
+                "prev_batch": "p",
+            },
+            "state": {"events": list(self.state[room_id].values()) if full_state else []},
+            "ephemeral": {"events": []},
+            "account_data": {"events": []},
+        }
+
+    def _set_state(self, room_id: str, kind: str, key: str, content: Json, sender: str) -> Json:
+        event = {
+            "type": kind,
+            "state_key": key,
+            "sender": sender,
+            "event_id": f"$state{next(self._numbers)}",
+            "origin_server_ts": 1,
+            "content": content,
+        }
+        self.state[room_id][kind, key] = event
+        return event
+
+    def _advance(self) -> int:
+        self.position += 1
+        return self.position
+
+
+def _is_join(kind: str, event: Json | None) -> bool:
+    return kind in ("", "m.room.member") and event is not None and event["content"].get("membership") == "join"
+
+
+@asynccontextmanager
+async def small_homeserver() -> AsyncIterator[SmallHomeserver]:
+    """The server, running."""
+    homeserver = SmallHomeserver()
+    application = web.Application(client_max_size=50_000_000)
+    application.router.add_route("*", "/{path:.*}", homeserver.handle)
+    async with TestServer(application) as server:
+        homeserver.url = str(server.make_url("")).rstrip("/")
+        yield homeserver
