@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from psycopg.errors import LockNotAvailable
 from psycopg.sql import SQL, Identifier
 
 from cryptostore.errors import AccountNotFound
@@ -15,6 +16,7 @@ from .columns import time_of
 from .connections import Connection
 from .transactions import transaction
 
+_ANY_EPOCH: Final = 2**63 - 1
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +50,15 @@ class Accounts:
         self._touch = SQL("UPDATE {} SET sequence = sequence WHERE id = %s AND epoch = %s AND sequence = %s").format(
             table
         )
+        # Half a batch that a silent network left at the server holds the row's lock, maybe for hours. Its transaction
+        # is the row's xmax; one that is not waiting for its client is at work and will end by itself.
+        self._end_stalled = SQL(
+            "SELECT pg_terminate_backend(activity.pid) FROM {} AS wanted "
+            "JOIN pg_catalog.pg_locks AS held ON held.locktype = 'transactionid' AND held.transactionid = wanted.xmax "
+            "JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid = held.pid "
+            "WHERE wanted.user_id = %s AND wanted.device_id = %s AND wanted.epoch <= %s AND held.granted "
+            "AND activity.usename = current_user AND activity.wait_event = 'ClientRead'"
+        ).format(table)
         self._delete = SQL("DELETE FROM {} WHERE user_id = %s AND device_id = %s").format(table)
 
     def all(self, connection: Connection) -> list[AccountRow]:
@@ -63,8 +74,12 @@ class Accounts:
 
     def take_over(self, connection: Connection, account: Account, owner: str, ends: float) -> AccountRow:
         """Raise the account's epoch, creating the account if need be, and commit that."""
-        with transaction(connection, ends):
-            answer = connection.execute(self._take_over, [account.user_id, account.device_id, owner], binary=True)
+        try:
+            with transaction(connection, ends):
+                answer = connection.execute(self._take_over, [account.user_id, account.device_id, owner], binary=True)
+        except LockNotAvailable:
+            self.end_stalled(connection, account)
+            raise
         return _row(answer.fetchall()[0])
 
     def claim(self, connection: Connection, account_id: int, epoch: int, number: int) -> None:
@@ -74,6 +89,11 @@ class Accounts:
     def touch(self, connection: Connection, account_id: int, epoch: int, number: int) -> None:
         """Write the account's row as it is."""
         connection.execute(self._touch, [account_id, epoch, number])
+
+    def end_stalled(self, connection: Connection, account: Account, epoch: int = _ANY_EPOCH) -> None:
+        """End this role's transactions, of owners up to `epoch`, that hold the account while their client is silent."""
+        connection.rollback()
+        connection.execute(self._end_stalled, [account.user_id, account.device_id, epoch])
 
     def delete(self, connection: Connection, account: Account, ends: float) -> bool:
         """Delete the account with all its rows; False where it is not there."""

@@ -27,12 +27,13 @@ class PostgresBackend(Backend):
         self._statements = Statements(options.schema)
         self._is_open = OpenFlag(f"the PostgreSQL backend at {options.place}")
         self._connections = Connections(options)
+        ends = time.monotonic() + options.common.deadline
         try:
-            self._prepare(time.monotonic() + options.common.deadline)
+            self._prepare(ends)
+            self._connections.open(ends)
         except BaseException:
             self._connections.close()
             raise
-        self._connections.open()
 
     def open_store(self, account: Account, mode: Mode = Mode.OWN) -> CryptoStore:
         self._is_open.check()

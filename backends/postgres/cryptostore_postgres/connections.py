@@ -78,9 +78,11 @@ class Connections:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def open(self) -> None:
-        """Let the pool fill itself in the background."""
-        self._pool.open()
+    def open(self, ends: float) -> None:
+        """Fill the pool. Raises BackendUnavailable at `ends`."""
+        with translated(self._options.place, self._password):
+            # Waited for, because a pool that is asked while it fills makes one connection more than is needed.
+            self._pool.open(wait=True, timeout=max(0.0, ends - time.monotonic()))
 
     def once(self, ends: float, work: Callable[[Connection], T]) -> T:
         """Do `work` on a pooled connection, in one attempt that is over at `ends` of the monotonic clock."""

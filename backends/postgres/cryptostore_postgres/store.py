@@ -88,6 +88,10 @@ class PostgresStore(CryptoStore):
             with transaction(connection, ends):
                 self._accounts.claim(connection, self._id, self.ownership.epoch, batch.number)
                 self._put_and_delete(connection, batch.changes)
+        except psycopg.errors.LockNotAvailable:
+            # Perhaps an earlier attempt of ours, of which the server has only the beginning.
+            self._accounts.end_stalled(connection, self.account, self.ownership.epoch)
+            raise
         except psycopg.DatabaseError as error:
             if error.sqlstate == _COMMITTED_ALREADY:
                 connection.rollback()
