@@ -17,8 +17,11 @@ class Ability(enum.StrEnum):
 
     #: The database outlives every handle on it, within this process.
     REOPEN = "reopen"
-    #: Another process on this machine opens the same database by `Harness.url`, and may be killed.
+    #: Another process on this machine opens the same database by `Harness.url` while no one else has it open, and may
+    #: be killed.
     OTHER_PROCESS = "other process"
+    #: Several processes on this machine, this one among them, have the database open at once.
+    PROCESSES_AT_ONCE = "processes at once"
     #: `raw_storage` reads everything that is stored.
     RAW_STORAGE = "raw storage"
     #: `damage` makes one stored row unreadable.

@@ -30,6 +30,7 @@ class ExternalPostgresHarness(Harness):
         {
             Ability.REOPEN,
             Ability.OTHER_PROCESS,
+            Ability.PROCESSES_AT_ONCE,
             Ability.RAW_STORAGE,
             Ability.DAMAGE,
             Ability.NEWER_SCHEMA,

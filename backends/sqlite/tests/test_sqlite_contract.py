@@ -47,6 +47,7 @@ class SQLiteHarness(Harness):
         {
             Ability.REOPEN,
             Ability.OTHER_PROCESS,
+            Ability.PROCESSES_AT_ONCE,
             Ability.RAW_STORAGE,
             Ability.DAMAGE,
             Ability.NEWER_SCHEMA,

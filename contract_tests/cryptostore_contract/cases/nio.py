@@ -17,7 +17,7 @@ _BOBS_PICKLE_KEY: Final = "bob's pickle key"
 class NioCases(CaseGroup):
     """Alice writes to Bob, who is reopened from nothing but his store and his pickle key."""
 
-    @case("NIO-1", checks=("COMMIT-8", "COMMIT-9", "GET-1", "SELECT-1"), needs=(Ability.OTHER_PROCESS,))
+    @case("NIO-1", checks=("COMMIT-8", "COMMIT-9", "GET-1", "SELECT-1"), needs=(Ability.PROCESSES_AT_ONCE,))
     def test_bob_reads_old_and_new_messages_in_new_processes(self, harness: Harness) -> None:
         alice, old = _first_messages(harness.url)
         for life in range(2):

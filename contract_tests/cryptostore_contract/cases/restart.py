@@ -30,7 +30,7 @@ class RestartCases(CaseGroup):
         assert handles.everything() == by_kind(one_of_each())
         assert handles.own().ownership.sequence == 1
 
-    @case("RESTART-2", checks=("COMMIT-9", "GET-1", "SCAN-1"), needs=(Ability.OTHER_PROCESS,))
+    @case("RESTART-2", checks=("COMMIT-9", "GET-1", "SCAN-1"), needs=(Ability.PROCESSES_AT_ONCE,))
     def test_a_new_process_reads_what_this_one_wrote(self, handles: Handles, harness: Harness) -> None:
         store = handles.own()
         for kind in KINDS:
@@ -57,14 +57,14 @@ class RestartCases(CaseGroup):
     def test_two_hundred_sigkills_lose_nothing(self, handles: Handles, harness: Harness) -> None:
         kill_and_compare(handles, harness, kills=200)
 
-    @case("RESTART-6", checks=("BACKEND-1", "COMMIT-7"), needs=(Ability.OTHER_PROCESS,))
+    @case("RESTART-6", checks=("BACKEND-1", "COMMIT-7"), needs=(Ability.PROCESSES_AT_ONCE,))
     def test_processes_write_different_accounts_at_once(self, handles: Handles, harness: Harness) -> None:
         with child(harness.url, ALICE, "write", "40") as one, child(harness.url, BOB, "write", "40") as other:
             assert one.finish()[-1] == other.finish()[-1] == "40"
         assert_left_by(40, handles.everything(ALICE))
         assert_left_by(40, handles.everything(BOB))
 
-    @case("RESTART-7", checks=("OPEN-1", "OPEN-2", "APPLY-3", "COMMIT-3"), needs=(Ability.OTHER_PROCESS,))
+    @case("RESTART-7", checks=("OPEN-1", "OPEN-2", "APPLY-3", "COMMIT-3"), needs=(Ability.PROCESSES_AT_ONCE,))
     def test_a_process_takes_over_from_another_that_is_writing(self, handles: Handles, harness: Harness) -> None:
         with child(harness.url, ALICE, "write") as older:
             while older.line() != "3":

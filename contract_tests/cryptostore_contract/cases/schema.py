@@ -57,7 +57,7 @@ class SchemaCases(CaseGroup):
         put(handles.own(), sample(SyncToken))
         assert handles.everything() == by_kind([sample(SyncToken)])
 
-    @case("SCHEMA-5", checks=("SCHEMA-3", "OPEN-1"), needs=(Ability.OTHER_PROCESS,))
+    @case("SCHEMA-5", checks=("SCHEMA-3", "OPEN-1"), needs=(Ability.PROCESSES_AT_ONCE,))
     def test_first_starts_of_several_processes_migrate_once(self, handles: Handles, harness: Harness) -> None:
         with ExitStack() as stack:
             starters = [stack.enter_context(child(harness.url, ALICE, "first-start")) for _ in range(_STARTERS)]
