@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, TypeVar
 
-from nio.crypto import InboundGroupSession, OlmAccount, Session
+from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, Session
 from nio.crypto.sessions import derive_pickle_key
 
 from cryptostore import records
@@ -113,6 +113,32 @@ class Pickles:
 
     def _keyed(self, salt: bytes) -> bytes:
         return hmac.digest(derive_pickle_key(self._pickle_key), _KEY_CHECK_PURPOSE + salt, "sha256")
+
+    def outbound_record(self, room_id: str, session: OutboundGroupSession) -> records.OutboundGroupSession:
+        """The outbound Megolm session's record. Raises InvalidRecord."""
+        return records.OutboundGroupSession(
+            room_id=room_id,
+            pickle=session.pickle(self._pickle_key),
+            created_at=to_utc(session.creation_time),
+            message_count=session.message_count,
+            shared=session.shared,
+            shared_with=frozenset(session.users_shared_with),
+            ignored=frozenset(session.users_ignored),
+        )
+
+    def outbound_session(self, record: records.OutboundGroupSession) -> OutboundGroupSession | None:
+        """The outbound Megolm session of a record, or None for an unreadable one, which is reported and kept."""
+
+        def unpickle() -> OutboundGroupSession:
+            session = OutboundGroupSession.from_pickle(record.pickle, self._pickle_key)
+            session.creation_time = to_local(record.created_at)
+            session.message_count = record.message_count
+            session.shared = record.shared
+            session.users_shared_with = {(user, device) for user, device in record.shared_with}
+            session.users_ignored = {(user, device) for user, device in record.ignored}
+            return session
+
+        return self._if_readable(record, unpickle)
 
     def _why_unreadable(self, record: records.OlmAccount) -> WrongPickleKey | UnreadableRecord:
         if not record.key_check:

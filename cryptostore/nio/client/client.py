@@ -6,10 +6,12 @@ from typing import Any
 
 from nio import AsyncClientConfig
 
+from .sharing import SharingClient
 from .syncing import SyncingClient
+from .uploading import UploadingClient
 
 
-class ProductionMatrixClient(SyncingClient):
+class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient):
     """An AsyncClient that can be killed at any moment, started on another host, and read everything it was ever sent.
 
     `store` is the URL of a database and `pickle_key` what encrypts the keys in it; the account in it is that of `user`

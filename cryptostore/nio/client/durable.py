@@ -189,6 +189,6 @@ class DurableClient(AsyncClient):
         store = self.store
         if store is not None and (store.user_id, store.device_id) != (user_id, device_id):
             raise ConfigurationError(
-                f"this client was opened for {store.user_id} {store.device_id} and cannot become {user_id} {device_id}: "
+                f"this client was opened for {store.user_id} {store.device_id}, not for {user_id} {device_id}; "
                 "each device needs a client of its own"
             )

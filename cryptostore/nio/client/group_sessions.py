@@ -61,6 +61,9 @@ class OfferedGroupSessions(LazyGroupSessionStore):
     ) -> None:
         """Keep the better session of each offer and what is stored under its key."""
         for key in keys:
+            if key not in self._offered:
+                # Settled by somebody else meanwhile.
+                continue
             self._offered.discard(key)
             stored = self._pickles.group_session(rows[key]) if key in rows else None
             offer = self._sessions.peek(key)

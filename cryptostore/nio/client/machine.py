@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 import vodozemac
 from nio.crypto import Olm
-from nio.events import OlmEvent
+from nio.events import MegolmEvent, OlmEvent
 
 from cryptostore.errors import CryptoStoreError
 
 from .handled import HandledMessages, MessageKey
+from .outbound import DevicePair
 from .statistics import Statistics
 from .store import ProductionStore
 
@@ -23,8 +25,20 @@ class ProductionOlm(Olm):
 
     def __init__(self, store: ProductionStore, statistics: Statistics) -> None:
         self.statistics = statistics
+        self.outbound = store.outbound
+        self.tracking = store.tracking
+        self.replays = store.replays
         self._handled = store.handled
         super().__init__(store.user_id, store.device_id, store)
+
+    def load(self) -> None:
+        """Take everything from the store, also what nio starts without."""
+        super().load()
+        self.outbound_group_sessions = self.outbound.live
+        self.tracked_users = self.tracking.tracked
+        self.users_for_key_query = self.tracking.outdated
+        # nio asks of it no more than `[...]`.
+        self.message_index_store = self.replays  # type: ignore[assignment]  # declared as a cache
 
     def decrypt_event(self, event: Any, room_id: str | None = None) -> Any:
         """Decrypt an event, a to-device one only once: None for a ciphertext that was handled before."""
@@ -64,6 +78,50 @@ class ProductionOlm(Olm):
         self.mark_keys_as_published()
         self.save_account()
         return content
+
+    def add_changed_users(self, users: set[str]) -> None:
+        """The server says that these users' devices changed."""
+        self.tracking.changed(users)
+
+    def message_index_ok(self, message_index: int, event: MegolmEvent) -> bool:
+        """Whether no other event used this index, in this process or an earlier one."""
+        is_ok: bool = super().message_index_ok(message_index, event)
+        self.statistics.replays += not is_ok
+        return is_ok
+
+    def create_outbound_group_session(self, room_id: str) -> None:
+        """A new session for the room, in place of whatever it had."""
+        self.outbound.forget_restored(room_id)
+        super().create_outbound_group_session(room_id)
+
+    def judge_outbound_session(self, room_id: str, users: Iterable[str]) -> None:
+        """Use the room's session of an earlier process if the devices that should have its key are those that do."""
+        if self.outbound.judge(room_id, self._devices_to_share_with(users)):
+            self.statistics.adopted_sessions += 1
+        else:
+            self.statistics.dropped_sessions += 1
+
+    def _devices_to_share_with(self, users: Iterable[str]) -> set[DevicePair] | None:
+        devices: set[DevicePair] = set()
+        for user_id in users:
+            for device in self.device_store.active_user_devices(user_id):
+                # nio shares with no device of this id, whoever has it, and with no blacklisted one.
+                if device.id == self.device_id or self.is_device_blacklisted(device):
+                    continue
+                if not (self.is_device_verified(device) or self.is_device_ignored(device)):
+                    return None
+                devices.add((user_id, device.id))
+        return devices
+
+    def _decrypt_megolm_no_error(self, event: MegolmEvent, room_id: str | None = None) -> Any:
+        try:
+            return super()._decrypt_megolm_no_error(event, room_id)
+        except CryptoStoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a stranger's event made nio raise must not stop the sync
+            self.statistics.poisoned_messages += 1
+            _log.warning("left the event %s undecrypted: it raised %s", event.event_id, type(error).__name__)
+            return None
 
     def _message_key(self, event: Any) -> MessageKey | None:
         if not isinstance(event, OlmEvent):

@@ -19,7 +19,10 @@ from cryptostore.nio.store import PUBLIC_PICKLE_KEYS, NioStore
 from .buffer import BufferedStorage
 from .group_sessions import OfferedGroupSessions
 from .handled import HandledMessages
+from .outbound import OutboundSessions
+from .replay import ReplayProtection
 from .statistics import Statistics
+from .tracking import TrackedUsers
 
 
 class ProductionStore(NioStore):
@@ -42,6 +45,9 @@ class ProductionStore(NioStore):
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
         self.handled = HandledMessages(self._storage)
+        self.replays = ReplayProtection(self._storage)
+        self.outbound = OutboundSessions(self._storage, self._pickles)
+        self.tracking = TrackedUsers(self._storage, has_token=bool(self.load_sync_token()))
 
     @property
     def account_id(self) -> records.Account:
@@ -66,7 +72,7 @@ class ProductionStore(NioStore):
             or self._account_changed
             or self._changed_sessions
             or self._group_sessions.is_dirty
-            or self.handled.is_dirty
+            or any(kept.is_dirty for kept in self._kept)
         )
 
     def collect(self) -> Changes:
@@ -83,7 +89,14 @@ class ProductionStore(NioStore):
         if self._account_changed:
             self._account_changed = False
             changes = changes.followed_by(self._account.changes())
-        return changes.followed_by(self.handled.collect())
+        for kept in self._kept:
+            changes = changes.followed_by(kept.collect())
+        return changes
+
+    @property
+    def _kept(self) -> tuple[HandledMessages, ReplayProtection, OutboundSessions, TrackedUsers]:
+        """What nio itself tells no store about."""
+        return self.handled, self.replays, self.outbound, self.tracking
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable; what has changed since stays in memory."""

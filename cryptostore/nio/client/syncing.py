@@ -14,7 +14,7 @@ from nio.events import OlmEvent
 
 from cryptostore.errors import CryptoStoreError
 
-from .durable import DurableClient
+from .prefetch import PrefetchingClient
 
 #: After how many decrypted to-device events other tasks get their turn.
 _TURN: Final = 20
@@ -25,7 +25,7 @@ _log: Final = logging.getLogger(__name__)
 _handling: ContextVar[frozenset[int]] = ContextVar("handling", default=frozenset())
 
 
-class SyncingClient(DurableClient):
+class SyncingClient(PrefetchingClient):
     """A client whose token never runs ahead of its keys."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -129,6 +129,8 @@ class SyncingClient(DurableClient):
             return
         try:
             with self._handling():
+                # First of all: a callback that sends must not use what is out of date.
+                self.machine.add_changed_users(set(response.device_list.changed))
                 await super()._handle_sync(response)
         except BaseException:
             self.next_batch = before
@@ -137,6 +139,16 @@ class SyncingClient(DurableClient):
         self.production_store.complete_sync(response.next_batch)
         # From here on nothing is undone: all of it was handled, whether or not the database is there now.
         await self.flush()
+
+    def _handle_olm_events(self, response: SyncResponse) -> None:
+        count = response.device_key_count.signed_curve25519
+        if count is not None:
+            # Zero, too: nio takes it for an answer that is missing, and a drained device would never recover.
+            self.machine.uploaded_key_count = count
+        together = {user for room in self.rooms.values() if room.encrypted for user in room.users}
+        left = set(response.device_list.left)
+        self.machine.tracking.left(left - together)
+        self.machine.add_changed_users(left & together)
 
     @contextmanager
     def _handling(self) -> Iterator[None]:

@@ -1,0 +1,141 @@
+"""What nio will look up while it handles a response, fetched in a thread beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import vodozemac
+from nio import (
+    KeysClaimResponse,
+    KeysQueryResponse,
+    LoginResponse,
+    RegisterResponse,
+    Response,
+    RoomContextResponse,
+    RoomGetEventResponse,
+    RoomKeyRequest,
+    RoomMessagesResponse,
+    SyncResponse,
+)
+from nio.events import MegolmEvent, OlmEvent, ToDeviceEvent
+
+from cryptostore.nio.group_sessions import GroupSessionKey
+from cryptostore.records import Account
+
+from .durable import DurableClient
+from .machine import ProductionOlm
+from .replay import IndexKey, Seen
+from .store import ProductionStore
+
+
+@dataclass
+class Wanted:
+    """Keys to look up."""
+
+    #: Users whose devices are looked at.
+    users: set[str] = field(default_factory=set)
+    #: Users with whose devices Olm sessions are needed.
+    partners: set[str] = field(default_factory=set)
+    #: Curve25519 keys whose Olm sessions are needed.
+    sender_keys: set[str] = field(default_factory=set)
+    group_sessions: set[GroupSessionKey] = field(default_factory=set)
+    indices: set[IndexKey] = field(default_factory=set)
+    #: Who sent a message, by its session: without that session nio looks at the Olm sessions with the sender.
+    senders: dict[GroupSessionKey, str] = field(default_factory=dict)
+
+    def add_to_device(self, event: ToDeviceEvent) -> None:
+        """What handling a to-device event looks up."""
+        self.users.add(event.sender)
+        if isinstance(event, OlmEvent):
+            self.sender_keys.add(event.sender_key)
+
+    def add_key_request(self, request: Any) -> None:
+        """What answering a request for a room key looks up. A cancellation names no session."""
+        if isinstance(request, RoomKeyRequest):
+            self.partners.add(request.sender)
+            self.group_sessions.add((request.room_id, request.session_id, request.sender_key))
+
+    def add_message(self, event: Any, room_id: str) -> None:
+        """What decrypting a message looks up."""
+        if not isinstance(event, MegolmEvent) or not event.sender_key or not event.session_id:
+            return
+        key = (event.room_id or room_id, event.session_id, event.sender_key)
+        self.users.add(event.sender)
+        self.group_sessions.add(key)
+        self.senders[key] = event.sender
+        try:
+            index = vodozemac.MegolmMessage.from_base64(event.ciphertext).message_index()
+        except ValueError:
+            return
+        self.indices.add((event.sender_key, event.session_id, index))
+
+
+def wanted_by(response: Response, machine: ProductionOlm) -> Wanted:
+    """What nio will look up while it handles `response`."""
+    wanted = Wanted()
+    match response:
+        case SyncResponse():
+            _add_sync(wanted, response, machine)
+        case RoomMessagesResponse():
+            _add_messages(wanted, response.chunk, response.room_id)
+        case RoomContextResponse():
+            events = [response.event, *response.events_before, *response.events_after]
+            _add_messages(wanted, events, response.room_id)
+        case RoomGetEventResponse():
+            wanted.add_message(response.event, "")
+        case KeysQueryResponse():
+            wanted.users.update(response.device_keys)
+        case KeysClaimResponse():
+            wanted.partners.update(response.one_time_keys)
+    return wanted
+
+
+def _add_sync(wanted: Wanted, response: SyncResponse, machine: ProductionOlm) -> None:
+    for event in response.to_device_events:
+        wanted.add_to_device(event)
+        wanted.add_key_request(event)
+    for request in machine.received_key_requests.values():
+        wanted.add_key_request(request)
+    for room_id, room in response.rooms.join.items():
+        _add_messages(wanted, room.timeline.events, room_id)
+
+
+def _add_messages(wanted: Wanted, events: Iterable[Any], room_id: str) -> None:
+    for event in events:
+        wanted.add_message(event, room_id)
+
+
+def fetch(store: ProductionStore, wanted: Wanted) -> dict[IndexKey, Seen | None]:
+    """Bring what is wanted into memory, from a thread. The indices are for `ReplayProtection.admit`, on the loop."""
+    group_sessions = store.load_inbound_group_sessions()
+    group_sessions.prefetch(wanted.group_sessions)
+    missing = {key for key in wanted.senders if group_sessions.get(key[0], key[2], key[1]) is None}
+    partners = wanted.partners | {wanted.senders[key] for key in missing}
+    devices = store.load_device_keys()
+    devices.prefetch(wanted.users | partners)
+    curve_keys = {
+        key for user in partners for device in list(devices[user].values()) if (key := device.keys.get("curve25519"))
+    }
+    store.load_sessions().prefetch(wanted.sender_keys | curve_keys)
+    return dict(store.replays.read(wanted.indices))
+
+
+class PrefetchingClient(DurableClient):
+    """A client whose event loop does not wait for the database."""
+
+    async def receive_response(self, response: Response) -> None:
+        """As nio's, after what it will look up was fetched in a thread."""
+        if self.store is not None:
+            await self.prefetch(wanted_by(response, self.machine))
+        elif isinstance(response, LoginResponse | RegisterResponse):
+            await self.open_account(Account(response.user_id, response.device_id))
+        await super().receive_response(response)
+
+    async def prefetch(self, wanted: Wanted) -> None:
+        """Bring what is wanted into memory. Raises BackendUnavailable."""
+        if wanted != Wanted():
+            store = self.production_store
+            store.replays.admit(await asyncio.to_thread(fetch, store, wanted))

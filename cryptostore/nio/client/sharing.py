@@ -1,0 +1,185 @@
+"""Sharing a room's key: a session counts as shared when every device that should have its key has it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+from uuid import uuid4
+
+from nio import (
+    Api,
+    ErrorResponse,
+    LocalProtocolError,
+    MatrixRoom,
+    RoomSendError,
+    RoomSendResponse,
+    ShareGroupSessionError,
+    ShareGroupSessionResponse,
+)
+from nio.crypto import OlmDevice, OutboundGroupSession
+
+from .prefetch import PrefetchingClient, Wanted
+
+#: How often sharing begins again because members or devices changed in the middle of it.
+_ROUNDS: Final = 5
+
+_log: Final = logging.getLogger(__name__)
+
+_Shared = ShareGroupSessionResponse | ShareGroupSessionError
+
+
+class SharingClient(PrefetchingClient):
+    """A client that never sends a message whose key somebody was not given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Rooms whose session became unfit while it was being shared.
+        self._overtaken: set[str] = set()
+
+    async def room_send(
+        self,
+        room_id: str,
+        message_type: str,
+        content: dict[Any, Any],
+        tx_id: str | None = None,
+        ignore_unverified_devices: bool = False,
+    ) -> RoomSendResponse | RoomSendError:
+        """As nio's. The ratchet is durable before the message leaves.
+
+        Raises what `flush` raises, with nothing sent, and GroupEncryptionError if the room's key could not be shared.
+        """
+        room = self.rooms.get(room_id)
+        if room is not None and room.encrypted and self.machine.outbound.is_restored(room_id):
+            await self._judge(room)
+        response: RoomSendResponse | RoomSendError = await super().room_send(
+            room_id, message_type, content, tx_id, ignore_unverified_devices
+        )
+        return response
+
+    async def share_group_session(self, room_id: str, ignore_unverified_devices: bool = False) -> _Shared:
+        """As nio's, but an error that the server answers is returned, and one of the store is raised.
+
+        The session counts as shared only when every active device of every member has its key, is blacklisted, or
+        offers no one-time key to send it with.
+        """
+        room = self._room_to_share_with(room_id)
+        self.sharing_session[room_id] = asyncio.Event()
+        try:
+            for _ in range(_ROUNDS):
+                outcome = await self._share_once(room, ignore_unverified_devices)
+                if outcome is not None:
+                    return outcome
+            return ShareGroupSessionError("the room's members or their devices kept changing", room_id=room_id)
+        finally:
+            self._overtaken.discard(room_id)
+            self.sharing_session.pop(room_id).set()
+
+    def invalidate_outbound_session(self, room_id: str) -> None:
+        """Never use the room's key again. Durable before the next send."""
+        self.machine.outbound.forget_restored(room_id)
+        self._invalidate_live_session(room_id)
+
+    def _room_to_share_with(self, room_id: str) -> MatrixRoom:
+        room: MatrixRoom | None = self.rooms.get(room_id)
+        if room is None:
+            raise LocalProtocolError(f"No such room with id {room_id}")
+        if not room.encrypted:
+            raise LocalProtocolError(f"Room with id {room_id} is not encrypted")
+        if room_id in self.sharing_session:
+            raise LocalProtocolError(f"Already sharing a group session for {room_id}")
+        return room
+
+    async def _judge(self, room: MatrixRoom) -> None:
+        """Decide about the room's session of an earlier process, from its members and devices as they are now."""
+        if not room.members_synced:
+            await self.joined_members(room.room_id)
+        if self.users_for_key_query & set(room.users):
+            await self.keys_query()
+        await self.prefetch(Wanted(users=set(room.users)))
+        if self.users_for_key_query & set(room.users) or not room.members_synced:
+            self.machine.outbound.forget_restored(room.room_id)
+        # Another send may have judged meanwhile.
+        elif self.machine.outbound.is_restored(room.room_id):
+            self.machine.judge_outbound_session(room.room_id, room.users)
+
+    async def _share_once(self, room: MatrixRoom, ignore_unverified_devices: bool) -> _Shared | None:
+        """One round. None if another one is needed."""
+        self._overtaken.discard(room.room_id)
+        await self.prefetch(Wanted(partners=set(room.users)))
+        missing = self.get_missing_sessions(room.room_id)
+        if missing:
+            claimed = await self.keys_claim(missing)
+            if isinstance(claimed, ErrorResponse):
+                return ShareGroupSessionError(claimed.message, claimed.status_code, room_id=room.room_id)
+        requests = self._requests(room, ignore_unverified_devices)
+        session = self.machine.outbound_group_sessions[room.room_id]
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        return self._conclude(room, session, missing, outcomes)
+
+    def _requests(self, room: MatrixRoom, ignore_unverified_devices: bool) -> list[Any]:
+        encrypted = list(
+            self.machine.share_group_session_parallel(
+                room.room_id, list(room.users), ignore_unverified_devices=ignore_unverified_devices
+            )
+        )
+        requests = []
+        for sharing_with, content in encrypted:
+            method, path, data = Api.to_device(self.access_token, "m.room.encrypted", content, uuid4())
+            answer = (room.room_id, sharing_with)
+            requests.append(self._send(ShareGroupSessionResponse, method, path, data, response_data=answer))
+        return requests
+
+    def _conclude(
+        self, room: MatrixRoom, session: OutboundGroupSession, unreachable: Any, outcomes: list[Any]
+    ) -> _Shared | None:
+        for outcome in outcomes:
+            if isinstance(outcome, ShareGroupSessionResponse):
+                session.users_shared_with.update(outcome.users_shared_with)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if isinstance(outcome, ErrorResponse):
+                return ShareGroupSessionError(outcome.message, outcome.status_code, room_id=room.room_id)
+        if self.machine.outbound_group_sessions.get(room.room_id) is not session or room.room_id in self._overtaken:
+            self._invalidate_live_session(room.room_id)
+            return None
+        self._give_up_on(session, unreachable)
+        if any(pair not in session.users_shared_with | session.users_ignored for pair in self._active_devices(room)):
+            return None
+        session.shared = True
+        return ShareGroupSessionResponse(room.room_id, set(session.users_shared_with))
+
+    def _give_up_on(self, session: OutboundGroupSession, unreachable: dict[str, list[str]]) -> None:
+        """Devices for which the server had no one-time key, or none that its owner signed."""
+        still = self.machine.get_missing_sessions(list(unreachable))
+        pairs = {(user, device) for user, devices in still.items() for device in devices if device in unreachable[user]}
+        if pairs - session.users_ignored:
+            _log.warning("%d devices offer no one-time key and cannot read what comes", len(pairs))
+        session.users_ignored |= pairs
+
+    def _active_devices(self, room: MatrixRoom) -> set[tuple[str, str]]:
+        return {(user, device.id) for user in room.users for device in self.device_store.active_user_devices(user)}
+
+    def _invalidate_live_session(self, room_id: str) -> None:
+        session = self.machine.outbound_group_sessions.get(room_id)
+        if room_id in self.sharing_session:
+            self._overtaken.add(room_id)
+        # nio keeps a session that is not shared yet, although some may have its key.
+        if session is not None and (session.shared or session.users_shared_with):
+            del self.machine.outbound_group_sessions[room_id]
+
+    def _invalidate_session_for_member_event(self, room_id: str) -> None:
+        # The first sync makes every member new; a session of an earlier process is judged by the members instead.
+        if self.olm is not None:
+            self._invalidate_live_session(room_id)
+
+    def _invalidate_outbound_sessions(self, device: OlmDevice) -> None:
+        # The rooms may not be known yet.
+        self.machine.outbound.forget_restored_of(device.user_id)
+        super()._invalidate_outbound_sessions(device)
+
+    def _handle_olm_response(self, response: Any) -> None:
+        # nio credits whatever session the room has when the answer comes; `_conclude` the one that was shared.
+        if not isinstance(response, ShareGroupSessionResponse):
+            super()._handle_olm_response(response)

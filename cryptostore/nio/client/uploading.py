@@ -1,0 +1,67 @@
+"""Uploading keys: each one-time key is offered once, whatever becomes of the request."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from aiohttp import ClientResponse
+from nio import KeysQueryError, KeysQueryResponse, KeysUploadError, KeysUploadResponse
+
+from .prefetch import PrefetchingClient
+
+_LONGEST_PAUSE: Final = 3600.0
+_TOO_MANY_REQUESTS: Final = 429
+
+
+class _AlreadySentError(Exception):
+    """nio repeats a request whose answer did not come. The server may have handed the keys out already."""
+
+
+class UploadingClient(PrefetchingClient):
+    """A client whose one-time keys are saved as published before anybody can have them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sent_upload: Any = None
+        self._failed_uploads = 0
+        self._next_upload = 0.0
+
+    @property
+    def should_upload_keys(self) -> bool:
+        """As nio's, but after a failure not before a pause, longer each time: every upload takes new keys."""
+        return bool(super().should_upload_keys) and time.monotonic() >= self._next_upload
+
+    async def keys_upload(self) -> KeysUploadResponse | KeysUploadError:
+        """As nio's. The keys count as published before they leave, and go out once."""
+        try:
+            response: KeysUploadResponse | KeysUploadError = await super().keys_upload()
+        except _AlreadySentError:
+            response = KeysUploadError("the homeserver gave no answer; other keys will be uploaded")
+        finally:
+            self._sent_upload = None
+        if isinstance(response, KeysUploadResponse):
+            self._failed_uploads = 0
+        else:
+            self._failed_uploads += 1
+            self._next_upload = time.monotonic() + min(2.0**self._failed_uploads, _LONGEST_PAUSE)
+        return response
+
+    async def keys_query(self) -> KeysQueryResponse | KeysQueryError:
+        """As nio's; users who change while the question is under way are asked about again."""
+        asked = self.machine.tracking.generations(self.users_for_key_query)
+        response: KeysQueryResponse | KeysQueryError = await super().keys_query()
+        if isinstance(response, KeysQueryResponse):
+            self.machine.tracking.answered(asked)
+        return response
+
+    async def send(self, method: str, path: str, data: Any = None, *args: Any, **kwargs: Any) -> ClientResponse:
+        if not path.split("?")[0].endswith("/keys/upload"):
+            return await super().send(method, path, data, *args, **kwargs)
+        if data == self._sent_upload:
+            raise _AlreadySentError
+        self._sent_upload = data
+        response = await super().send(method, path, data, *args, **kwargs)
+        if response.status == _TOO_MANY_REQUESTS:
+            self._sent_upload = None
+        return response

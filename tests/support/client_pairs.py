@@ -1,0 +1,130 @@
+"""Two people with a client each, for tests of ProductionMatrixClient."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from nio import AsyncClientConfig, MatrixRoom, RoomMessageText, RoomSendResponse, SyncResponse
+
+from cryptostore import Account, Mode, Record, open_backend
+from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client.store import ProductionStore
+from small_homeserver import SmallHomeserver, small_homeserver
+
+R = TypeVar("R", bound=Record)
+
+ROOM = "!room:small"
+ALICE = Account("@alice:small", "ALICEPHONE")
+BOB = Account("@bob:small", "BOBPHONE")
+
+CONFIG = AsyncClientConfig(max_timeouts=0)
+
+
+class Person:
+    """Somebody's client, restarted as often as a test likes."""
+
+    def __init__(self, server: SmallHomeserver, account: Account, url: str, **options: Any) -> None:
+        self.server = server
+        self.account = account
+        self.url = url
+        self.read: list[str] = []
+        self.options = {"flush_interval": 60.0, "config": CONFIG, **options}
+        self.client = self._make()
+
+    def _make(self) -> ProductionMatrixClient:
+        client = ProductionMatrixClient(
+            self.server.url, *self._names(), store=self.url, pickle_key="pickle key", **self.options
+        )
+        client.add_event_callback(self._note, RoomMessageText)
+        return client
+
+    def _names(self) -> tuple[str, str]:
+        return self.account.user_id, self.account.device_id
+
+    async def _note(self, _room: MatrixRoom, event: RoomMessageText) -> None:
+        self.read.append(event.body)
+
+    async def start(self) -> Person:
+        """Open the account and log in as the device."""
+        token = f"token of {self.account.device_id}"
+        self.server.tokens[token] = self._names()
+        await self.client.open()
+        self.client.restore_login(*self._names(), token)
+        return self
+
+    async def restart(self) -> None:
+        """Close and start again."""
+        await self.client.close()
+        self.client = self._make()
+        await self.start()
+
+    async def come_back_after_a_crash(self) -> None:
+        """A new process takes over; the old one never wrote again."""
+        old, self.client = self.client, self._make()
+        await self.start()
+        await abandon(old)
+
+    async def round(self) -> None:
+        """One round of what `sync_forever` does."""
+        response = await self.client.sync()
+        assert isinstance(response, SyncResponse), response
+        await self.errands()
+
+    async def errands(self) -> None:
+        """The requests between two syncs."""
+        client = self.client
+        await client.send_to_device_messages()
+        if client.should_upload_keys:
+            await client.keys_upload()
+        if client.should_query_keys:
+            await client.keys_query()
+        if client.should_claim_keys:
+            await client.keys_claim(client.get_users_for_key_claiming())
+
+    async def say(self, text: str, tx_id: str | None = None) -> str:
+        """Send a message to the room."""
+        content = {"msgtype": "m.text", "body": text}
+        sent = await self.client.room_send(ROOM, "m.room.message", content, tx_id, ignore_unverified_devices=True)
+        assert isinstance(sent, RoomSendResponse), sent
+        return str(sent.event_id)
+
+    def stored(self, kind: type[R]) -> list[R]:
+        """What the database holds of one kind, through a handle of its own."""
+        with open_backend(self.url) as backend, backend.open_store(self.account, Mode.READ) as store:
+            return store.select(kind, [()])[()]
+
+    @property
+    def store(self) -> ProductionStore:
+        """The client's store."""
+        return self.client.production_store
+
+
+async def abandon(client: ProductionMatrixClient) -> None:
+    """Give a client's connections back without a flush, as a killed process would."""
+    flusher, store = client._flusher, client.store
+    client._flusher, client.store, client.olm = None, None, None
+    if flusher is not None and flusher._timer is not None:
+        flusher._timer.cancel()
+    await client.close()
+    if isinstance(store, ProductionStore):
+        store.close()
+
+
+@asynccontextmanager
+async def people(url: str, **options: Any) -> AsyncIterator[tuple[SmallHomeserver, Person, Person]]:
+    """Alice and Bob in one encrypted room, who know each other's devices. Both keep their keys at `url`."""
+    async with small_homeserver() as server:
+        server.make_room(ROOM, ALICE.user_id, BOB.user_id)
+        alice, bob = Person(server, ALICE, url, **options), Person(server, BOB, url, **options)
+        try:
+            for person in (alice, bob):
+                await person.start()
+                await person.round()
+            for person in (alice, bob):
+                await person.round()
+            yield server, alice, bob
+        finally:
+            for person in (alice, bob):
+                await person.client.close()
