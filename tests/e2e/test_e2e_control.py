@@ -11,8 +11,7 @@ pytestmark = pytest.mark.e2e
 
 def test_nio_on_its_own_store_loses_every_key_of_a_sync_that_it_is_killed_in(any_bed: Bed, figure: Figure) -> None:
     talk, alice, bob = met(any_bed, "nio", "nio")
-    for number in range(KEYS):
-        talk.say(alice, f"secret {number}", rotate=True)
+    talk.secrets(alice, "secret")
     bob.call("arm", point="to-device:before")
     bob.dies(bob.begin("sync"))
 
@@ -26,8 +25,7 @@ def test_nio_on_its_own_store_loses_every_key_of_a_sync_that_it_is_killed_in(any
 
 def test_nio_on_its_own_store_reads_the_same_messages_when_it_is_left_alone(any_bed: Bed) -> None:
     talk, alice, bob = met(any_bed, "nio", "nio")
-    for number in range(KEYS):
-        talk.say(alice, f"secret {number}", rotate=True)
+    talk.secrets(alice, "secret")
     bob.call("sync")
     assert talk.unreadable(bob) == []
 
@@ -35,8 +33,7 @@ def test_nio_on_its_own_store_reads_the_same_messages_when_it_is_left_alone(any_
 def test_a_stock_client_on_our_store_meets_talks_and_returns(bed: Bed) -> None:
     talk, alice, bob = met(bed, "stock", "stock")
     bob.kill()
-    for number in range(KEYS):
-        talk.say(alice, f"while away {number}", rotate=True)
+    talk.secrets(alice, "while Bob was away")
     bob = bed.start(talk.bob)
     bob.call("sync")
     assert talk.unreadable(bob) == []

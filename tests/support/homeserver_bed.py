@@ -102,6 +102,21 @@ class Talk:
         self.sent[event_id] = text
         return event_id
 
+    def say_all(self, client: Client, *texts: str, rotate: bool = False) -> None:
+        """Send texts one after the other; with `rotate` each in a Megolm session of its own."""
+        self.sent |= client.call("say_all", room=self.room, texts=list(texts), rotate=rotate)
+
+    def secrets(self, client: Client, what: str) -> None:
+        """Send as many messages as a kill hits, each with a room key of its own."""
+        self.say_all(client, *(f"{what} {number}" for number in range(KEYS)), rotate=True)
+
+    def both_directions_work(self, one: Client, other: Client) -> None:
+        """Fail unless each of two clients reads at once what the other says now."""
+        for sender, reader in ((one, other), (other, one)):
+            said = self.say(sender, "still there?")
+            reader.call("sync")
+            assert reader.texts().get(said) == "still there?", reader.told[-3:]
+
     def unreadable(self, client: Client) -> list[str]:
         """The messages on the homeserver that a client cannot decrypt, or reads wrongly."""
         history = client.call("history", room=self.room)
@@ -127,8 +142,5 @@ def met(bed: Bed, alice: str = "production", bob: str = "production") -> tuple[T
     first, second = bed.start(made.alice), bed.start(made.bob)
     for client in (first, second, first, second):
         client.call("sync")
-    for client, other in ((first, second), (second, first)):
-        hello = made.say(client, "hello")
-        other.call("sync")
-        assert other.texts().get(hello) == "hello", other.told
+    made.both_directions_work(first, second)
     return made, first, second

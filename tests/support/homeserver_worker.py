@@ -75,6 +75,10 @@ class Worker:
         self._client.add_event_callback(self._tell_undecrypted, MegolmEvent)
         return self._identity()
 
+    async def do_identity(self) -> dict[str, Any]:
+        """Who we are."""
+        return self._identity()
+
     async def do_sync(self, wait: float = 0) -> None:
         """One sync, with the requests that follow it in `sync_forever`."""
         response = await self._client.sync(int(wait * 1000), _FILTER, full_state=not self._synced)
@@ -158,6 +162,18 @@ class Worker:
         session = self._client.olm.outbound_group_sessions.get(room)
         return None if session is None else str(session.id)
 
+    async def do_say_all(self, room: str, texts: list[str], rotate: bool = False) -> dict[str, str]:
+        """Send texts one after the other; by their event ids."""
+        return {await self.do_send(room, text, rotate): text for text in texts}
+
+    async def do_flush(self) -> None:
+        """Make everything durable."""
+        await self._client.flush()
+
+    async def do_statistics(self) -> dict[str, int]:
+        """The client's own counts."""
+        return {name: value for name, value in vars(self._client.statistics).items() if isinstance(value, int)}
+
     async def do_close(self) -> None:
         """Close the client in good order."""
         for loop in self._loops:
@@ -212,7 +228,10 @@ async def _production(config: WorkerConfig) -> Any:
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
     )
     await client.open()
-    await client.login_or_restore(password=config.password)
+    if config.access_token:
+        client.restore_login(config.user_id, config.device_id, config.access_token)
+    else:
+        await client.login_or_restore(password=config.password or None)
     return client
 
 
