@@ -4,7 +4,7 @@
 as the client's `store_path`. `ProductionMatrixClient` is a client that sends nothing before it is durable.
 """
 
-from .client import ProductionMatrixClient
+from .client import ProductionMatrixClient, Statistics, transaction_id
 from .store import NioStore
 
-__all__ = ["NioStore", "ProductionMatrixClient"]
+__all__ = ["NioStore", "ProductionMatrixClient", "Statistics", "transaction_id"]

@@ -10,7 +10,7 @@ from cryptostore import MessageIndex, OutboundGroupSession, SyncToken
 
 def test_messages_are_read_and_nothing_waits_for_the_database_on_the_loop(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, alice, bob):
+        async with people(url) as (_, alice, bob):
             await alice.say("one")
             await alice.say("two")
             await bob.round()

@@ -2,5 +2,6 @@
 
 from .client import ProductionMatrixClient
 from .statistics import Statistics
+from .transactions import transaction_id
 
-__all__ = ["ProductionMatrixClient", "Statistics"]
+__all__ = ["ProductionMatrixClient", "Statistics", "transaction_id"]

@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from nio import AsyncClientConfig
 
+from cryptostore.configuration import client_settings
+
+from .login import LoginClient
 from .sharing import SharingClient
 from .syncing import SyncingClient
 from .uploading import UploadingClient
 
 
-class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient):
+class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, LoginClient):
     """An AsyncClient that can be killed at any moment, started on another host, and read everything it was ever sent.
 
     `store` is the URL of a database and `pickle_key` what encrypts the keys in it; the account in it is that of `user`
-    and `device_id`. Without a device id `login_or_restore` finds or makes it. What changes outside a sync or a send,
-    such as a verification, is durable after `flush_interval` seconds at the latest.
+    and `device_id`. Without a device id `login_or_restore` finds or makes it. `use_postgres` and `pg_config` name a
+    PostgreSQL database by its parts. What is not given comes from the environment and from `env_file`: see
+    `cryptostore.configuration`. What changes outside a sync or a send, such as a verification, is durable after
+    `flush_interval` seconds at the latest.
 
-    Raises ConfigurationError for nio's default pickle key, for an empty one, and where there is no URL.
+    `ssl` and `proxy` are nio's.
+
+    Raises ConfigurationError for settings that are missing, unknown or given twice.
     """
 
     def __init__(
         self,
-        homeserver: str,
-        user: str,
+        homeserver: str = "",
+        user: str = "",
         device_id: str | None = None,
         *,
-        store: str,
-        pickle_key: str,
+        store: str | None = None,
+        pickle_key: str | None = None,
+        use_postgres: bool | None = None,
+        pg_config: Mapping[str, Any] | None = None,
+        env_file: str | os.PathLike[str] | None = ".env",
         config: AsyncClientConfig | None = None,
         flush_interval: float = 1.0,
-        **connection: Any,
+        ssl: Any = None,
+        proxy: str | None = None,
     ) -> None:
-        super().__init__(homeserver, user, device_id, store, pickle_key, config, flush_interval, **connection)
+        settings = client_settings(
+            homeserver,
+            user,
+            device_id,
+            store=store,
+            pickle_key=pickle_key,
+            use_postgres=use_postgres,
+            pg_config=pg_config,
+            env_file=env_file,
+        )
+        super().__init__(
+            settings.homeserver,
+            settings.user_id,
+            settings.device_id,
+            settings.store,
+            settings.pickle_key,
+            config,
+            flush_interval,
+            ssl=ssl,
+            proxy=proxy,
+        )

@@ -13,7 +13,7 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.interface import CryptoStore
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
-from cryptostore.nio.storage import Storage
+from cryptostore.nio.storage import Storage, backends
 from cryptostore.nio.store import PUBLIC_PICKLE_KEYS, NioStore
 
 from .buffer import BufferedStorage
@@ -22,6 +22,7 @@ from .handled import HandledMessages
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
 from .statistics import Statistics
+from .takeovers import wait_for_turn
 from .tracking import TrackedUsers
 
 
@@ -155,6 +156,16 @@ class ProductionStore(NioStore):
 
     def save_sync_token(self, token: str) -> None:
         """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""
+
+    def _open(self, url: str) -> Storage:
+        backend, release = backends.acquire(url)
+        try:
+            take_overs = wait_for_turn(backend, self._account_id)
+            storage = super()._open(url)
+        finally:
+            release()
+        storage.write(Changes([take_overs.record()]))
+        return storage
 
     def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
         return BufferedStorage(store, release, self._statistics)

@@ -14,7 +14,7 @@ from nio.events import OlmEvent
 
 from cryptostore.errors import CryptoStoreError
 
-from .prefetch import PrefetchingClient
+from .identity import IdentityClient
 
 #: After how many decrypted to-device events other tasks get their turn.
 _TURN: Final = 20
@@ -25,7 +25,7 @@ _log: Final = logging.getLogger(__name__)
 _handling: ContextVar[frozenset[int]] = ContextVar("handling", default=frozenset())
 
 
-class SyncingClient(PrefetchingClient):
+class SyncingClient(IdentityClient):
     """A client whose token never runs ahead of its keys."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,11 +49,12 @@ class SyncingClient(PrefetchingClient):
         cancelled, the token stays where it was and the server sends the events again.
 
         Raises LocalProtocolError inside a callback: the request would acknowledge events that are not handled yet.
-        Raises what `flush` raises.
+        Raises what `check_identity` and `flush` raise.
         """
         if self._is_handling and id(self) in _handling.get():
             raise LocalProtocolError("sync() inside a callback would acknowledge events that are not handled yet")
         async with self._one_sync:
+            await self.check_identity()
             full_state = True if not self._has_rooms else full_state
             response: SyncResponse | SyncError = await super().sync(
                 timeout, sync_filter, since, full_state, set_presence

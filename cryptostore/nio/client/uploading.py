@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from nio import KeysQueryError, KeysQueryResponse, KeysUploadError, KeysUploadResponse
 
-from .prefetch import PrefetchingClient
+from .identity import IdentityClient
 
 _LONGEST_PAUSE: Final = 3600.0
 _TOO_MANY_REQUESTS: Final = 429
@@ -18,7 +18,7 @@ class _AlreadySentError(Exception):
     """nio repeats a request whose answer did not come. The server may have handed the keys out already."""
 
 
-class UploadingClient(PrefetchingClient):
+class UploadingClient(IdentityClient):
     """A client whose one-time keys are saved as published before anybody can have them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,7 +33,12 @@ class UploadingClient(PrefetchingClient):
         return bool(super().should_upload_keys) and time.monotonic() >= self._next_upload
 
     async def keys_upload(self) -> KeysUploadResponse | KeysUploadError:
-        """As nio's. The keys count as published before they leave, and go out once."""
+        """As nio's. The keys count as published before they leave, and go out once.
+
+        Raises what `check_identity` and `flush` raise.
+        """
+        if not await self.check_identity():
+            return KeysUploadError("the homeserver did not say which keys it knows for this device")
         try:
             response: KeysUploadResponse | KeysUploadError = await super().keys_upload()
         except _AlreadySentError:

@@ -1,0 +1,110 @@
+"""One call on an empty database and on every later host."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+from typing import Final
+
+from nio import LoginResponse, WhoamiResponse
+
+from cryptostore.changes import Changes
+from cryptostore.errors import ConfigurationError
+from cryptostore.nio.storage import backends
+from cryptostore.records import Account, Value
+
+from .identity import IdentityClient
+from .sealing import Seal
+
+_NAMESPACE: Final = "client"
+_TOKEN: Final = "access token"  # noqa: S105  # the record's name, not a token
+_DEVICE_ID_LENGTH: Final = 10
+#: What a homeserver says about a token that is no longer good.
+_REJECTED: Final = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN"})
+
+
+class LoginClient(IdentityClient):
+    """A client that keeps its device id and its access token beside its keys."""
+
+    async def login_or_restore(
+        self, password: str | None = None, device_name: str = "", token: str | None = None
+    ) -> LoginResponse:
+        """Log in once; later, on any host with the same database and pickle key, restore that login.
+
+        Without a device id, the one device of this user in the database is meant, and in a database without one a
+        new device id is chosen and saved before the homeserver hears of it. A token that the homeserver rejects leads
+        to a new login as the same device. `token` is a login token (single sign-on), in place of a password.
+
+        Raises ConfigurationError if the homeserver refuses, if the database holds several devices of this user and
+        none was named, and if homeserver and database do not belong together.
+        """
+        if not self.user_id.startswith("@"):
+            raise ConfigurationError(
+                f"{self.user!r} is no full user id such as @bot:example.org, which finds the account"
+            )
+        await self.open_account(await self._find_account())
+        # The homeserver must not know a device whose keys could still be lost.
+        await self.flush()
+        self.access_token = self.access_token or await self._saved_token()
+        if not await self._is_token_accepted():
+            await self._log_in(password, device_name, token)
+        await self.check_identity()
+        return LoginResponse(self.user_id, str(self.device_id), self.access_token)
+
+    async def _find_account(self) -> Account:
+        if self.store is None and not self.device_id:
+            return await asyncio.to_thread(self._look_for_account)
+        return Account(self.user_id, str(self.device_id))
+
+    def _look_for_account(self) -> Account:
+        backend, release = backends.acquire(self._url)
+        try:
+            found = [account for account in backend.accounts() if account.user_id == self.user_id]
+        finally:
+            release()
+        if len(found) > 1:
+            names = ", ".join(account.device_id for account in found)
+            raise ConfigurationError(
+                f"the database holds several devices of {self.user_id}: {names}; say which one is meant, as "
+                "device_id=... or MATRIX_DEVICE_ID"
+            )
+        return found[0] if found else Account(self.user_id, _new_device_id())
+
+    async def _saved_token(self) -> str:
+        return await asyncio.to_thread(self._read_token)
+
+    def _read_token(self) -> str:
+        key = (_NAMESPACE, _TOKEN)
+        row = self.production_store.storage.get(Value, [key]).get(key)
+        return self._seal().open(_TOKEN, row.value) if row else ""
+
+    async def _is_token_accepted(self) -> bool:
+        if not self.access_token:
+            return False
+        answer = await self.whoami()
+        if isinstance(answer, WhoamiResponse):
+            return True
+        if answer.status_code not in _REJECTED:
+            raise ConfigurationError(f"the homeserver does not say whose access token this is: {answer}")
+        self.access_token = ""
+        return False
+
+    async def _log_in(self, password: str | None, device_name: str, token: str | None) -> None:
+        if password is None and token is None:
+            raise ConfigurationError(
+                f"{self.user_id} {self.device_id} has no access token that the homeserver accepts; give a password"
+            )
+        answer = await self.login(password, device_name, token)
+        if not isinstance(answer, LoginResponse):
+            raise ConfigurationError(f"the homeserver refuses to log {self.user_id} in: {answer}")
+        sealed = await asyncio.to_thread(self._seal().seal, _TOKEN, self.access_token)
+        self.production_store.storage.write(Changes([Value(_NAMESPACE, _TOKEN, sealed)]))
+        await self.flush()
+
+    def _seal(self) -> Seal:
+        return Seal(self.production_store.account_id, self._pickle_key)
+
+
+def _new_device_id() -> str:
+    return "".join(secrets.choice(string.ascii_uppercase) for _ in range(_DEVICE_ID_LENGTH))

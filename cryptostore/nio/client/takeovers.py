@@ -1,0 +1,84 @@
+"""Two processes that take an account from each other for ever help nobody: whoever comes waits, longer each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptostore import records
+from cryptostore.errors import AccountNotFound
+from cryptostore.interface import Backend, Mode
+
+#: So many take-overs in so many seconds need no pause.
+_FREE: Final = 3
+_WINDOW: Final = 60.0
+_LONGEST_PAUSE: Final = 60.0
+
+_KEY: Final = ("client", "take-overs")
+
+
+@dataclass
+class TakeOvers:
+    """When the account was taken from a process that may have been alive, and how long the last one waited."""
+
+    times: list[float] = field(default_factory=list)
+    pause: float = 0.0
+
+    def record(self) -> records.Value:
+        """What to write after taking the account over."""
+        return records.Value(*_KEY, json.dumps({"times": self.times, "pause": self.pause}).encode())
+
+    def next(self, now: float) -> TakeOvers:
+        """With one more, at `now`, and the pause that it has to make."""
+        times = [at for at in self.times if now - _WINDOW - self.pause < at <= now] + [now]
+        if len(times) <= _FREE:
+            return TakeOvers(times)
+        return TakeOvers(times, min(max(1.0, 2 * self.pause), _LONGEST_PAUSE))
+
+
+def wait_for_turn(backend: Backend, account: records.Account, sleep: Callable[[float], None] = time.sleep) -> TakeOvers:
+    """Wait, if this account changes hands too often. Returns what to write after taking it over."""
+    try:
+        with backend.open_store(account, Mode.READ) as store:
+            stored = store.get(records.Value, [_KEY]).get(_KEY)
+            owner = store.ownership.owner
+    except AccountNotFound:
+        return TakeOvers()
+    before = _parse(stored.value) if stored else TakeOvers()
+    if _is_gone(owner):
+        return before
+    after = before.next(time.time())
+    if after.pause:
+        sleep(after.pause)
+    return after
+
+
+def _parse(value: bytes) -> TakeOvers:
+    try:
+        parsed = json.loads(value)
+        return TakeOvers([float(at) for at in parsed["times"]], float(parsed["pause"]))
+    except (ValueError, TypeError, KeyError):
+        # It protects nobody's keys: begin anew.
+        return TakeOvers()
+
+
+def _is_gone(owner: str) -> bool:
+    """Whether this is the default name of a process of this host that has ended, or of this one."""
+    host, _, pid = owner.rpartition(":")
+    # Windows would send the process a signal.
+    if host != socket.gethostname() or not pid.isdecimal() or os.name != "posix":
+        return False
+    if int(pid) == os.getpid():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False

@@ -1,0 +1,142 @@
+"""`login_or_restore`: once with a password, and everywhere else without."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from client_pairs import CONFIG
+from cryptostore import Account, ConfigurationError, Mode, Value, open_backend
+from cryptostore.nio import ProductionMatrixClient
+from small_homeserver import SmallHomeserver, small_homeserver
+
+USER = "@bot:small"
+
+
+def client_at(
+    server: SmallHomeserver, url: str, device_id: str | None = None, key: str = "k"
+) -> ProductionMatrixClient:
+    return ProductionMatrixClient(server.url, USER, device_id, store=url, pickle_key=key, config=CONFIG)
+
+
+async def started(server: SmallHomeserver, url: str, password: str | None) -> tuple[str, str]:
+    """The device id and the identity key of a client that logged in, uploaded its keys, and closed."""
+    async with client_at(server, url) as client:
+        await client.login_or_restore(password)
+        await client.sync()
+        if client.should_upload_keys:
+            await client.keys_upload()
+        return str(client.device_id), client.machine.account.identity_keys["ed25519"]
+
+
+def test_a_second_host_needs_only_url_and_pickle_key(url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            first = await started(server, url, "password")
+            assert await started(server, url, None) == first
+            assert len(server.asked("/login")) == 1
+            assert server.device_keys[USER, first[0]]["keys"][f"ed25519:{first[0]}"] == first[1]
+
+    asyncio.run(scenario())
+
+
+def test_a_rejected_token_leads_to_a_login_as_the_same_device(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            first = await started(server, memory_url, "password")
+            server.tokens.clear()
+            assert await started(server, memory_url, "password") == first
+            assert [request.body["device_id"] for request in server.asked("/login")] == [first[0], first[0]]
+            server.tokens.clear()
+            with pytest.raises(ConfigurationError, match="give a password"):
+                await started(server, memory_url, None)
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_was_deleted_uploads_its_keys_again(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            device_id, key = await started(server, memory_url, "password")
+            server.delete_device((USER, device_id))
+            assert await started(server, memory_url, "password") == (device_id, key)
+            assert (USER, device_id) in server.device_keys
+
+    asyncio.run(scenario())
+
+
+def test_the_device_id_survives_a_crash_before_the_login(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            with pytest.raises(ConfigurationError, match="M_FORBIDDEN"):
+                await started(server, memory_url, "wrong")
+            device_id, _ = await started(server, memory_url, "password")
+            assert [request.body["device_id"] for request in server.asked("/login")] == [device_id, device_id]
+
+    asyncio.run(scenario())
+
+
+def test_another_database_for_a_known_device_is_refused(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            device_id, _ = await started(server, memory_url, "password")
+            async with client_at(server, "memory://", device_id) as stranger:
+                with pytest.raises(ConfigurationError, match="other keys than the database at memory://"):
+                    await stranger.login_or_restore("password")
+                with pytest.raises(ConfigurationError, match="other keys"):
+                    await stranger.sync()
+                with pytest.raises(ConfigurationError, match="other keys"):
+                    await stranger.keys_upload()
+
+    asyncio.run(scenario())
+
+
+def test_a_token_of_another_device_is_refused(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            device_id, _ = await started(server, memory_url, "password")
+            ((token, _),) = server.tokens.items()
+            server.tokens[token] = (USER, "OTHER")
+            with pytest.raises(ConfigurationError, match=f"opened for {USER} {device_id}, not for {USER} OTHER"):
+                await started(server, memory_url, None)
+
+    asyncio.run(scenario())
+
+
+def test_several_devices_of_one_user_must_be_told_apart(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            for device_id in ("ONE", "TWO"):
+                async with client_at(server, memory_url, device_id) as client:
+                    await client.login_or_restore("password")
+            with pytest.raises(ConfigurationError, match="ONE, TWO; say which one is meant"):
+                await started(server, memory_url, "password")
+
+    asyncio.run(scenario())
+
+
+def test_the_access_token_is_sealed(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            device_id, _ = await started(server, memory_url, "password")
+            (token,) = server.tokens
+            with (
+                open_backend(memory_url) as backend,
+                backend.open_store(Account(USER, device_id), Mode.READ) as store,
+            ):
+                values = store.select(Value, [()])[()]
+            assert any(value.name == "access token" for value in values)
+            assert all(token.encode() not in value.value for value in values)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("key", ["", "DEFAULT_KEY"])
+def test_a_pickle_key_that_everybody_knows_is_refused(memory_url: str, key: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            with pytest.raises(ConfigurationError, match="pickle key is empty or nio's default"):
+                await client_at(server, memory_url, "D", key).open()
+
+    asyncio.run(scenario())
