@@ -30,12 +30,12 @@ class RestartCases(CaseGroup):
         assert handles.everything() == by_kind(one_of_each())
         assert handles.own().ownership.sequence == 1
 
-    @case("RESTART-2", checks=("COMMIT-9", "GET-1", "SCAN-1"), needs=(Ability.PROCESSES_AT_ONCE,))
+    @case("RESTART-2", checks=("COMMIT-9", "GET-1", "SCAN-1"), needs=(Ability.OTHER_PROCESS,))
     def test_a_new_process_reads_what_this_one_wrote(self, handles: Handles, harness: Harness) -> None:
-        store = handles.own()
-        for kind in KINDS:
-            put(store, *(extremes(kind) if kind.key_fields else [sample(kind)]))
-        expected = digest(store)
+        with handles.open() as backend, backend.open_store(ALICE) as store:
+            for kind in KINDS:
+                put(store, *(extremes(kind) if kind.key_fields else [sample(kind)]))
+            expected = digest(store)
         with child(harness.url, ALICE, "read") as reader:
             assert reader.finish() == [expected]
 

@@ -1,0 +1,87 @@
+"""The RocksDB backend against the contract: all that a backend's author has to write."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from rocksdict import WriteBatch
+
+from cryptostore import Account, Key, Record
+from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
+from cryptostore_rocksdb import accounts
+from cryptostore_rocksdb.database import release, shared
+from cryptostore_rocksdb.keys import account_key, record_key
+from cryptostore_rocksdb.schema import FILE
+
+#: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
+_ROOM: Final = 512 * 1024
+
+
+class RocksDBHarness(Harness):
+    name = "rocksdb"
+    abilities = frozenset(
+        {
+            Ability.REOPEN,
+            Ability.OTHER_PROCESS,
+            Ability.RAW_STORAGE,
+            Ability.DAMAGE,
+            Ability.NEWER_SCHEMA,
+            Ability.FULL_DISK,
+        }
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "keys"
+
+    @property
+    def url(self) -> str:
+        return f"rocksdb:///{self._path}"
+
+    def raw_storage(self) -> bytes:
+        return b"".join(path.read_bytes() for path in sorted(self._path.iterdir()))
+
+    def damage(self, account: Account, kind: type[Record], key: Key) -> None:
+        # Behind the backend's back, though through its database: RocksDB opens a folder once.
+        database = shared(self._path, deadline=10)
+        with database.using(10) as opened:
+            row = accounts.find(opened, account)
+            batch = WriteBatch(raw_mode=True)
+            batch.put(record_key(row.id, kind, key), b"cut off")
+            opened.commit(batch, account_key(account), row.encode())
+        release(database)
+
+    def claim_newer_schema(self) -> None:
+        (self._path / FILE).write_text(json.dumps({"version": 99, "min_compatible": 99}))
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        # A limit on file sizes needs no rights, and is an error of write(2), too.
+        before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+    def close(self) -> None:
+        """pytest removes the folder."""
+
+
+class TestRocksDB(StoreContract):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[Harness]:
+        yield from managed(RocksDBHarness(tmp_path))
+
+
+def test_what_rocksdb_leaves_unverified() -> None:
+    of_servers = {f"FAULTS-{number}" for number in range(1, 12)} | {"SECRETS-2"}
+    of_several_processes = {"NIO-1", "RESTART-6", "RESTART-7", "SCHEMA-5"}
+    # A database that is open goes on writing into a folder that was made read-only.
+    of_read_only_files = {"STORAGE-3", "STORAGE-4"}
+    assert not_verified(StoreContract, RocksDBHarness) == of_servers | of_several_processes | of_read_only_files
