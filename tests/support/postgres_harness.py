@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar, Final
 
 import psycopg
@@ -16,9 +13,8 @@ from cryptostore import Account, Key, Record, fields_of
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.proxy import Proxy
 from postgres_database import PostgresDatabase
-from postgres_server import PostgresServer
+from postgres_server import SMALL_DISK, PostgresServer
 
-_SMALL_DISK: Final = 16 * 1024 * 1024
 _TABLESPACE: Final = "small"
 
 
@@ -101,13 +97,9 @@ class ExternalPostgresHarness(Harness):
 
 
 class PostgresHarness(ExternalPostgresHarness):
-    """For a server of the run's own. Without the right to mount, FULL_DISK is not among the abilities."""
+    """For a server of the run's own."""
 
     abilities: ClassVar[frozenset[Ability]] = frozenset(Ability)
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        super().__init__(database)
-        self._small_disk: Path | None = None
 
     @property
     def server(self) -> PostgresServer:
@@ -117,15 +109,12 @@ class PostgresHarness(ExternalPostgresHarness):
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
-        folder = self._move_to_small_disk()
-        filler = folder / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                os.write(file.fileno(), bytes(4096))
+        self._move_to_small_disk()
+        self._run_on_server(f"head -c {SMALL_DISK} /dev/zero > {self._filler}; true")
         try:
             yield
         finally:
-            filler.unlink()
+            self._run_on_server(f"rm {self._filler}")
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
@@ -166,11 +155,18 @@ class PostgresHarness(ExternalPostgresHarness):
     def close(self) -> None:
         self.server.thaw()
         self.server.start()
-        try:
-            super().close()
-        finally:
-            if self._small_disk is not None:
-                self._remove_small_disk(self._small_disk)
+        super().close()
+        with self.database.connect() as connection:
+            connection.execute(SQL("DROP TABLESPACE IF EXISTS {}").format(Identifier(_TABLESPACE)))
+
+    @property
+    def _filler(self) -> str:
+        return f"{self.server.small_disk}/filler"
+
+    def _run_on_server(self, command: str) -> None:
+        # Only the server sees its small disk.
+        with self.database.connect() as connection:
+            connection.execute(SQL("COPY (SELECT) TO PROGRAM {}").format(command))
 
     def _set_database(self, change: str) -> None:
         with self.database.connect() as connection:
@@ -179,24 +175,14 @@ class PostgresHarness(ExternalPostgresHarness):
         # Sessions took the setting when they began.
         self.database.end_sessions()
 
-    def _remove_small_disk(self, folder: Path) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(_unmount, folder)
-            connection = stack.enter_context(self.database.connect())
-            connection.execute(SQL("DROP TABLESPACE {}").format(Identifier(_TABLESPACE)))
-
-    def _move_to_small_disk(self) -> Path:
-        if self._small_disk is None:
-            self._small_disk = self.server.folder / _TABLESPACE
-            _mount(self._small_disk)
-            with self.database.connect() as connection:
-                connection.execute(
-                    SQL("CREATE TABLESPACE {} LOCATION {}").format(Identifier(_TABLESPACE), str(self._small_disk))
-                )
+    def _move_to_small_disk(self) -> None:
         with self.database.connect() as connection:
+            found = connection.execute("SELECT 1 FROM pg_tablespace WHERE spcname = %s", [_TABLESPACE]).fetchone()
+            if found is None:
+                create = SQL("CREATE TABLESPACE {} LOCATION {}")
+                connection.execute(create.format(Identifier(_TABLESPACE), str(self.server.small_disk)))
             for table in self._tables(connection):
                 self._move(connection, table)
-        return self._small_disk
 
     def _move(self, connection: psycopg.Connection, table: str) -> None:
         name, space = Identifier(self.schema, table), Identifier(_TABLESPACE)
@@ -209,7 +195,7 @@ class PostgresHarness(ExternalPostgresHarness):
 
 
 class UnmountedPostgresHarness(PostgresHarness):
-    """For users who may not mount a small disk."""
+    """Where the server could not be given a small disk."""
 
     abilities: ClassVar[frozenset[Ability]] = frozenset(Ability) - {Ability.FULL_DISK}
 
@@ -218,20 +204,4 @@ def harness_for(database: PostgresDatabase) -> ExternalPostgresHarness:
     """The harness that can do the most with this database."""
     if database.server is None:
         return ExternalPostgresHarness(database)
-    return PostgresHarness(database) if _may_mount() else UnmountedPostgresHarness(database)
-
-
-def _may_mount() -> bool:
-    probe = ["unshare", "--mount", "--", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, check=False).returncode == 0
-
-
-def _mount(folder: Path) -> None:
-    folder.mkdir(mode=0o700)
-    options = ["-t", "tmpfs", "-o", f"size={_SMALL_DISK},mode=0700", "tmpfs"]
-    subprocess.run(["mount", *options, str(folder)], check=True, capture_output=True)
-
-
-def _unmount(folder: Path) -> None:
-    subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
-    folder.rmdir()
+    return PostgresHarness(database) if database.server.small_disk else UnmountedPostgresHarness(database)

@@ -29,6 +29,9 @@ SUPERUSER: Final = "postgres"
 PASSWORD_ROLE: Final = "needs_password"
 
 _BINARIES_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_BINARIES"
+#: Bytes on the small disk.
+SMALL_DISK: Final = 16 * 1024 * 1024
+
 _STARTUP_SECONDS: Final = 60
 _NOBODY: Final = 65534
 _PR_SET_PDEATHSIG: Final = 1
@@ -93,14 +96,27 @@ def _number(text: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _unprivileged() -> list[str]:
-    """The command prefix under which PostgreSQL accepts to run: it refuses root."""
-    if os.geteuid() != 0:
-        return []
-    namespace = ["unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}", "--"]
-    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode == 0:
-        return namespace
-    return ["runuser", "-u", "nobody", "--"]
+def _wrappers(small_disk: Path) -> Iterator[tuple[list[str], bool]]:
+    """Commands to run PostgreSQL under, the best first, and whether each mounts a small disk for it.
+
+    PostgreSQL refuses root, so root takes another number in a namespace of its own. In there anyone may mount.
+    """
+    user, group = (os.geteuid(), os.getegid()) if os.geteuid() != 0 else (_NOBODY, _NOBODY)
+    namespace = ["unshare", "--user", f"--map-user={user}", f"--map-group={group}"]
+    mount = f'mount -t tmpfs -o size={SMALL_DISK},mode=0700 tmpfs "$0" && exec "$@"'
+    yield [*namespace, "--mount", "--keep-caps", "--", "sh", "-c", mount, str(small_disk)], True
+    if os.geteuid() == 0:
+        yield [*namespace, "--"], False
+        yield ["runuser", "-u", "nobody", "--"], False
+    else:
+        yield [], False
+
+
+def _runs_under(wrapper: list[str]) -> bool:
+    try:
+        return subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def _die_with_parent() -> None:
@@ -113,12 +129,16 @@ class PostgresServer:
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self._binaries = find_binaries()
-        self._prefix = _unprivileged()
         # A socket's path must stay under 108 bytes, so no pytest tmp_path.
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
         self.port = _free_port()
+        small_disk = self.folder / "small"
+        small_disk.mkdir()
+        self._prefix, mounts = next(found for found in _wrappers(small_disk) if _runs_under(found[0]))
+        #: A folder with little room, which only the server sees; None where the system does not let us mount one.
+        self.small_disk = small_disk if mounts else None
         self._settings = {**_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
