@@ -13,16 +13,16 @@ from cryptostore import Account, AccountNotFound, InvalidRecord, Ownership
 from .columns import from_time_column, to_time_column
 
 _TAKE_OVER: Final = """
-    INSERT INTO accounts (user_id, device_id, epoch, sequence, owner, since) VALUES (?, ?, 1, 0, ?, ?)
+    INSERT INTO account (user_id, device_id, epoch, sequence, owner, since) VALUES (?, ?, 1, 0, ?, ?)
     ON CONFLICT (user_id, device_id)
     DO UPDATE SET epoch = epoch + 1, owner = excluded.owner, since = excluded.since
     RETURNING id, epoch, sequence, owner, since
 """
-_FIND: Final = "SELECT id, epoch, sequence, owner, since FROM accounts WHERE user_id = ? AND device_id = ?"
-_OWNERSHIP: Final = "SELECT epoch, sequence, owner, since FROM accounts WHERE id = ?"
-_ALL: Final = "SELECT user_id, device_id, epoch, sequence, owner, since FROM accounts ORDER BY user_id, device_id"
-_ADVANCE: Final = "UPDATE accounts SET sequence = ? WHERE id = ?"
-_DELETE: Final = "DELETE FROM accounts WHERE user_id = ? AND device_id = ?"
+_FIND: Final = "SELECT id, epoch, sequence, owner, since FROM account WHERE user_id = ? AND device_id = ?"
+_OWNERSHIP: Final = "SELECT epoch, sequence, owner, since FROM account WHERE id = ?"
+_ALL: Final = "SELECT user_id, device_id, epoch, sequence, owner, since FROM account ORDER BY user_id, device_id"
+_ADVANCE: Final = "UPDATE account SET sequence = ? WHERE id = ?"
+_DELETE: Final = "DELETE FROM account WHERE user_id = ? AND device_id = ?"
 
 _log: Final = logging.getLogger(__name__)
 

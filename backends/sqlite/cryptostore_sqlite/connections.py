@@ -93,7 +93,7 @@ class Connections:
             _wait_at_most(connection, 0)
             try:
                 # Not BEGIN IMMEDIATE, which begins to read where it may not write.
-                connection.execute("UPDATE accounts SET epoch = epoch WHERE FALSE")
+                connection.execute("UPDATE account SET epoch = epoch WHERE FALSE")
             except sqlite3.OperationalError as error:
                 if is_busy(error) or is_read_only(error):
                     return is_busy(error)

@@ -73,7 +73,7 @@ class SQLiteHarness(Harness):
         fields = [field for field in fields_of(kind) if field.name not in kind.key_fields]
         change = ", ".join(f'"{field.name}" = {_DAMAGED[field.type]}' for field in fields)
         where = "".join(f' AND "{name}" = ?' for name in kind.key_fields)
-        whose = "account_id = (SELECT id FROM accounts WHERE user_id = ? AND device_id = ?)"
+        whose = "account_id = (SELECT id FROM account WHERE user_id = ? AND device_id = ?)"
         with self._connection() as connection, not_strict(connection, kind.kind_name):
             sql = f"UPDATE {kind.kind_name} SET {change} WHERE {whose}{where}"
             changed = connection.execute(sql, (account.user_id, account.device_id, *key)).rowcount

@@ -208,7 +208,7 @@ def test_a_damaged_database_is_named(url: str, path: Path, alice: Account) -> No
 
 
 @pytest.mark.parametrize(
-    "loss", ["DROP TABLE schema_version", "DELETE FROM schema_version", "DROP TABLE accounts", "DROP TABLE sync_token"]
+    "loss", ["DROP TABLE schema_version", "DELETE FROM schema_version", "DROP TABLE account", "DROP TABLE sync_token"]
 )
 def test_lost_tables_are_an_error_of_the_schema(url: str, execute: Execute, alice: Account, loss: str) -> None:
     with open_backend(url) as backend:

@@ -45,7 +45,7 @@ def test_a_table_is_strict_and_goes_with_its_account(database: sqlite3.Connectio
     listed = database.execute(f"PRAGMA table_list({kind.kind_name})").fetchone()
     assert listed[5] == 1
     ((_, _, parent, child, _, _, on_delete, _),) = database.execute(f"PRAGMA foreign_key_list({kind.kind_name})")
-    assert (parent, child, on_delete) == ("accounts", "account_id", "CASCADE")
+    assert (parent, child, on_delete) == ("account", "account_id", "CASCADE")
 
 
 @every_kind
@@ -98,6 +98,6 @@ def test_an_unreadable_account_hides_no_other(
     with open_backend(url) as backend:
         backend.open_store(alice)
         backend.open_store(Account("@bob:example.org", "D"))
-        execute("UPDATE accounts SET device_id = '' WHERE device_id = 'D'")
+        execute("UPDATE account SET device_id = '' WHERE device_id = 'D'")
         assert list(backend.accounts()) == [alice]
     assert "unreadable account" in caplog.text

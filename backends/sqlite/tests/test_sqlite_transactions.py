@@ -42,7 +42,7 @@ def another(path: Path, begin: str) -> Iterator[sqlite3.Connection]:
     """A transaction of another program."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(begin)
-        connection.execute("SELECT * FROM accounts").fetchall()
+        connection.execute("SELECT * FROM account").fetchall()
         yield connection
 
 
@@ -86,7 +86,7 @@ def test_a_batch_is_one_transaction(backend: SQLiteBackend, alice: Account) -> N
     assert seen[1:3] == ["BEGIN IMMEDIATE", "SELECT epoch,"]
     assert seen[seen.index("COMMIT") - 2 :] == [
         "DELETE FROM",
-        "UPDATE accounts",
+        "UPDATE account",
         "COMMIT",
         "PRAGMA busy_timeout",
         "PRAGMA wal_checkpoint(TRUNCATE)",
@@ -155,7 +155,7 @@ def test_opening_waits_for_readers_of_a_database_that_is_not_in_wal_mode(
 def test_an_interrupted_batch_leaves_the_writer_free(backend: SQLiteBackend, alice: Account) -> None:
     store = backend.open_store(alice)
     with contextlib.suppress(KeyboardInterrupt), backend._connections.writing(1) as connection:
-        connection.execute("DELETE FROM accounts")
+        connection.execute("DELETE FROM account")
         raise KeyboardInterrupt
     store.apply(Changes([SyncToken("t")]))
     assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
@@ -172,7 +172,7 @@ def test_idle_connections_do_not_pile_up(backend: SQLiteBackend) -> None:
 def test_connections_that_are_in_use_are_closed_when_they_come_back(backend: SQLiteBackend, path: Path) -> None:
     with backend._connections.reading() as reader:
         backend.close()
-        reader.execute("SELECT * FROM accounts").fetchall()
+        reader.execute("SELECT * FROM account").fetchall()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         reader.execute("SELECT 1")
     assert [file.name for file in path.parent.iterdir()] == [path.name]

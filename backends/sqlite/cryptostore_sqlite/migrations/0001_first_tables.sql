@@ -13,7 +13,7 @@ CREATE TABLE schema_version (
 INSERT INTO schema_version (id, version, min_compatible) VALUES (1, 1, 1);
 
 -- AUTOINCREMENT: the id of a deleted account never comes back, so its last owner cannot write into a new one.
-CREATE TABLE accounts (
+CREATE TABLE account (
     id        INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     user_id   TEXT    NOT NULL,
     device_id TEXT    NOT NULL,
@@ -25,14 +25,14 @@ CREATE TABLE accounts (
 ) STRICT;
 
 CREATE TABLE olm_account (
-    account_id INTEGER NOT NULL PRIMARY KEY REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL PRIMARY KEY REFERENCES account ON DELETE CASCADE,
     pickle     BLOB    NOT NULL,
     shared     INTEGER NOT NULL,
     key_check  BLOB    NOT NULL
 ) STRICT;
 
 CREATE TABLE olm_session (
-    account_id   INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id   INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     sender_key   TEXT    NOT NULL,
     session_id   TEXT    NOT NULL,
     pickle       BLOB    NOT NULL,
@@ -42,14 +42,14 @@ CREATE TABLE olm_session (
 ) STRICT;
 
 CREATE TABLE olm_message (
-    account_id INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     sender_key TEXT    NOT NULL,
     hash       TEXT    NOT NULL,
     PRIMARY KEY (account_id, sender_key, hash)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE inbound_group_session (
-    account_id        INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id        INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     room_id           TEXT    NOT NULL,
     session_id        TEXT    NOT NULL,
     sender_key        TEXT    NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE inbound_group_session (
 ) STRICT;
 
 CREATE TABLE outbound_group_session (
-    account_id    INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id    INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     room_id       TEXT    NOT NULL,
     pickle        BLOB    NOT NULL,
     created_at    INTEGER NOT NULL,
@@ -74,7 +74,7 @@ CREATE TABLE outbound_group_session (
 ) STRICT;
 
 CREATE TABLE device (
-    account_id   INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id   INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     user_id      TEXT    NOT NULL,
     device_id    TEXT    NOT NULL,
     keys         TEXT    NOT NULL,
@@ -85,7 +85,7 @@ CREATE TABLE device (
 ) STRICT;
 
 CREATE TABLE tracked_user (
-    account_id INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     user_id    TEXT    NOT NULL,
     outdated   INTEGER NOT NULL,
     generation INTEGER NOT NULL,
@@ -93,14 +93,14 @@ CREATE TABLE tracked_user (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE encrypted_room (
-    account_id INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     room_id    TEXT    NOT NULL,
     settings   TEXT    NOT NULL,
     PRIMARY KEY (account_id, room_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE outgoing_key_request (
-    account_id INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     request_id TEXT    NOT NULL,
     session_id TEXT    NOT NULL,
     room_id    TEXT    NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE outgoing_key_request (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE message_index (
-    account_id INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     session_id TEXT    NOT NULL,
     sender_key TEXT    NOT NULL,
     "index"    INTEGER NOT NULL,
@@ -119,12 +119,12 @@ CREATE TABLE message_index (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE sync_token (
-    account_id INTEGER NOT NULL PRIMARY KEY REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL PRIMARY KEY REFERENCES account ON DELETE CASCADE,
     token      TEXT    NOT NULL
 ) STRICT;
 
 CREATE TABLE value (
-    account_id INTEGER NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    account_id INTEGER NOT NULL REFERENCES account ON DELETE CASCADE,
     namespace  TEXT    NOT NULL,
     name       TEXT    NOT NULL,
     value      BLOB    NOT NULL,
