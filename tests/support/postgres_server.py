@@ -136,7 +136,8 @@ class PostgresServer:
         self.port = _free_port()
         small_disk = self.folder / "small"
         small_disk.mkdir()
-        self._prefix, mounts = next(found for found in _wrappers(small_disk) if _runs_under(found[0]))
+        #: The command under which PostgreSQL, and others that refuse root, accept to run.
+        self.wrapper, mounts = next(found for found in _wrappers(small_disk) if _runs_under(found[0]))
         #: A folder with little room, which only the server sees; None where the system does not let us mount one.
         self.small_disk = small_disk if mounts else None
         self._settings = {**_SETTINGS, **(settings or {})}
@@ -173,7 +174,7 @@ class PostgresServer:
         places = ["-D", str(self.data), "-k", str(self.folder), "-p", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, str(self._binaries / "postgres"), *places, *options],
+                [*self.wrapper, str(self._binaries / "postgres"), *places, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -229,11 +230,11 @@ class PostgresServer:
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
 
     def _initialise(self) -> None:
-        if self._prefix[:1] == ["runuser"]:
+        if self.wrapper[:1] == ["runuser"]:
             shutil.chown(self.folder, "nobody")
         command = [str(self._binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "--auth=trust"]
         done = subprocess.run(
-            [*self._prefix, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
+            [*self.wrapper, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
             capture_output=True,
             text=True,
             check=False,

@@ -70,7 +70,8 @@ def translated(place: str, password: str = "") -> Iterator[None]:
     except psycopg_pool.TooManyRequests as error:
         raise BackendUnavailable(f"PostgreSQL at {place}: the connection pool is busy") from error
     except psycopg.Error as error:
-        raise _meaning(error, place, password) from error
+        # A detail may quote the row that was refused, which would show in the traceback of the cause.
+        raise _meaning(error, place, password) from (None if error.diag.message_detail else error)
 
 
 def refusal(error: psycopg.Error, place: str, password: str) -> CryptoStoreError:
@@ -115,5 +116,6 @@ def _primary(error: psycopg.Error) -> str:
 
 
 def _text(error: psycopg.Error, password: str) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    # The whole text of a server's error may quote data; its first line names what happened.
+    text = " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
     return text.replace(password, "***") if password else text

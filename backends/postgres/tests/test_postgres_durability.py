@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -17,6 +18,7 @@ from cryptostore import (
     BackendUnavailable,
     Changes,
     CryptoStore,
+    CryptoStoreError,
     FencedOut,
     OlmSession,
     SyncToken,
@@ -241,6 +243,14 @@ def test_the_sessions_time_zone_and_styles_have_no_say(url: str) -> None:
         store = backend.open_store(ALICE)
         store.apply(Changes(records))
         assert list(store.scan(OlmSession)) == records
+
+
+def test_a_refused_row_is_not_quoted(url: str, store: CryptoStore, admin: psycopg.Connection, schema: str) -> None:
+    admin.execute(SQL("ALTER TABLE {} ADD more text NOT NULL").format(Identifier(schema, "sync_token")))
+    with pytest.raises(CryptoStoreError) as refused:
+        store.apply(Changes([SyncToken("s3cr3t-canary")]))
+    assert "23502" in str(refused.value)
+    assert "s3cr3t-canary" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_time_that_no_datetime_can_hold_blocks_nothing(url: str, admin: psycopg.Connection, schema: str) -> None:

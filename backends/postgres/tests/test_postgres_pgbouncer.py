@@ -1,0 +1,120 @@
+"""Through PgBouncer in transaction mode, where whoever asks next gets the server's session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from cryptostore import KINDS, Account, Backend, Changes, FencedOut, SyncToken, Value, open_backend
+from cryptostore_contract.samples import samples
+from postgres_database import DATABASE, ROLE, PostgresDatabase
+
+PGBOUNCER: Final = os.environ.get("CRYPTOSTORE_TEST_PGBOUNCER") or shutil.which("pgbouncer")
+PATIENCE: Final = 30.0
+
+# The one thing here that no wheel brings.
+pytestmark = pytest.mark.skipif(
+    PGBOUNCER is None,
+    reason="not verified: PgBouncer is not installed, nor named by CRYPTOSTORE_TEST_PGBOUNCER",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def pooler_port(breakable_database: PostgresDatabase, tmp_path: Path) -> Iterator[int]:
+    assert breakable_database.server is not None
+    port = free_port()
+    users = tmp_path / "users.txt"
+    users.write_text(f'"{ROLE}" ""\n')
+    settings = tmp_path / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={breakable_database.server.port}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 2\n"
+        "server_login_retry = 1\n"
+    )
+    wrapper = breakable_database.server.wrapper
+    assert PGBOUNCER is not None
+    process = subprocess.Popen([*wrapper, PGBOUNCER, str(settings)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(port: int) -> None:
+    ends = time.monotonic() + PATIENCE
+    while time.monotonic() < ends:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError("PgBouncer did not start")
+
+
+@pytest.fixture
+def backend(breakable_database: PostgresDatabase, pooler_port: int) -> Iterator[Backend]:
+    schema = breakable_database.new_schema()
+    with open_backend(f"postgresql://{ROLE}@127.0.0.1:{pooler_port}/{DATABASE}?schema={schema}&deadline=30") as opened:
+        yield opened
+    breakable_database.drop_schema(schema)
+
+
+def test_every_kind_is_written_read_and_deleted(backend: Backend) -> None:
+    store = backend.open_store(Account("@alice:example.org", "DEVICE"))
+    for kind in KINDS:
+        records = sorted(samples(kind, 3), key=lambda record: record.key)
+        store.apply(Changes(records))
+        assert store.select(kind, [()])[()] == records
+        assert list(store.scan(kind)) == records
+        store.apply(Changes(deletes=[(kind, record.key) for record in records]))
+        assert list(store.scan(kind)) == []
+
+
+def test_more_writers_than_server_sessions_mix_nothing_up(backend: Backend) -> None:
+    accounts = [Account("@alice:example.org", f"DEVICE{number}") for number in range(6)]
+
+    def write(account: Account) -> None:
+        store = backend.open_store(account)
+        for number in range(20):
+            store.apply(
+                Changes([SyncToken(f"{account} {number}"), Value("n", str(number), account.device_id.encode())])
+            )
+
+    threads = [threading.Thread(target=write, args=[account]) for account in accounts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for account in accounts:
+        store = backend.open_store(account)
+        assert store.ownership.sequence == 20
+        assert store.get(SyncToken, [()]) == {(): SyncToken(f"{account} 19")}
+        assert {value.value for value in store.scan(Value)} == {account.device_id.encode()}
+
+
+def test_an_older_owner_is_fenced(backend: Backend) -> None:
+    account = Account("@alice:example.org", "DEVICE")
+    older, newer = backend.open_store(account), backend.open_store(account)
+    with pytest.raises(FencedOut):
+        older.apply(Changes([SyncToken("older")]))
+    newer.apply(Changes([SyncToken("newer")]))
