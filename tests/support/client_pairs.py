@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nio import AsyncClientConfig, MatrixRoom, RoomMessageText, RoomSendResponse, SyncResponse
@@ -112,12 +114,26 @@ async def abandon(client: ProductionMatrixClient) -> None:
         store.close()
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Somebody else holds the write lock of the SQLite file: no batch is committed."""
+    with closing(sqlite3.connect(folder / "keys.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def lockable(folder: Path) -> str:
+    """The URL of a database for `locked`."""
+    return f"sqlite:///{folder}/keys.db?deadline=1"
+
+
 @asynccontextmanager
-async def people(url: str, **options: Any) -> AsyncIterator[tuple[SmallHomeserver, Person, Person]]:
-    """Alice and Bob in one encrypted room, who know each other's devices. Both keep their keys at `url`."""
+async def people(url: str, bob_url: str = "", **options: Any) -> AsyncIterator[tuple[SmallHomeserver, Person, Person]]:
+    """Alice and Bob in one encrypted room, who know each other's devices. Without `bob_url` they share a database."""
     async with small_homeserver() as server:
         server.make_room(ROOM, ALICE.user_id, BOB.user_id)
-        alice, bob = Person(server, ALICE, url, **options), Person(server, BOB, url, **options)
+        alice, bob = Person(server, ALICE, url, **options), Person(server, BOB, bob_url or url, **options)
         try:
             for person in (alice, bob):
                 await person.start()

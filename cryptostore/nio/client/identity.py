@@ -24,11 +24,11 @@ class IdentityClient(PrefetchingClient):
     async def check_identity(self) -> bool:
         """Compare this account's keys with those that the homeserver has for the device, once.
 
-        Returns False if the homeserver gave no usable answer. Raises ConfigurationError if it knows other keys: this
-        database is not the device's.
+        Returns False if this client is not logged in, or the homeserver gave no usable answer. Raises
+        ConfigurationError if it knows other keys: this database is not the device's.
         """
-        if self._is_identity_checked:
-            return True
+        if self._is_identity_checked or not self.logged_in:
+            return self._is_identity_checked
         method, path, data = Api.keys_query(self.access_token, [self.user_id])
         response = await self._send(KeysQueryResponse, method, path, data)
         if not isinstance(response, KeysQueryResponse):

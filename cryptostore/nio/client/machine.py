@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import vodozemac
+from nio import KeysClaimResponse
 from nio.crypto import Olm
 from nio.events import MegolmEvent, OlmEvent
 
@@ -100,6 +101,24 @@ class ProductionOlm(Olm):
             self.statistics.adopted_sessions += 1
         else:
             self.statistics.dropped_sessions += 1
+
+    def verify_json(self, json: Any, user_key: str, user_id: str, device_id: str) -> bool:
+        """Whether a key object is signed by the device. A key or a signature that is none signs nothing."""
+        try:
+            return bool(super().verify_json(json, user_key, user_id, device_id))  # type: ignore[no-untyped-call]  # nio's
+        except (ValueError, AttributeError, TypeError):
+            return False
+
+    def _handle_key_claiming(self, response: Any) -> None:
+        # One by one: a one-time key that is none must not keep the others from being used.
+        for user_id, devices in response.one_time_keys.items():
+            for device_id, key in devices.items():
+                try:
+                    super()._handle_key_claiming(KeysClaimResponse({user_id: {device_id: key}}, {}))  # type: ignore[no-untyped-call]  # nio's
+                except CryptoStoreError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # the same as for events
+                    _log.warning("%s %s gave a useless one-time key: %s", user_id, device_id, type(error).__name__)
 
     def _devices_to_share_with(self, users: Iterable[str]) -> set[DevicePair] | None:
         devices: set[DevicePair] = set()

@@ -46,9 +46,10 @@ class Wanted:
     #: Who sent a message, by its session: without that session nio looks at the Olm sessions with the sender.
     senders: dict[GroupSessionKey, str] = field(default_factory=dict)
 
-    def add_to_device(self, event: ToDeviceEvent) -> None:
+    def add_to_device(self, event: Any) -> None:
         """What handling a to-device event looks up."""
-        self.users.add(event.sender)
+        if isinstance(event, ToDeviceEvent):
+            self.users.add(event.sender)
         if isinstance(event, OlmEvent):
             self.sender_keys.add(event.sender_key)
 

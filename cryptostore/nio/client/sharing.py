@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
@@ -19,14 +20,33 @@ from nio import (
 )
 from nio.crypto import OlmDevice, OutboundGroupSession
 
+from .outbound import DevicePair
 from .prefetch import PrefetchingClient, Wanted
 
 #: How often sharing begins again because members or devices changed in the middle of it.
 _ROUNDS: Final = 5
+#: For how many devices one request claims one-time keys.
+_CLAIMED_AT_ONCE: Final = 100
 
 _log: Final = logging.getLogger(__name__)
 
 _Shared = ShareGroupSessionResponse | ShareGroupSessionError
+
+
+class _KeySent(ShareGroupSessionResponse):
+    """The answer to one request with keys.
+
+    nio's own reads an error's fields in the wrong order: a server that is busy logs the client out or makes it raise.
+    """
+
+    @classmethod
+    def from_dict(cls, parsed_dict: Any, room_id: str, users_shared_with: set[DevicePair]) -> _Shared:
+        if isinstance(parsed_dict, dict) and "errcode" not in parsed_dict:
+            return cls(room_id, users_shared_with)
+        error = ErrorResponse.from_dict(parsed_dict)
+        return ShareGroupSessionError(
+            error.message, error.status_code, error.retry_after_ms, error.soft_logout, room_id, users_shared_with
+        )
 
 
 class SharingClient(PrefetchingClient):
@@ -108,40 +128,41 @@ class SharingClient(PrefetchingClient):
         self._overtaken.discard(room.room_id)
         await self.prefetch(Wanted(partners=set(room.users)))
         missing = self.get_missing_sessions(room.room_id)
-        if missing:
-            claimed = await self.keys_claim(missing)
+        for part in _in_parts(missing):
+            claimed = await self.keys_claim(part)
             if isinstance(claimed, ErrorResponse):
                 return ShareGroupSessionError(claimed.message, claimed.status_code, room_id=room.room_id)
-        requests = self._requests(room, ignore_unverified_devices)
-        session = self.machine.outbound_group_sessions[room.room_id]
+        requests = await self._requests(room, ignore_unverified_devices)
+        session = self.machine.outbound_group_sessions.get(room.room_id)
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         return self._conclude(room, session, missing, outcomes)
 
-    def _requests(self, room: MatrixRoom, ignore_unverified_devices: bool) -> list[Any]:
-        encrypted = list(
-            self.machine.share_group_session_parallel(
-                room.room_id, list(room.users), ignore_unverified_devices=ignore_unverified_devices
-            )
-        )
-        requests = []
-        for sharing_with, content in encrypted:
-            method, path, data = Api.to_device(self.access_token, "m.room.encrypted", content, uuid4())
-            answer = (room.room_id, sharing_with)
-            requests.append(self._send(ShareGroupSessionResponse, method, path, data, response_data=answer))
-        return requests
+    async def _requests(self, room: MatrixRoom, ignore_unverified_devices: bool) -> list[Any]:
+        prepared = []
+        for sharing_with, content in self.machine.share_group_session_parallel(
+            room.room_id, list(room.users), ignore_unverified_devices=ignore_unverified_devices
+        ):
+            prepared.append((*Api.to_device(self.access_token, "m.room.encrypted", content, uuid4()), sharing_with))
+            # Encrypting for a thousand devices takes a while; others get their turn.
+            await asyncio.sleep(0)
+        return [
+            self._send(_KeySent, method, path, data, response_data=(room.room_id, sharing_with))
+            for method, path, data, sharing_with in prepared
+        ]
 
     def _conclude(
-        self, room: MatrixRoom, session: OutboundGroupSession, unreachable: Any, outcomes: list[Any]
+        self, room: MatrixRoom, session: OutboundGroupSession | None, unreachable: Any, outcomes: list[Any]
     ) -> _Shared | None:
         for outcome in outcomes:
-            if isinstance(outcome, ShareGroupSessionResponse):
+            if session is not None and isinstance(outcome, ShareGroupSessionResponse):
                 session.users_shared_with.update(outcome.users_shared_with)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
             if isinstance(outcome, ErrorResponse):
                 return ShareGroupSessionError(outcome.message, outcome.status_code, room_id=room.room_id)
-        if self.machine.outbound_group_sessions.get(room.room_id) is not session or room.room_id in self._overtaken:
+        present = self.machine.outbound_group_sessions.get(room.room_id)
+        if session is None or present is not session or room.room_id in self._overtaken:
             self._invalidate_live_session(room.room_id)
             return None
         self._give_up_on(session, unreachable)
@@ -183,3 +204,13 @@ class SharingClient(PrefetchingClient):
         # nio credits whatever session the room has when the answer comes; `_conclude` the one that was shared.
         if not isinstance(response, ShareGroupSessionResponse):
             super()._handle_olm_response(response)
+
+
+def _in_parts(devices: Mapping[str, Iterable[str]]) -> Iterator[dict[str, list[str]]]:
+    """The same devices in several requests, since handling one answer holds the event loop."""
+    pairs = [(user, device) for user, of_user in devices.items() for device in of_user]
+    for start in range(0, len(pairs), _CLAIMED_AT_ONCE):
+        part: dict[str, list[str]] = {}
+        for user, device in pairs[start : start + _CLAIMED_AT_ONCE]:
+            part.setdefault(user, []).append(device)
+        yield part

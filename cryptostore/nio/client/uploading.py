@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiohttp import ClientResponse
-from nio import KeysQueryError, KeysQueryResponse, KeysUploadError, KeysUploadResponse
+from nio import (
+    Api,
+    KeysClaimError,
+    KeysClaimResponse,
+    KeysQueryError,
+    KeysQueryResponse,
+    KeysUploadError,
+    KeysUploadResponse,
+)
 
 from .identity import IdentityClient
 
@@ -37,7 +46,7 @@ class UploadingClient(IdentityClient):
 
         Raises what `check_identity` and `flush` raise.
         """
-        if not await self.check_identity():
+        if self.logged_in and not await self.check_identity():
             return KeysUploadError("the homeserver did not say which keys it knows for this device")
         try:
             response: KeysUploadResponse | KeysUploadError = await super().keys_upload()
@@ -58,6 +67,14 @@ class UploadingClient(IdentityClient):
         response: KeysQueryResponse | KeysQueryError = await super().keys_query()
         if isinstance(response, KeysQueryResponse):
             self.machine.tracking.answered(asked)
+        return response
+
+    async def keys_claim(self, user_set: dict[str, Iterable[str]]) -> KeysClaimResponse | KeysClaimError:
+        """As nio's, which raises TypeError where the homeserver refuses."""
+        method, path, data = Api.keys_claim(self.access_token, user_set)
+        response: KeysClaimResponse | KeysClaimError = await self._send(
+            KeysClaimResponse, method, path, data, response_data=("",)
+        )
         return response
 
     async def send(self, method: str, path: str, data: Any = None, *args: Any, **kwargs: Any) -> ClientResponse:

@@ -1,0 +1,194 @@
+"""Nothing is sent before it is durable, and a database that is away loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from client_pairs import ALICE, BOB, ROOM, locked, lockable, people
+from cryptostore import (
+    AccountNotFound,
+    BackendUnavailable,
+    InboundGroupSession,
+    OlmAccount,
+    OutboundGroupSession,
+    StoreClosed,
+    TrackedUser,
+    open_backend,
+)
+from cryptostore.nio import ProductionMatrixClient
+from small_homeserver import Request
+
+
+def test_what_a_request_depends_on_is_durable_before_it_is_sent(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            seen: list[tuple[int, int]] = []
+
+            def look(request: Request) -> None:
+                if request.is_for("/send/m.room.encrypted"):
+                    (session,) = alice.stored(OutboundGroupSession)
+                    seen.append((session.message_count, len(alice.stored(InboundGroupSession))))
+
+            server.faults.append(look)
+            await alice.say("one")
+            await alice.say("two")
+            assert seen == [(1, 1), (2, 1)]
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_flush_sends_nothing_keeps_everything_and_recovers(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with people(lockable(tmp_path), "memory://") as (server, alice, bob):
+            await alice.say("before")
+            with locked(tmp_path):
+                asked = len(server.requests)
+                with pytest.raises(BackendUnavailable):
+                    await alice.say("while away")
+                assert len(server.requests) == asked
+                assert alice.client.statistics.failed_flushes == 1
+            await alice.say("after")
+            await bob.round()
+            # What could not be sent was refused, and its message index is not used again.
+            assert bob.read == ["before", "after"]
+            assert [session.message_count for session in alice.stored(OutboundGroupSession)] == [3]
+
+    asyncio.run(scenario())
+
+
+def test_a_key_that_could_not_be_saved_is_not_shared_and_the_room_does_not_hang(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with people(lockable(tmp_path), "memory://") as (server, alice, bob):
+            with locked(tmp_path), pytest.raises(BackendUnavailable):
+                await alice.say("first")
+            assert alice.client.sharing_session == {}
+            assert server.asked("sendToDevice") == []
+            assert not alice.client.machine.outbound_group_sessions[ROOM].shared if _has_session(alice.client) else True
+            await alice.say("second")
+            await bob.round()
+            assert bob.read == ["second"]
+
+    asyncio.run(scenario())
+
+
+def _has_session(client: ProductionMatrixClient) -> bool:
+    return ROOM in client.machine.outbound_group_sessions
+
+
+@pytest.mark.parametrize("path", ["keys/claim", "sendToDevice"])
+def test_a_homeserver_that_refuses_a_key_gets_no_message(memory_url: str, path: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+
+            def refuse(request: Request) -> web.Response | None:
+                if request.is_for(path):
+                    return web.json_response({"errcode": "M_UNKNOWN", "error": "no"}, status=500)
+                return None
+
+            server.faults.append(refuse)
+            with pytest.raises(Exception, match="not shared"):
+                await alice.say("too early")
+            assert alice.client.sharing_session == {}
+            assert server.asked("/send/m.room") == []
+            server.faults.clear()
+            await alice.say("in time")
+            await bob.round()
+            assert bob.read == ["in time"]
+
+    asyncio.run(scenario())
+
+
+def test_a_device_without_one_time_keys_is_left_out_and_the_others_read(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[BOB.user_id, BOB.device_id].clear()
+            await alice.say("nobody reads this")
+            session = alice.client.machine.outbound_group_sessions[ROOM]
+            assert session.shared
+            assert (BOB.user_id, BOB.device_id) in session.users_ignored
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_caller_does_not_stop_the_flush(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (_, alice, bob):
+            alice.store.save_account(alice.client.machine.account)
+            alice.client.machine.account.generate_one_time_keys(1)
+            before = alice.stored(OlmAccount)
+            flush = asyncio.create_task(alice.client.flush())
+            await asyncio.sleep(0)
+            flush.cancel()
+            await asyncio.gather(flush, return_exceptions=True)
+            await alice.client.flush()
+            assert alice.stored(OlmAccount) != before
+
+    asyncio.run(scenario())
+
+
+def test_what_changes_outside_a_sync_is_durable_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (_, alice, bob):
+            (bobs_device,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            flushes = alice.client.statistics.flushes
+            assert alice.client.verify_device(bobs_device)
+            while alice.client.statistics.flushes == flushes:
+                await asyncio.sleep(0.01)
+            await alice.come_back_after_a_crash()
+            (again,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            assert again.verified
+
+    asyncio.run(scenario())
+
+
+def test_a_deleted_account_stops_the_client(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            with open_backend(url) as backend:
+                backend.delete_account(ALICE)
+            asked = len(server.requests)
+            for _ in range(2):
+                with pytest.raises(AccountNotFound):
+                    await alice.say("hello")
+            assert len(server.requests) == asked
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_client_sends_nothing(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            await alice.client.close()
+            await alice.client.close()
+            asked = len(server.requests)
+            with pytest.raises(StoreClosed):
+                await alice.client.joined_members(ROOM)
+            assert len(server.requests) == asked
+            await alice.start()
+            await alice.round()
+            await alice.say("again")
+
+    asyncio.run(scenario())
+
+
+def test_whose_devices_are_followed_survives_a_restart(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            await alice.restart()
+            queries = len(server.asked("keys/query", ALICE.user_id))
+            await alice.client.sync()
+            assert {row.user_id for row in alice.stored(TrackedUser)} == {ALICE.user_id, BOB.user_id}
+            assert not alice.client.should_query_keys
+            # One question: whether the homeserver's keys are ours.
+            assert len(server.asked("keys/query", ALICE.user_id)) == queries + 1
+            server.changed.append((server._advance(), BOB.user_id))
+            await alice.client.sync()
+            assert alice.client.users_for_key_query == {BOB.user_id}
+            await alice.come_back_after_a_crash()
+            assert alice.client.users_for_key_query == {BOB.user_id}
+
+    asyncio.run(scenario())
