@@ -184,6 +184,52 @@ def test_a_store_that_forgets_fails_the_demo(site: FakeSite, tmp_path: Path) -> 
     assert "old messages that Bob read again after kills" in failed(ended.document)
 
 
+#: SQLite, but only one process at a time, as an engine with a lock on its files is.
+EXCLUSIVE = """
+import fcntl
+from cryptostore import BackendPlugin, BackendUnavailable, INTERFACE_VERSION, Capability, Claim, FULL, Support, hookimpl
+from cryptostore_sqlite.backend import SQLiteBackend
+from cryptostore_sqlite.plugin import open_sqlite, path_of
+
+def open_exclusive(url, /, **options):
+    url = url.replace("exclusive", "sqlite", 1)
+    lock = open(f"{path_of(url)}.lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BackendUnavailable("another process has it") from None
+    backend = open_sqlite(url, **options)
+    backend.lock = lock
+    return backend
+
+def close(backend, close=SQLiteBackend.close):
+    close(backend)
+    backend.lock.close()
+
+SQLiteBackend.close = close
+
+@hookimpl
+def cryptostore_backends():
+    return [BackendPlugin("exclusive", INTERFACE_VERSION, open_exclusive, {
+        Capability.SURVIVES_PROCESS_KILL: FULL,
+        Capability.SEVERAL_PROCESSES: Claim(Support.UNSUPPORTED, "it locks its file"),
+    })]
+"""
+
+
+def test_a_database_for_one_process_becomes_one_for_each_party(site: FakeSite, tmp_path: Path) -> None:
+    site.install("exclusive", {"cryptostore.backends": {"exclusive": "exclusive"}}, exclusive=EXCLUSIVE)
+    ended = run_process(
+        *("demo", "--json", "--messages", "10", "--kills", "1", "--store", f"exclusive:///{tmp_path}/keys?deadline=9"),
+        env={"PYTHONPATH": str(site.folder)},
+    )
+    assert ended.code == ExitCode.DONE, ended.err
+    assert "Alice and Bob get a database each" in ended.err
+    for party in ("alice", "bob"):
+        assert accounts_in(f"sqlite:///{tmp_path}/keys-{party}") == []
+    assert not (tmp_path / "keys").exists()
+
+
 def test_a_database_that_ends_with_its_process_is_refused(run: Run) -> None:
     ended = run("demo", "--store", "memory://keys")
     assert ended.code == ExitCode.USAGE

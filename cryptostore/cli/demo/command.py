@@ -17,7 +17,7 @@ from cryptostore.urls import redact
 from .audience import Audience
 from .checks import Check, checks_of, repeated_deliveries
 from .conversation import Conversation, Settings, Story
-from .database import database, temporary_accounts
+from .database import database, serves_one_process, temporary_accounts
 from .processes import PartyFailed, exit_code_of_party
 from .relay import Relay
 
@@ -29,7 +29,8 @@ def demo(
             "--store",
             metavar="URL",
             help="The database to use; by default SQLite in a temporary folder. "
-            "Two accounts with new names are created there and deleted at the end; others are not touched.",
+            "Two accounts with new names are created there and deleted at the end; others are not touched. "
+            "Where only one process can have a database open, each has its own, with -alice or -bob after its name.",
         ),
     ] = None,
     kills: Annotated[int, typer.Option(min=0, help="How often Bob is killed.")] = 3,
@@ -48,6 +49,8 @@ def demo(
         accounts = _new_accounts()
         relay = Relay("!demo:localhost", [account.user_id for account in accounts])
         watching.say(f"seed {chosen}, database {redact(url)}")
+        if serves_one_process(url):
+            watching.say("one process at a time can have it open, so Alice and Bob get a database each beside it")
         try:
             story = play(settings, accounts, relay, watching)
         except PartyFailed as error:

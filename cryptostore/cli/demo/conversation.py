@@ -14,6 +14,7 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.records import Account
 
 from .audience import Audience
+from .database import url_for
 from .processes import PartyRun
 from .protocol import PartyConfig
 from .relay import WINDOW, Relay
@@ -150,7 +151,7 @@ class Conversation:
     async def _live(self, user: str, *, only_read: bool) -> None:
         """One user's processes, one after the other, until one ends in peace."""
         config = PartyConfig(
-            self._settings.url,
+            url_for(self._settings.url, self._devices[user]),
             self._pickle_keys[user],
             user,
             self._devices[user],

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from cryptostore.capabilities import Capability, Support
 from cryptostore.cli.databases import refuse_process_local
 from cryptostore.cli.output import print_error
 from cryptostore.errors import AccountNotFound, ConfigurationError, CryptoStoreError
 from cryptostore.plugins import load_backend, open_backend
 from cryptostore.records import Account
+from cryptostore.urls import scheme_of
 
 
 @contextlib.contextmanager
@@ -27,26 +29,37 @@ def database(url: str | None) -> Iterator[str]:
         yield f"sqlite:///{quote(str(Path(folder) / 'demo.db'))}"
 
 
+def serves_one_process(url: str) -> bool:
+    """Whether the backend says that only one process at a time can have the database open."""
+    claim = load_backend(scheme_of(url)).claim(Capability.SEVERAL_PROCESSES)
+    return claim.support in (Support.UNSUPPORTED, Support.NOT_IMPLEMENTED)
+
+
+def url_for(url: str, device_id: str) -> str:
+    """Where a party keeps its keys: in the one database, or in one beside it if processes cannot share a database."""
+    if not serves_one_process(url):
+        return url
+    place, mark, options = url.partition("?")
+    return f"{place}-{device_id.lower()}{mark}{options}"
+
+
 @contextlib.contextmanager
 def temporary_accounts(url: str, accounts: list[Account]) -> Iterator[None]:
     """See that the accounts are not there before, and delete them afterwards. Raises ConfigurationError."""
-    with open_backend(url) as backend:
-        there = backend.accounts()
-        for account in accounts:
-            if account in there:
+    for account in accounts:
+        with open_backend(url_for(url, account.device_id)) as backend:
+            if account in backend.accounts():
                 raise ConfigurationError(f"{account} is in the database already and is left alone; run the demo again")
     try:
         yield
     finally:
-        _delete(url, accounts)
+        for account in accounts:
+            _delete(url_for(url, account.device_id), account)
 
 
-def _delete(url: str, accounts: list[Account]) -> None:
+def _delete(url: str, account: Account) -> None:
     try:
-        with open_backend(url) as backend:
-            for account in accounts:
-                with contextlib.suppress(AccountNotFound):
-                    backend.delete_account(account)
+        with open_backend(url) as backend, contextlib.suppress(AccountNotFound):
+            backend.delete_account(account)
     except CryptoStoreError as error:
-        names = " and ".join(map(str, accounts))
-        print_error(f"the demo's accounts {names} could not be deleted and may still be in the database: {error}")
+        print_error(f"the demo's account {account} could not be deleted and may still be in the database: {error}")
