@@ -81,7 +81,7 @@ class TestRocksDB(StoreContract):
 
 def test_what_rocksdb_leaves_unverified() -> None:
     of_servers = {f"FAULTS-{number}" for number in range(1, 12)} | {"SECRETS-2"}
-    of_several_processes = {"NIO-1", "RESTART-6", "RESTART-7", "SCHEMA-5"}
+    of_several_processes = {"RESTART-6", "RESTART-7", "SCHEMA-5"}
     # A database that is open goes on writing into a folder that was made read-only.
     of_read_only_files = {"STORAGE-3", "STORAGE-4"}
     assert not_verified(StoreContract, RocksDBHarness) == of_servers | of_several_processes | of_read_only_files
