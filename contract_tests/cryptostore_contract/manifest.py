@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from cryptostore import Backend, CryptoStore
 
@@ -13,6 +14,9 @@ from .harness import Ability, Harness
 from .plugin import CASE_ATTRIBUTE
 
 _CLAUSE: Final = re.compile(r"\[([A-Z]+-\d+)\]")
+
+#: The cases whose functions were really called in this process; the plugin takes each out when its test is over.
+CALLED: Final[set[str]] = set()
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -30,8 +34,13 @@ def case(case_id: str, *, checks: tuple[str, ...], needs: tuple[Ability, ...] = 
     """Make a test function a case of the contract. Stands above every other decorator."""
 
     def attach(function: F) -> F:
-        setattr(function, CASE_ATTRIBUTE, Case(case_id, frozenset(checks), frozenset(needs)))
-        return function
+        @functools.wraps(function)
+        def noted(*arguments: Any, **named: Any) -> None:
+            CALLED.add(case_id)
+            function(*arguments, **named)
+
+        setattr(noted, CASE_ATTRIBUTE, Case(case_id, frozenset(checks), frozenset(needs)))
+        return cast(F, noted)
 
     return attach
 

@@ -1,31 +1,54 @@
-"""The pytest plugin: what a harness cannot do is reported as not verified, never as passed.
+"""The pytest plugin: what a run did with every case of the contract, and what verdict follows from it.
 
 Kept free of the suite's own imports: pytest loads it in every run in which this distribution is installed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import sys
+from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from .observed import CALL_PROPERTY, CASE_PROPERTY, Observer
+
 if TYPE_CHECKING:
+    from .harness import Harness
     from .manifest import Case
 
 #: Where the `case` decorator keeps what it was told.
 CASE_ATTRIBUTE: Final = "cryptostore_case"
 
-#: The user property by which a report carries its case through pytest-xdist.
-PROPERTY: Final = "cryptostore_case"
+_SUITE: Final = "cryptostore_contract.suite"
+_FORMATS: Final = (".json", ".md")
 
-_SOAK_KEY: Final = "cryptostore_soak_cases"
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the report be written to a file."""
+    parser.getgroup("cryptostore contract").addoption(
+        "--cryptostore-report",
+        metavar="PATH",
+        help="write the contract's report to PATH, which ends in .json or .md",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker and begin the report."""
+    """Declare the marker and begin to observe. Raises UsageError for a report that could not be written."""
     config.addinivalue_line("markers", "soak: takes hours rather than seconds; runs only with -m soak")
-    config.pluginmanager.register(ContractReport(), "cryptostore-contract-report")
+    path = config.getoption("cryptostore_report")
+    if path is not None and Path(path).suffix not in _FORMATS:
+        raise pytest.UsageError(f"--cryptostore-report={path}: the name must end in {' or '.join(_FORMATS)}")
+    config.pluginmanager.register(ContractPlugin(config, path), "cryptostore-contract")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note every case before anybody can take it out of the run."""
+    case = _case_of(item)
+    if case is not None and item.parent is not None:
+        item.user_properties.append((CASE_PROPERTY, [item.parent.nodeid, case.id]))
+        _plugin_of(item.config).observer.expect(item.parent.nodeid)
 
 
 @pytest.hookimpl(trylast=True)
@@ -37,75 +60,87 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if soak:
         items[:] = [item for item in items if item not in soak]
         config.hook.pytest_deselected(items=soak)
-    if hasattr(config, "workeroutput"):
-        config.workeroutput[_SOAK_KEY] = len(soak)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    """Tell the report which case this is, and skip one that the harness cannot run."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a case that the harness cannot run, and note what ran in the place of the others."""
     case = _case_of(item)
     if case is None:
-        return
-    harness = getattr(item, "funcargs", {})["harness"]
+        return (yield)
+    # What stands in a case's place may do without.
+    harness: Harness | None = getattr(item, "funcargs", {}).get("harness")
     # Plain texts: the report crosses processes, and execnet takes no enums.
-    missing = sorted(ability.value for ability in case.needs - harness.abilities)
-    item.user_properties.append((PROPERTY, [case.id, harness.name, missing]))
+    missing = sorted(ability.value for ability in case.needs - harness.abilities) if harness else []
+    place = [harness.name, harness.url.partition(":")[0].lower()] if harness else ["", ""]
+    told = [False, *place, missing]
+    item.user_properties.append((CALL_PROPERTY, told))
     if missing:
-        pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {harness.name!r} lacks")
+        pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {place[0]!r} lacks")
+    own = _is_the_suites_own(item, case)
+    try:
+        return (yield)
+    finally:
+        told[0] = own and _was_called(case)
 
 
 def _case_of(item: pytest.Item) -> Case | None:
-    return getattr(getattr(item, "function", None), CASE_ATTRIBUTE, None)
+    """The case that an item is, or, in a contract class, the one in whose place it stands."""
+    declared: Case | None = getattr(getattr(item, "function", None), CASE_ATTRIBUTE, None)
+    suite = sys.modules.get(_SUITE)
+    if declared is None and suite is not None and issubclass(getattr(item, "cls", None) or object, suite.StoreContract):
+        replaced = getattr(suite.StoreContract, getattr(item, "originalname", ""), None)
+        declared = getattr(replaced, CASE_ATTRIBUTE, None)
+    return declared
 
 
-class ContractReport:
-    """Collects what became of every case, and says it at the end of the run."""
+def _is_the_suites_own(item: pytest.Item, case: Case) -> bool:
+    from .manifest import functions_of  # a run that has a case in it has loaded the suite
+    from .suite import StoreContract
 
-    def __init__(self) -> None:
-        #: By harness and case ID, what its parts (a case may be parametrized) came to.
-        self._outcomes: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        self._missing: dict[str, dict[str, list[str]]] = defaultdict(dict)
-        self._soak = 0
+    return getattr(item, "function", None) is functions_of(StoreContract).get(case.id)
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == PROPERTY:
-                self._add(report, value)
 
-    def _add(self, report: pytest.TestReport, told: Any) -> None:
-        case_id, harness, missing = told
-        if missing:
-            self._missing[harness][case_id] = missing
-        elif report.when == "call" or not report.passed:
-            self._outcomes[harness][case_id].add(report.outcome)
+def _was_called(case: Case) -> bool:
+    """Whether the case's function ran since this was last asked: a conftest can make pytest call nothing at all."""
+    from .manifest import CALLED
 
-    def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        self._soak += sum(_case_of(item) is not None and item.get_closest_marker("soak") is not None for item in items)
+    called = case.id in CALLED
+    CALLED.discard(case.id)
+    return called
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        # Every worker of pytest-xdist deselects the same cases, and only the workers do.
-        self._soak = max(self._soak, getattr(node, "workeroutput", {}).get(_SOAK_KEY, 0))
+
+def _plugin_of(config: pytest.Config) -> ContractPlugin:
+    plugin = config.pluginmanager.get_plugin("cryptostore-contract")
+    assert isinstance(plugin, ContractPlugin)
+    return plugin
+
+
+class ContractPlugin:
+    """Has the run observed, and says at its end what came of it."""
+
+    def __init__(self, config: pytest.Config, path: str | None) -> None:
+        self.observer = Observer()
+        self._path = path
+        config.pluginmanager.register(self.observer, "cryptostore-contract-observer")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        workeroutput: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+        if workeroutput is not None:
+            workeroutput[CASE_PROPERTY] = list(self.observer.contracts)
+        elif self._path is not None:
+            from .report import write_report  # only where there is one to write
+
+            write_report(Path(self._path), self.observer.contracts.values())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        harnesses = sorted({*self._outcomes, *self._missing})
-        if not harnesses and not self._soak:
+        if not self.observer.contracts:
             return
-        terminalreporter.section("cryptostore contract")
-        for harness in harnesses:
-            self._summarize(terminalreporter, harness)
-        if self._soak:
-            terminalreporter.write_line(f"not run: {self._soak} soak cases; run them with -m soak")
+        from .report import terminal_lines
 
-    def _summarize(self, terminalreporter: pytest.TerminalReporter, harness: str) -> None:
-        missing = self._missing[harness]
-        outcomes = self._outcomes[harness].values()
-        passed = sum(parts == {"passed"} for parts in outcomes)
-        failed = sum("failed" in parts for parts in outcomes)
-        line = f"{harness}: {passed} cases passed, {failed} failed, {len(missing)} not verified"
-        if other := len(outcomes) - passed - failed:
-            line += f", {other} skipped"
-        terminalreporter.write_line(line)
-        for case_id in sorted(missing):
-            terminalreporter.write_line(f"  not verified: {case_id} (needs {', '.join(missing[case_id])})")
+        terminalreporter.section("cryptostore contract")
+        for line in terminal_lines(self.observer.contracts.values()):
+            terminalreporter.write_line(line)
+        if self._path is not None:
+            terminalreporter.write_line(f"report: {self._path}")

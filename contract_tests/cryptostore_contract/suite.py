@@ -12,6 +12,7 @@ from .cases.lifecycle import LifecycleCases
 from .cases.nio import NioCases
 from .cases.numbering import NumberingCases
 from .cases.ownership import OwnershipCases
+from .cases.performance import PerformanceCases
 from .cases.reading import ReadingCases
 from .cases.records import RecordCases
 from .cases.restart import RestartCases
@@ -41,5 +42,6 @@ class StoreContract(
     UnreadableCases,
     SecretCases,
     NioCases,
+    PerformanceCases,
 ):
     """What every backend must do. Subclass it, and give the subclass a fixture named `harness`."""

@@ -10,6 +10,7 @@ from cryptostore import Backend, Batch, Changes, CryptoStore, Health, Mode, Stor
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.handles import Handles, by_kind, put
 from cryptostore_contract.manifest import case
+from cryptostore_contract.observed import SERVER_PROPERTY
 from cryptostore_contract.samples import ALICE, BOB, one_of_each, sample, samples
 
 
@@ -66,9 +67,10 @@ class LifecycleCases(CaseGroup):
         refuse_as_closed([lambda: store.get(Value, []), backend.accounts])
 
     @case("LIFECYCLE-6", checks=("HEALTH-1", "SCHEMA-1"))
-    def test_a_backend_says_how_it_is(self, handles: Handles) -> None:
+    def test_a_backend_says_how_it_is(self, handles: Handles, record_property: Callable[[str, object], None]) -> None:
         backend = handles.open()
         health, schema = backend.health(), backend.schema()
+        record_property(SERVER_PROPERTY, health.server)
         assert isinstance(health, Health)
         assert health.server
         assert health.writable

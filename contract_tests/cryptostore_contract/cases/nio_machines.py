@@ -45,7 +45,7 @@ class Machine:
     @property
     def identity_keys(self) -> dict[str, str]:
         """The device's public keys."""
-        return dict(self.olm.account.identity_keys)
+        return {name: str(key) for name, key in self.olm.account.identity_keys.items()}
 
     def meet(self, other: Machine) -> None:
         """Know the other's device, trust it, and have an Olm session with it."""

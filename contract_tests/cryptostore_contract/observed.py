@@ -1,0 +1,90 @@
+"""What a run did with every case, as the plugin saw it; free of the suite's own imports, as the plugin is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+#: The user properties by which a report carries its case through pytest-xdist: which case of which class it is, …
+CASE_PROPERTY: Final = "cryptostore_case"
+#: … what ran in its place and on what harness, …
+CALL_PROPERTY: Final = "cryptostore_call"
+#: … and what the database says it is.
+SERVER_PROPERTY: Final = "cryptostore_server"
+
+
+@dataclass
+class Node:
+    """One test: a case, or a part of a parametrized one."""
+
+    case_id: str
+    #: Whether it was the suite's own function that was called; None where none was called.
+    own: bool | None = None
+    #: The abilities that the harness lacks for it.
+    missing: list[str] = field(default_factory=list)
+    failed: bool = False
+    passed: bool = False
+    #: Why it neither passed nor failed, where pytest said it.
+    hindrance: str = ""
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Take in what setup, call or teardown came to."""
+        if hasattr(report, "wasxfail"):
+            self.hindrance = f"marked xfail: {report.wasxfail}".rstrip(": ")
+        elif report.outcome == "failed":
+            self.failed = True
+        elif report.outcome == "skipped":
+            self.hindrance = "skipped: " + _reason(report)
+        elif report.outcome != "passed":
+            self.hindrance = f"was {report.outcome}"
+        elif report.when == "call":
+            self.passed = True
+
+
+@dataclass
+class Observed:
+    """One contract class of the run."""
+
+    name: str
+    harness: str = ""
+    scheme: str = ""
+    server: str = ""
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+
+class Observer:
+    """The part of the plugin that listens."""
+
+    def __init__(self) -> None:
+        #: By node ID of the class.
+        self.contracts: dict[str, Observed] = {}
+
+    def expect(self, contract: str) -> Observed:
+        """A contract class that was collected, whatever becomes of its cases."""
+        return self.contracts.setdefault(contract, Observed(contract))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told: dict[str, Any] = dict(report.user_properties)
+        if CASE_PROPERTY not in told:
+            return
+        contract, case_id = told[CASE_PROPERTY]
+        observed = self.expect(contract)
+        node = observed.nodes.setdefault(report.nodeid, Node(case_id))
+        node.add(report)
+        if CALL_PROPERTY in told:
+            node.own, harness, scheme, node.missing = told[CALL_PROPERTY]
+            observed.harness, observed.scheme = harness or observed.harness, scheme or observed.scheme
+        observed.server = str(told.get(SERVER_PROPERTY, observed.server))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for contract in getattr(node, "workeroutput", {}).get(CASE_PROPERTY, []):
+            self.expect(contract)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return (
+        str(report.longrepr[2]).removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "no reason given"
+    )

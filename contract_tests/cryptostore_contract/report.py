@@ -1,0 +1,179 @@
+"""The report on a run: one document, written as JSON or Markdown or shown at the end of pytest's output."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from cryptostore import INTERFACE_VERSION
+from cryptostore.plugins import InstalledBackend, installed_backends
+
+from .acceptance import ROWS, acceptance
+from .evidence import capabilities
+from .observed import Observed
+from .verdict import Judged, Outcome, Verdict, judge, manifest, verdict_on
+
+#: How many reasons the terminal shows; the file has all.
+_REASONS_SHOWN: Final = 20
+
+Document = dict[str, Any]
+
+
+def document(contracts: Iterable[Observed]) -> Document:
+    """All that is known about a run, ready for JSON."""
+    found = [_contract(observed) for observed in contracts]
+    return {
+        "verdict": _overall([contract["verdict"] for contract in found]),
+        "suite": {"version": metadata.version("matrix-cryptostore-contract"), "cases": len(manifest())},
+        "core": {"version": metadata.version("matrix-cryptostore"), "interface": ".".join(map(str, INTERFACE_VERSION))},
+        "python": platform.python_version(),
+        "contracts": found,
+    }
+
+
+def write_report(path: Path, contracts: Iterable[Observed]) -> None:
+    """Write the report in the form that the path's suffix names."""
+    found = document(contracts)
+    text = json.dumps(found, indent=2) + "\n" if path.suffix == ".json" else markdown(found)
+    path.write_text(text, encoding="utf-8")
+
+
+def terminal_lines(contracts: Iterable[Observed]) -> Iterator[str]:
+    """The report in plain lines."""
+    found = document(contracts)
+    for contract in found["contracts"]:
+        yield f"{contract['contract']}: {headline(contract)}"
+        if contract["counts"]["passed"] + contract["counts"]["failed"]:
+            yield from (f"  {line}" for line in _details(contract))
+    yield "  ".join(f"{name} {version}" for name, version in _versions(found))
+
+
+def headline(contract: Document) -> str:
+    """The verdict and the counts that it must not be read without."""
+    counts = contract["counts"]
+    said = [f"{counts[outcome.value]} {outcome.value}" for outcome in Outcome if counts[outcome.value]]
+    return f"{contract['verdict']} ({', '.join(said)})"
+
+
+def markdown(found: Document) -> str:
+    """The report as a page."""
+    lines = [f"# Contract report: {found['verdict']}", "", *_table(["part", "version"], _versions(found))]
+    for contract in found["contracts"]:
+        lines += ["", f"## `{contract['contract']}`: {headline(contract)}", "", *_markdown_sections(contract)]
+    return "\n".join(lines) + "\n"
+
+
+def _contract(observed: Observed) -> Document:
+    judged = judge(observed)
+    backend = _backend(observed.scheme)
+    return {
+        "contract": observed.name,
+        "harness": observed.harness,
+        "backend": observed.scheme,
+        "distribution": backend.distribution if backend else "",
+        "version": backend.version if backend else "",
+        "server": observed.server,
+        "verdict": verdict_on(judged).value,
+        "counts": _counts(judged),
+        "failed": [each.case.id for each in judged if each.outcome is Outcome.FAILED],
+        "incomplete": _reasons(judged, Outcome.INCOMPLETE),
+        "not_verified": _reasons(judged, Outcome.NOT_VERIFIED),
+        "soak": [each.case.id for each in judged if each.outcome is Outcome.SOAK],
+        "groups": _groups(judged),
+        "capabilities": capabilities(backend.plugin, judged) if backend and backend.plugin else [],
+        "acceptance": acceptance(judged),
+    }
+
+
+def _backend(scheme: str) -> InstalledBackend | None:
+    return next((backend for backend in installed_backends() if backend.name == scheme), None)
+
+
+def _overall(verdicts: list[str]) -> str:
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL.value
+    return Verdict.PASS.value if set(verdicts) == {Verdict.PASS} else Verdict.INCOMPLETE.value
+
+
+def _counts(judged: list[Judged]) -> dict[str, int]:
+    return {outcome.value: sum(each.outcome is outcome for each in judged) for outcome in Outcome}
+
+
+def _reasons(judged: list[Judged], outcome: Outcome) -> dict[str, str]:
+    return {each.case.id: each.reason for each in judged if each.outcome is outcome}
+
+
+def _groups(judged: list[Judged]) -> dict[str, dict[str, int]]:
+    groups: dict[str, list[Judged]] = {}
+    for each in judged:
+        groups.setdefault(each.case.id.rpartition("-")[0], []).append(each)
+    return {name: _counts(members) for name, members in groups.items()}
+
+
+def _versions(found: Document) -> list[tuple[str, str]]:
+    return [
+        ("suite", f"{found['suite']['version']} ({found['suite']['cases']} cases)"),
+        ("core", found["core"]["version"]),
+        ("interface", found["core"]["interface"]),
+        ("python", found["python"]),
+    ]
+
+
+def _details(contract: Document) -> Iterator[str]:
+    yield f"{_origin(contract)}; server: {contract['server'] or 'not asked'}"
+    for name, counts in contract["groups"].items():
+        yield f"{name.lower():14}" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    for row in contract["capabilities"]:
+        reason = f" ({row['reason']})" if row["reason"] else ""
+        yield f"capability {row['capability']}: {row['declared']}{reason}: {row['shown']}"
+    for name, result in contract["acceptance"].items():
+        yield f"{name}: {result}"
+    for case_id in contract["failed"]:
+        yield f"failed: {case_id}"
+    yield from _shortened("incomplete", contract["incomplete"])
+    for case_id, reason in contract["not_verified"].items():
+        yield f"not verified: {case_id} ({reason})"
+    if contract["soak"]:
+        yield f"not run: {len(contract['soak'])} soak cases; run them with -m soak"
+
+
+def _shortened(name: str, reasons: dict[str, str]) -> Iterator[str]:
+    for case_id, reason in list(reasons.items())[:_REASONS_SHOWN]:
+        yield f"{name}: {case_id} ({reason})"
+    if len(reasons) > _REASONS_SHOWN:
+        yield f"{name}: and {len(reasons) - _REASONS_SHOWN} more"
+
+
+def _origin(contract: Document) -> str:
+    distribution = " ".join(filter(None, (contract["distribution"], contract["version"])))
+    return f"{contract['backend']} of {distribution or 'no installed distribution'}, harness {contract['harness']}"
+
+
+def _markdown_sections(contract: Document) -> Iterator[str]:
+    yield f"{_origin(contract)}; server: {contract['server'] or 'not asked'}."
+    outcomes = [outcome.value for outcome in Outcome]
+    groups = [(name.lower(), *(str(counts[one]) for one in outcomes)) for name, counts in contract["groups"].items()]
+    yield from ("", *_table(["group", *outcomes], groups))
+    yield from ("", *_table(["capability", "declared", "reason", "shown", "cases"], _rows(contract["capabilities"])))
+    acceptance_rows = [(row, result, ", ".join(ROWS[row])) for row, result in contract["acceptance"].items()]
+    yield from ("", *_table(["acceptance", "result", "cases"], acceptance_rows))
+    told = [(case_id, "failed", "") for case_id in contract["failed"]]
+    told += [(case_id, "incomplete", reason) for case_id, reason in contract["incomplete"].items()]
+    told += [(case_id, "not verified", reason) for case_id, reason in contract["not_verified"].items()]
+    told += [(case_id, "soak", "not run") for case_id in contract["soak"]]
+    yield from ("", *_table(["case", "outcome", "reason"], told))
+
+
+def _rows(documents: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    return [tuple(each.values()) for each in documents]
+
+
+def _table(columns: list[str], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
