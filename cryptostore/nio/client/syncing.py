@@ -127,6 +127,8 @@ class SyncingClient(IdentityClient):
     async def _handle_sync(self, response: SyncResponse) -> None:
         before = self.next_batch
         if before == response.next_batch:
+            # Nothing new, but somebody may have used keys up.
+            self._note_key_count(response)
             return
         try:
             with self._handling():
@@ -141,11 +143,14 @@ class SyncingClient(IdentityClient):
         # From here on nothing is undone: all of it was handled, whether or not the database is there now.
         await self.flush()
 
-    def _handle_olm_events(self, response: SyncResponse) -> None:
+    def _note_key_count(self, response: SyncResponse) -> None:
         count = response.device_key_count.signed_curve25519
         if count is not None:
             # Zero, too: nio takes it for an answer that is missing, and a drained device would never recover.
             self.machine.uploaded_key_count = count
+
+    def _handle_olm_events(self, response: SyncResponse) -> None:
+        self._note_key_count(response)
         together = {user for room in self.rooms.values() if room.encrypted for user in room.users}
         left = set(response.device_list.left)
         self.machine.tracking.left(left - together)
