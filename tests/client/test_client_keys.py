@@ -25,7 +25,7 @@ def on_server(server: SmallHomeserver, person: Person) -> dict[str, Any]:
 
 def test_keys_are_durable_as_published_before_they_are_uploaded(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, alice, bob):
+        async with people(url) as (server, alice, _bob):
             seen: list[bool] = []
             before = alice.stored(OlmAccount)
 
@@ -65,7 +65,7 @@ def test_a_crash_between_upload_and_answer_offers_no_key_twice_and_loses_none(ur
             async def killed(*_: Any) -> None:
                 raise asyncio.CancelledError
 
-            bob.client.receive_response = killed  # type: ignore[method-assign]  # the answer is never handled
+            bob.client.receive_response = killed  # type: ignore[method-assign,assignment]  # the answer is never handled
             with pytest.raises(asyncio.CancelledError):
                 await bob.client.keys_upload()
             assert len(on_server(server, bob)) == 50
@@ -89,7 +89,7 @@ def test_a_crash_between_upload_and_answer_offers_no_key_twice_and_loses_none(ur
 )
 def test_a_failed_upload_is_tried_again_later_with_other_keys(memory_url: str, answer: dict[str, Any]) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
+        async with people(memory_url) as (server, _alice, bob):
             tried: list[set[str]] = []
 
             def fail(request: Request) -> web.Response | None:
@@ -113,7 +113,7 @@ def test_a_failed_upload_is_tried_again_later_with_other_keys(memory_url: str, a
 
 def test_an_upload_without_an_answer_is_not_repeated(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
+        async with people(memory_url) as (server, _alice, bob):
             tried: list[Request] = []
 
             def hang_up(request: Request) -> None:
@@ -140,7 +140,7 @@ async def restarted(person: Person) -> int:
 
 def test_a_device_blacklisted_before_the_first_sync_reads_nothing_more(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, alice, bob):
+        async with people(url) as (_server, alice, bob):
             await alice.say("one")
             await bob.round()
             await alice.restart()
@@ -160,7 +160,7 @@ def test_a_device_blacklisted_before_the_first_sync_reads_nothing_more(url: str)
 
 def test_a_device_deleted_while_we_were_down_gets_a_new_session_made(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
+        async with people(memory_url) as (server, alice, _bob):
             await alice.say("one")
             await alice.client.flush()
             (old,) = alice.stored(OutboundGroupSession)
@@ -175,7 +175,7 @@ def test_a_device_deleted_while_we_were_down_gets_a_new_session_made(memory_url:
 
 def test_a_member_who_left_while_we_were_down_gets_a_new_session_made(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
+        async with people(memory_url) as (server, alice, _bob):
             await alice.say("one")
             server.join(ROOM, BOB.user_id, "leave")
             assert await restarted(alice) == 0
@@ -186,7 +186,7 @@ def test_a_member_who_left_while_we_were_down_gets_a_new_session_made(memory_url
 
 def test_a_session_that_fits_is_used_again_whatever_the_homeserver_reports_as_changed(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, alice, bob):
+        async with people(url) as (server, alice, _bob):
             await alice.say("one")
             server.changed.append((server._advance(), BOB.user_id))
             assert await restarted(alice) == 1
@@ -196,7 +196,7 @@ def test_a_session_that_fits_is_used_again_whatever_the_homeserver_reports_as_ch
 
 def test_an_invalidation_is_durable_before_the_next_send(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, alice, bob):
+        async with people(url) as (_server, alice, _bob):
             await alice.say("one")
             alice.client.invalidate_outbound_session(ROOM)
             await alice.client.joined_members(ROOM)
@@ -229,7 +229,7 @@ def test_sync_forever_ends_with_the_name_of_whoever_took_over(url: str) -> None:
 
 def test_an_answer_with_a_derived_transaction_id_happens_once(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
+        async with people(memory_url) as (_server, alice, _bob):
             first = await alice.say("answer", transaction_id("$question"))
             assert await alice.say("answer", transaction_id("$question")) == first
             assert await alice.say("answer", transaction_id("$question", "second answer")) != first

@@ -21,7 +21,7 @@ def stumbling(person: Person, times: int) -> None:
     """Let the person's callback for messages raise so many times."""
     left = [None] * times
 
-    async def raise_or_not(_room: MatrixRoom, _event: RoomMessageText) -> None:
+    async def raise_or_not(_room: MatrixRoom, _event: Any) -> None:
         if left:
             left.pop()
             raise Stumble
@@ -97,7 +97,7 @@ def test_a_send_inside_a_callback_flushes_everything_but_the_token(url: str) -> 
         async with people(url) as (server, alice, bob):
             token = bob.stored(SyncToken)
 
-            async def answer(_room: MatrixRoom, event: RoomMessageText) -> None:
+            async def answer(_room: MatrixRoom, event: Any) -> None:
                 if event.sender == ALICE.user_id:
                     await bob.say(f"answer to {event.body}")
 
@@ -122,7 +122,7 @@ def test_a_sync_inside_a_callback_is_refused(memory_url: str) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (_, alice, bob):
 
-            async def sync_again(_room: MatrixRoom, _event: RoomMessageText) -> None:
+            async def sync_again(_room: MatrixRoom, _event: Any) -> None:
                 await asyncio.create_task(bob.client.sync())
 
             bob.client.add_event_callback(sync_again, RoomMessageText)
@@ -138,7 +138,7 @@ def test_a_cancelled_sync_leaves_the_token(memory_url: str) -> None:
         async with people(memory_url) as (_, alice, bob):
             reached = asyncio.Event()
 
-            async def hang(_room: MatrixRoom, _event: RoomMessageText) -> None:
+            async def hang(_room: MatrixRoom, _event: Any) -> None:
                 if not reached.is_set():
                     reached.set()
                     await asyncio.Event().wait()
@@ -218,7 +218,7 @@ def test_a_room_key_for_an_impossible_room_holds_nothing_up(url: str, room_id: s
             }
             to_device(server, event)
             await alice.say("two")
-            received: list[RoomKeyEvent] = []
+            received: list[Any] = []
             bob.client.add_to_device_callback(received.append, RoomKeyEvent)
             await bob.client.sync()
             assert [key.room_id for key in received] == [room_id]
@@ -236,7 +236,7 @@ def test_a_message_index_seen_in_another_event_is_refused_after_a_restart_too(ur
             await bob.client.sync()
             await bob.restart()
             await bob.client.sync()
-            position, event = server.timeline[ROOM][-1]
+            _position, event = server.timeline[ROOM][-1]
             server.timeline[ROOM].append((server._advance(), event | {"event_id": "$replay"}))
             server.timeline[ROOM].append((server._advance(), event))
             await bob.client.sync()
@@ -264,7 +264,7 @@ def test_sync_forever_ends_its_siblings(memory_url: str) -> None:
             bob.client.keys_query = hang  # type: ignore[method-assign]  # a sibling that never ends
             forever = asyncio.create_task(bob.client.sync_forever(timeout=50))
             # The first round waits for its errands alone.
-            while not hung:
+            while not hung:  # noqa: ASYNC110  # the sibling is a replaced method, and says so by a list
                 await asyncio.sleep(0.01)
             forever.cancel()
             await asyncio.gather(forever, return_exceptions=True)

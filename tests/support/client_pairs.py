@@ -45,7 +45,7 @@ class Person:
     def _names(self) -> tuple[str, str]:
         return self.account.user_id, self.account.device_id
 
-    async def _note(self, _room: MatrixRoom, event: RoomMessageText) -> None:
+    async def _note(self, _room: MatrixRoom, event: Any) -> None:
         self.read.append(event.body)
 
     async def start(self) -> Person:

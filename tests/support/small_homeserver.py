@@ -87,7 +87,7 @@ class SmallHomeserver:
         """Answer one request."""
         token = http.headers.get("Authorization", "").removeprefix("Bearer ")
         device = self.tokens.get(token)
-        body = await http.json() if http.can_read_body else None
+        body: Any = await http.json() if http.can_read_body else None
         request = Request(http.method, http.path, device[0] if device else "", body)
         self.requests.append(request)
         for fault in self.faults:

@@ -1,0 +1,129 @@
+"""The event loop is never held by the database."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from nio import RoomSendResponse
+from nio.crypto import Olm, OlmAccount
+
+from client_pairs import ALICE, BOB, ROOM, people
+from cryptostore.memory import MemoryStore
+from small_homeserver import SmallHomeserver
+
+_DELAY = 0.2
+
+
+class SlowDatabase:
+    """Every call takes 0.2 s, and is written down with its thread."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def wait(self) -> None:
+        self.threads.append(threading.get_ident())
+        time.sleep(_DELAY)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowDatabase:
+    """Delays on a real backend: nothing else makes a fast database slow."""
+    database = SlowDatabase()
+    for name in ("get", "select", "commit"):
+        call = getattr(MemoryStore, name)
+
+        def delayed(self: MemoryStore, *args: Any, call: Any = call) -> Any:
+            database.wait()
+            return call(self, *args)
+
+        monkeypatch.setattr(MemoryStore, name, delayed)
+    return database
+
+
+class Heartbeat:
+    """The longest time for which the loop did nothing else."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def beat(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.longest = max(self.longest, time.monotonic() - before)
+
+
+def add_devices(server: SmallHomeserver, count: int) -> None:
+    """Devices of Bob's that somebody could send keys to."""
+    for number in range(count):
+        device_id = f"DEVICE{number}"
+        machine = Olm.__new__(Olm)
+        machine.account, machine.user_id, machine.device_id = OlmAccount(), BOB.user_id, device_id
+        machine.uploaded_key_count = 49
+        keys = machine.share_keys()
+        server.device_keys[BOB.user_id, device_id] = keys["device_keys"]
+        server.one_time_keys[BOB.user_id, device_id] = dict(list(keys["one_time_keys"].items())[:1])
+    server.changed.append((server._advance(), BOB.user_id))
+
+
+def test_a_first_send_to_many_devices(memory_url: str, slow: SlowDatabase) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            add_devices(server, 1_000)
+            heartbeat = Heartbeat()
+            beating = asyncio.create_task(heartbeat.beat())
+            slow.threads.clear()
+            await alice.round()
+            sent = await alice.client.room_send(
+                ROOM, "m.room.message", {"msgtype": "m.text", "body": "hello"}, ignore_unverified_devices=True
+            )
+            assert isinstance(sent, RoomSendResponse)
+            beating.cancel()
+            assert threading.get_ident() not in slow.threads
+            assert slow.threads
+            assert alice.client.statistics.loop_reads == 0
+            assert len(alice.client.machine.outbound_group_sessions[ROOM].users_shared_with) == 1_001
+            await bob.round()
+            assert bob.read == ["hello"]
+
+    asyncio.run(scenario())
+
+
+def test_a_sync_with_many_room_keys(memory_url: str, slow: SlowDatabase) -> None:
+    async def scenario() -> None:
+        async with people(memory_url, "memory://") as (server, alice, bob):
+            await alice.say("first")
+            await bob.round()
+            for number in range(500):
+                alice.client.machine.create_outbound_group_session(ROOM)
+                ((_, content),) = alice.client.machine.share_group_session_parallel(ROOM, [BOB.user_id])
+                session = alice.client.machine.outbound_group_sessions[ROOM]
+                session.shared = True
+                server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])
+                kind, encrypted = alice.client.encrypt(
+                    ROOM, "m.room.message", {"msgtype": "m.text", "body": str(number)}
+                )
+                server._say((ALICE.user_id, ALICE.device_id), ROOM, kind, f"t{number}", encrypted)
+            heartbeat = Heartbeat()
+            beating = asyncio.create_task(heartbeat.beat())
+            slow.threads.clear()
+            await bob.client.sync()
+            beating.cancel()
+            assert bob.read == ["first", *map(str, range(500))]
+            assert threading.get_ident() not in slow.threads
+            assert bob.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_counter_counts(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, _bob):
+            alice.store.load_device_keys()["@stranger:small"]
+            assert alice.client.statistics.loop_reads == 1
+
+    asyncio.run(scenario())
