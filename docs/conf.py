@@ -15,7 +15,7 @@ version = release = metadata.version("matrix-cryptostore")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_autodoc_typehints"]
 html_theme = "furo"
 html_title = f"{project} {release}"
-exclude_patterns = ["_build", "requirements.txt"]
+exclude_patterns = ["_build", "plugin-template", "requirements.txt"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
