@@ -71,16 +71,25 @@ class Api:
 
     def encrypted_room(self, creator: User, *others: User) -> str:
         """A room with encryption that all of them have joined."""
+        room_id = self.inviting_room(creator, *others)
+        for other in others:
+            self._ask("POST", f"/_matrix/client/v3/join/{quote(room_id)}", {}, other)
+        return room_id
+
+    def inviting_room(self, creator: User, *others: User) -> str:
+        """A room with encryption that others are invited to."""
         encryption = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
         body = {
             "preset": "private_chat",
             "invite": [other.user_id for other in others],
             "initial_state": [encryption],
         }
-        room_id = str(self._ask("POST", "/_matrix/client/v3/createRoom", body, creator)["room_id"])
-        for other in others:
-            self._ask("POST", f"/_matrix/client/v3/join/{quote(room_id)}", {}, other)
-        return room_id
+        return str(self._ask("POST", "/_matrix/client/v3/createRoom", body, creator)["room_id"])
+
+    def is_joined(self, by: User, room_id: str, user: User) -> bool:
+        """Whether somebody is in a room."""
+        answer = self._ask("GET", f"/_matrix/client/v3/rooms/{quote(room_id)}/joined_members", None, by)
+        return user.user_id in answer["joined"]
 
     def timeline(self, user: User, room_id: str) -> list[dict[str, Any]]:
         """Every event of a room as the server holds it, oldest first."""

@@ -129,18 +129,14 @@ class Talk:
         return indices_used_twice(self.bed.api.timeline(self.alice.user, self.room))
 
 
-def talk(bed: Bed, alice: str = "production", bob: str = "production") -> Talk:
-    """Two new users whose clients have met: each has the other's devices, and has written and read a message."""
-    one, other = bed.device("alice", alice), bed.device("bob", bob)
-    room = bed.api.encrypted_room(one.user, other.user)
-    return Talk(bed, one, other, room, {})
-
-
-def met(bed: Bed, alice: str = "production", bob: str = "production") -> tuple[Talk, Client, Client]:
-    """A talk in which both have started and said hello."""
-    made = talk(bed, alice, bob)
-    first, second = bed.start(made.alice), bed.start(made.bob)
+def met(
+    bed: Bed, alice: str = "production", bob: str = "production", stores: tuple[str | None, str | None] = (None, None)
+) -> tuple[Talk, Client, Client]:
+    """Two new users in a room, who have met: each has the other's devices, and has read a message of the other."""
+    one, other = bed.device("alice", alice, stores[0]), bed.device("bob", bob, stores[1])
+    talk = Talk(bed, one, other, bed.api.encrypted_room(one.user, other.user), {})
+    first, second = bed.start(one), bed.start(other)
     for client in (first, second, first, second):
         client.call("sync")
-    made.both_directions_work(first, second)
-    return made, first, second
+    talk.both_directions_work(first, second)
+    return talk, first, second

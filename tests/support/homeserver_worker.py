@@ -28,8 +28,7 @@ from nio import (
 )
 from nio.store import SqliteStore
 
-from cryptostore.nio import NioStore
-from cryptostore.nio.client import ProductionMatrixClient
+from cryptostore.nio import NioStore, ProductionMatrixClient, transaction_id
 from homeserver_points import Points, install
 
 #: Everything that was said while a client was away comes in one sync.
@@ -105,7 +104,7 @@ class Worker:
     async def do_send(self, room: str, text: str, rotate: bool = False, tx_id: str | None = None) -> str:
         """Send a text; its event id. With `rotate` it has a Megolm session of its own."""
         if rotate:
-            self._client.invalidate_outbound_session(room)
+            await self.do_rotate(room)
         content = {"msgtype": "m.text", "body": text}
         response = await self._client.room_send(
             room, "m.room.message", content, tx_id=tx_id, ignore_unverified_devices=True
@@ -144,7 +143,9 @@ class Worker:
             if event.sender == self._config.user_id or event.body.startswith("answer "):
                 return
             self._points.reached("answer:before")
-            await self.do_send(room.room_id, f"answer {event.event_id}", tx_id=event.event_id if derived else None)
+            await self.do_send(
+                room.room_id, f"answer {event.event_id}", tx_id=transaction_id(event) if derived else None
+            )
             self._points.reached("answer:sent")
 
         self._client.add_event_callback(answer, RoomMessageText)
@@ -161,6 +162,10 @@ class Worker:
         """The Megolm session in which we write to a room."""
         session = self._client.olm.outbound_group_sessions.get(room)
         return None if session is None else str(session.id)
+
+    async def do_rotate(self, room: str) -> None:
+        """Begin a new Megolm session with the next message."""
+        self._client.invalidate_outbound_session(room)
 
     async def do_say_all(self, room: str, texts: list[str], rotate: bool = False) -> dict[str, str]:
         """Send texts one after the other; by their event ids."""
@@ -225,6 +230,7 @@ async def _production(config: WorkerConfig) -> Any:
         device_id=config.device_id or None,
         store=config.store,
         pickle_key=config.pickle_key,
+        env_file=None,
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
     )
     await client.open()
