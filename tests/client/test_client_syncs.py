@@ -271,3 +271,86 @@ def test_sync_forever_ends_its_siblings(memory_url: str) -> None:
             assert hung[0].cancelled()
 
     asyncio.run(scenario())
+
+
+def test_a_worse_key_for_a_known_session_does_not_take_its_place(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            await alice.say("one")
+            await bob.client.sync()
+            (good,) = bob.stored(InboundGroupSession)
+            await alice.say("two")
+            # Alice shares the session as it is now, and a new process of Bob's has the old key only in the database.
+            session = alice.client.machine.outbound_group_sessions[ROOM]
+            session.users_shared_with.clear()
+            session.shared = False
+            ((_, content),) = alice.client.machine.share_group_session_parallel(ROOM, [BOB.user_id])
+            server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])
+            await bob.restart()
+            await bob.client.sync()
+            assert bob.read == ["one", "two"]
+            (kept,) = bob.stored(InboundGroupSession)
+            assert kept.first_known_index == good.first_known_index == 0
+            assert bob.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_is_opened_again_begins_where_the_database_is(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, bob):
+            await bob.client.close()
+            other = Person(bob.server, BOB, memory_url)
+            await other.start()
+            await alice.say("read by the other process")
+            await other.client.sync()
+            token = other.client.next_batch
+            await other.client.close()
+            await bob.start()
+            assert (bob.client.next_batch, bob.client.loaded_sync_token) == ("", token)
+            await alice.say("read by this one")
+            await bob.client.sync()
+            assert bob.read == ["read by this one"]
+            assert set(bob.client.rooms) == {ROOM}
+
+    asyncio.run(scenario())
+
+
+def test_what_changes_during_a_flush_stays_in_memory_until_the_next(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, bob):
+            await alice.say("one")
+            await bob.client.sync()
+            (session,) = list(bob.store.load_sessions())
+            sender = bob_sender(bob)
+            bob.store.save_session(sender, session)
+            flush = asyncio.create_task(bob.client.flush())
+            # The batch was taken, and is on its way.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            bob.store.save_session(sender, session)
+            await flush
+            assert sender in bob.store.load_sessions()._senders.pinned()
+            await bob.client.flush()
+            assert sender not in bob.store.load_sessions()._senders.pinned()
+
+    asyncio.run(scenario())
+
+
+def test_an_old_answer_to_a_key_query_leaves_a_user_who_changed_meanwhile_out_of_date(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, _bob):
+            alice.client.machine.add_changed_users({BOB.user_id})
+
+            def change(request: Request) -> None:
+                if request.is_for("keys/query"):
+                    alice.client.machine.add_changed_users({BOB.user_id})
+
+            server.faults.append(change)
+            await alice.client.keys_query()
+            assert alice.client.users_for_key_query == {BOB.user_id}
+            server.faults.clear()
+            await alice.client.keys_query()
+            assert alice.client.users_for_key_query == set()
+
+    asyncio.run(scenario())

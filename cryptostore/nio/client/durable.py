@@ -170,7 +170,10 @@ class DurableClient(AsyncClient):
         self.user_id, self.device_id = opened.store.user_id, opened.store.device_id
         self.store, self.olm = opened.store, opened.machine
         self.encrypted_rooms = opened.encrypted_rooms
-        self.loaded_sync_token = opened.token or ""
+        # What an earlier opening of this client knew may be out of date: another process may have had the account.
+        self.next_batch, self.loaded_sync_token = "", opened.token or ""
+        self.rooms.clear()
+        self.invited_rooms.clear()
         self._closed = False
 
     def _buffer(self) -> Flusher:

@@ -35,6 +35,7 @@ class Flusher:
         self._store = store
         self._statistics = statistics
         self._interval = interval
+        self._loop = asyncio.get_running_loop()
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._final_error: CryptoStoreError | None = None
@@ -114,8 +115,8 @@ class Flusher:
         self._statistics.records += len(batch)
 
     def _start_timer(self) -> None:
-        if self._timer is None and self._store.is_dirty:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._on_timer)
+        if self._timer is None and self._store.is_dirty and not self._loop.is_closed():
+            self._timer = self._loop.call_later(self._interval, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -18,6 +18,8 @@ from .identity import IdentityClient
 
 #: After how many decrypted to-device events other tasks get their turn.
 _TURN: Final = 20
+#: Seconds between two syncs that the homeserver refuses, at most.
+_LONGEST_PAUSE: Final = 30.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ class SyncingClient(IdentityClient):
         self._is_handling = False
         #: Rooms are in no store: the first sync of a process brings them.
         self._has_rooms = False
+        self._failed_syncs = 0
+
+    async def close(self) -> None:
+        self._has_rooms = False
+        await super().close()
 
     async def sync(
         self,
@@ -59,6 +66,7 @@ class SyncingClient(IdentityClient):
             response: SyncResponse | SyncError = await super().sync(
                 timeout, sync_filter, since, full_state, set_presence
             )
+            self._failed_syncs = self._failed_syncs + 1 if isinstance(response, SyncError) else 0
             return response
 
     async def sync_forever(
@@ -122,7 +130,9 @@ class SyncingClient(IdentityClient):
     async def _end_of_round(self, sleep_milliseconds: int | None) -> None:
         self.synced.set()
         self.synced.clear()
-        await asyncio.sleep((sleep_milliseconds or 0) / 1000)
+        # nio would ask a homeserver that refuses again and again without a pause.
+        pause = min(0.1 * 2**self._failed_syncs, _LONGEST_PAUSE) if self._failed_syncs else 0.0
+        await asyncio.sleep(max(pause, (sleep_milliseconds or 0) / 1000))
 
     async def _handle_sync(self, response: SyncResponse) -> None:
         before = self.next_batch
