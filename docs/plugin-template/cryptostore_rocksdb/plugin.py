@@ -54,7 +54,8 @@ def path_of(url: str) -> Path:
     """The real path of the folder that `url` names. Raises ConfigurationError."""
     parts = urlsplit(url)
     name = os.fsdecode(unquote_to_bytes(parts.path[1:]))
-    if parts.netloc or parts.fragment or not name or "\0" in name:
+    has_three_slashes = url.partition(":")[2].startswith("///")
+    if not has_three_slashes or parts.fragment or not name or "\0" in name:
         raise ConfigurationError(
             "a RocksDB URL names a folder, with three slashes before a relative path (rocksdb:///keys) and four before "
             "an absolute one (rocksdb:////var/lib/bot/keys); '#' is written %23 there, and '?' %3F"

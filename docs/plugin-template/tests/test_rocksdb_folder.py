@@ -1,0 +1,149 @@
+"""What the contract cannot know of: RocksDB's folder, its lock and its log."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryptostore import (
+    Account,
+    BackendUnavailable,
+    Changes,
+    ConfigurationError,
+    Mode,
+    SchemaError,
+    SyncToken,
+    open_backend,
+)
+from cryptostore_rocksdb.schema import FILE
+
+ALICE = Account("@alice:example.org", "ALICEDEVICE")
+
+#: A process that has the database open until its standard input ends.
+HOLDER = """
+import sys
+from cryptostore import open_backend
+
+with open_backend(sys.argv[1]):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+#: A process that ends without closing the database, so that its batches are in RocksDB's log alone.
+KILLED_WRITER = """
+import os, sys
+from cryptostore import Account, Changes, SyncToken, open_backend
+
+store = open_backend(sys.argv[1]).open_store(Account("@alice:example.org", "ALICEDEVICE"))
+for token in sys.argv[2:]:
+    store.apply(Changes([SyncToken(token)]))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def url(folder: Path) -> str:
+    return f"rocksdb:///{folder}"
+
+
+def write_tokens(url: str, *tokens: str) -> None:
+    with open_backend(url) as backend, backend.open_store(ALICE) as store:
+        for token in tokens:
+            store.apply(Changes([SyncToken(token)]))
+
+
+def token_in(url: str) -> str:
+    with open_backend(url) as backend, backend.open_store(ALICE, Mode.READ) as store:
+        return store.get(SyncToken, [()])[()].token
+
+
+def log_of_a_killed_writer(url: str, folder: Path, *tokens: str) -> Path:
+    ended = subprocess.run([sys.executable, "-c", KILLED_WRITER, url, *tokens], capture_output=True, check=False)
+    assert ended.returncode == -9, ended.stderr
+    [log] = folder.glob("*.log")
+    return log
+
+
+def test_another_process_waits_for_the_lock_and_is_told_why(url: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(BackendUnavailable, match=r"open in another process.*database of its own"):
+            open_backend(url, deadline=0.3)
+        holder.kill()
+    write_tokens(url, "after the other process")
+
+
+def test_a_new_folder_is_private(url: str, folder: Path) -> None:
+    write_tokens(url, "token")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_two_names_of_one_folder_are_one_database(url: str, folder: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    with open_backend(url) as backend:
+        link.symlink_to(folder)
+        # RocksDB itself takes them for two, and would let this process open the folder twice.
+        write_tokens(f"rocksdb:///{link}", "through the link")
+        assert list(backend.accounts()) == [ALICE]
+
+
+def test_a_folder_with_other_files_is_left_alone(url: str, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"a picture")
+    with pytest.raises(ConfigurationError, match="holds other files"):
+        open_backend(url)
+    assert [entry.name for entry in folder.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_start_that_was_killed_before_the_first_key_is_gone_on_with(url: str, folder: Path) -> None:
+    folder.mkdir()
+    (folder / f"{FILE}.4711.1").write_text('{"vers')
+    write_tokens(url, "token")
+    assert token_in(url) == "token"
+
+
+def test_a_missing_parent_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="missing/keys"):
+        open_backend(f"rocksdb:///{tmp_path}/missing/keys")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["rocksdb:keys", "rocksdb://keys", "rocksdb:///", "rocksdb:///keys#1", "rocksdb:///%00"]
+)
+def test_a_url_without_a_folder_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match="three slashes"):
+        open_backend(wrong)
+
+
+def test_a_damaged_version_is_an_error(url: str, folder: Path) -> None:
+    write_tokens(url, "token")
+    (folder / FILE).write_text("{}")
+    with pytest.raises(SchemaError, match="restore it from a backup"):
+        open_backend(url)
+
+
+def test_a_log_that_is_cut_off_loses_its_last_batch_only(url: str, folder: Path) -> None:
+    log = log_of_a_killed_writer(url, folder, "first", "second")
+    os.truncate(log, log.stat().st_size - 3)
+    assert token_in(url) == "first"
+
+
+def test_a_log_that_is_damaged_in_the_middle_is_an_error(url: str, folder: Path) -> None:
+    log = log_of_a_killed_writer(url, folder, "first", "second", "third")
+    assert b"second" in log.read_bytes()
+    log.write_bytes(log.read_bytes().replace(b"second", b"sec0nd"))
+    with pytest.raises(ConfigurationError, match="damaged"):
+        open_backend(url, deadline=1)
