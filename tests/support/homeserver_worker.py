@@ -21,6 +21,7 @@ from nio import (
     MatrixRoom,
     MegolmEvent,
     MessageDirection,
+    RoomMessageFormatted,
     RoomMessagesResponse,
     RoomMessageText,
     RoomSendResponse,
@@ -70,7 +71,7 @@ class Worker:
     async def do_start(self) -> dict[str, Any]:
         """Open the store and log in; who we are then."""
         self._client = await _opened(self._config)
-        self._client.add_event_callback(self._tell_message, RoomMessageText)
+        self._client.add_event_callback(self._tell_message, RoomMessageFormatted)
         self._client.add_event_callback(self._tell_undecrypted, MegolmEvent)
         return self._identity()
 
@@ -123,7 +124,7 @@ class Worker:
             for event in page.chunk:
                 if isinstance(event, MegolmEvent):
                     texts[event.event_id] = None
-                elif isinstance(event, RoomMessageText) and event.decrypted:
+                elif isinstance(event, RoomMessageFormatted) and event.decrypted:
                     texts[event.event_id] = event.body
             start = page.end
         return texts
@@ -195,7 +196,7 @@ class Worker:
             "keys": {"curve25519": keys["curve25519"], "ed25519": keys["ed25519"]},
         }
 
-    async def _tell_message(self, room: MatrixRoom, event: RoomMessageText) -> None:
+    async def _tell_message(self, room: MatrixRoom, event: RoomMessageFormatted) -> None:
         _tell(event="message", id=event.event_id, room=room.room_id, sender=event.sender, text=event.body)
 
     async def _tell_undecrypted(self, room: MatrixRoom, event: MegolmEvent) -> None:
