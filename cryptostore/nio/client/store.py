@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Final
 
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
 
@@ -24,6 +25,9 @@ from .replay import ReplayProtection
 from .statistics import Statistics
 from .takeovers import wait_for_turn
 from .tracking import TrackedUsers
+
+#: Where the token is kept again: a stock client, which tracks nobody, moves only the other.
+_TRACKED_UNTIL: Final = ("client", "tracked until")
 
 
 class ProductionStore(NioStore):
@@ -48,7 +52,7 @@ class ProductionStore(NioStore):
         self.handled = HandledMessages(self._storage)
         self.replays = ReplayProtection(self._storage)
         self.outbound = OutboundSessions(self._storage, self._pickles)
-        self.tracking = TrackedUsers(self._storage, has_token=bool(self.load_sync_token()))
+        self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current())
 
     @property
     def account_id(self) -> records.Account:
@@ -127,7 +131,8 @@ class ProductionStore(NioStore):
     def complete_sync(self, token: str) -> None:
         """All of a sync was handled: its token goes with the next batch."""
         record = if_valid(partial(records.SyncToken, token))
-        self._storage.write(Changes([record] if record else []).followed_by(self.handled.forget()))
+        puts = [record, records.Value(*_TRACKED_UNTIL, token.encode())] if record else []
+        self._storage.write(Changes(puts).followed_by(self.handled.forget()))
 
     def save_account(self, account: OlmAccount) -> None:
         """Write the account with the next flush."""
@@ -156,6 +161,11 @@ class ProductionStore(NioStore):
 
     def save_sync_token(self, token: str) -> None:
         """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""
+
+    def _is_tracking_current(self) -> bool:
+        token = self.load_sync_token()
+        marker = self._storage.get(records.Value, [_TRACKED_UNTIL]).get(_TRACKED_UNTIL)
+        return token is not None and marker is not None and marker.value == token.encode()
 
     def _open(self, url: str) -> Storage:
         backend, release = backends.acquire(url)

@@ -19,12 +19,12 @@ class TrackedUsers:
     older one may be out of date already.
     """
 
-    def __init__(self, storage: Storage, has_token: bool) -> None:
+    def __init__(self, storage: Storage, is_current: bool) -> None:
         rows = storage.select(records.TrackedUser, [()])[()]
         #: Users whose devices were asked for.
         self.tracked = {row.user_id for row in rows}
-        #: Users to ask about. Without a token the server cannot tell who has changed, so it is all of them.
-        self.outdated = {row.user_id for row in rows if row.outdated or not has_token}
+        #: Users to ask about: all of them, unless the token is the one up to which their changes were noted.
+        self.outdated = {row.user_id for row in rows if row.outdated or not is_current}
         self._generations = Counter({row.user_id: row.generation for row in rows})
         self._saved = set(self.tracked)
         self._saved_outdated = {row.user_id for row in rows if row.outdated}
