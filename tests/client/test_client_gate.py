@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from nio.crypto import OlmDevice
 
-from client_pairs import ALICE, BOB, ROOM, lockable, locked, people
+from client_pairs import ALICE, BOB, ROOM, Person, lockable, locked, people
 from cryptostore import (
+    Account,
     AccountNotFound,
     BackendUnavailable,
     InboundGroupSession,
@@ -74,6 +77,52 @@ def test_a_key_that_could_not_be_saved_is_not_shared_and_the_room_does_not_hang(
     asyncio.run(scenario())
 
 
+def test_a_database_that_goes_away_before_the_room_key_is_sent_is_told_to_the_caller(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with people(lockable(tmp_path), "memory://") as (server, alice, bob):
+            with ExitStack() as away:
+
+                def go_away(request: Request) -> None:
+                    if request.is_for("keys/claim"):
+                        away.enter_context(locked(tmp_path))
+
+                server.faults.append(go_away)
+                with pytest.raises(BackendUnavailable):
+                    await alice.say("too early")
+                assert server.asked("sendToDevice") == []
+                assert alice.client.sharing_session == {}
+                server.faults.clear()
+            await alice.say("in time")
+            await bob.round()
+            assert bob.read == ["in time"]
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_appears_while_the_key_is_shared_gets_it_too(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            tablet = Person(server, Account(BOB.user_id, "BOBTABLET"), "memory://")
+            await tablet.start()
+            await tablet.round()
+
+            def learn(request: Request) -> None:
+                # What the answer to a sibling's key query does, in the middle of the first round.
+                if request.is_for("sendToDevice") and request.user == ALICE.user_id:
+                    uploaded = server.device_keys[BOB.user_id, "BOBTABLET"]["keys"]
+                    keys = {name: uploaded[f"{name}:BOBTABLET"] for name in ("ed25519", "curve25519")}
+                    alice.client.device_store.add(OlmDevice(BOB.user_id, "BOBTABLET", keys))
+
+            server.faults.append(learn)
+            await alice.say("for everybody")
+            for device in (bob, tablet):
+                await device.round()
+                assert device.read == ["for everybody"]
+            await tablet.client.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("path", ["keys/claim", "sendToDevice"])
 def test_a_homeserver_that_refuses_a_key_gets_no_message(memory_url: str, path: str) -> None:
     async def scenario() -> None:
@@ -89,6 +138,8 @@ def test_a_homeserver_that_refuses_a_key_gets_no_message(memory_url: str, path: 
                 await alice.say("too early")
             assert alice.client.sharing_session == {}
             assert server.asked("/send/m.room") == []
+            # Another try is the caller's decision.
+            assert len(server.asked(path)) == 1
             server.faults.clear()
             await alice.say("in time")
             await bob.round()
