@@ -28,7 +28,7 @@ def test_the_quick_start_is_two_commands() -> None:
     assert first.startswith("python3 -m venv .venv && .venv/bin/pip install ")
     assert first.endswith(" && .venv/bin/cryptostore demo")
     assert second.startswith("python3 -m venv .venv && .venv/bin/pip install ")
-    assert second.endswith(" && .venv/bin/pytest -q -n 2")
+    assert second.endswith(" && .venv/bin/pytest -q -n 4")
 
 
 def test_the_quick_start_needs_python_and_nothing_else() -> None:
