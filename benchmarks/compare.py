@@ -208,7 +208,7 @@ def _shown(seconds: float) -> str:
 def main() -> None:
     """Run the comparison and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="how often each store is measured (default: 5)")
+    parser.add_argument("--runs", type=int, default=3, help="how often each store is measured (default: 3)")
     parser.add_argument("--records", type=int, default=10_000, help="sessions, and devices (default: 10000)")
     parser.add_argument("--folder", help="where the SQLite files go (default: a temporary folder)")
     arguments = parser.parse_args()
