@@ -10,11 +10,13 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import vodozemac
+from nio import Api as NioApi
+from nio.crypto import OlmAccount
 
 from homeserver import SERVER_NAME, Homeserver
 
@@ -125,6 +127,22 @@ class Api:
         keys = answer["one_time_keys"].get(user.user_id, {}).get(device_id, {})
         return next(iter(keys), None)
 
+    def upload_keys(self, user: User, device_id: str) -> None:
+        """Give a new device of the user real keys, and one one-time key."""
+        account = OlmAccount()
+        place = {"user_id": user.user_id, "device_id": device_id}
+        keys = {f"{name}:{device_id}": key for name, key in account.identity_keys.items()}
+        device = {**place, "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"], "keys": keys}
+        account.generate_one_time_keys(1)
+        ((key_id, key),) = account.one_time_keys["curve25519"].items()
+        one_time_key = _signed({"key": key}, account, user.user_id, device_id)
+        body = {
+            "device_keys": _signed(device, account, user.user_id, device_id),
+            "one_time_keys": {f"signed_curve25519:{key_id}": one_time_key},
+        }
+        owner = replace(user, access_token=self.login(user, device_id))
+        self._ask("POST", "/_matrix/client/v3/keys/upload", body, owner)
+
     def device_keys(self, by: User, user: User) -> dict[str, Any]:
         """The devices of a user whose keys the server knows."""
         answer = self._ask("POST", "/_matrix/client/v3/keys/query", {"device_keys": {user.user_id: []}}, by)
@@ -142,6 +160,11 @@ class Api:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise Refused(error.code, error.read().decode(errors="replace")) from error
+
+
+def _signed(content: dict[str, Any], account: OlmAccount, user_id: str, device_id: str) -> dict[str, Any]:
+    signature = account.sign(NioApi.to_canonical_json(content))
+    return {**content, "signatures": {user_id: {f"ed25519:{device_id}": signature}}}
 
 
 def encrypted(timeline: Iterable[Mapping[str, Any]], sender: str | None = None) -> list[str]:

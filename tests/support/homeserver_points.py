@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
@@ -25,6 +27,10 @@ _REQUESTS: Final = {
 }
 
 
+#: Seconds between two looks at the event loop.
+_BEAT: Final = 0.005
+
+
 class Points:
     """The points that a process passes, and the one at which it is to die."""
 
@@ -34,11 +40,34 @@ class Points:
         self._lock = threading.Lock()
         #: How often each point was passed.
         self.passed: Counter[str] = Counter()
+        #: Calls to the database since `watch_loop`, and those of them in the event loop's thread.
+        self.store_calls = 0
+        self.loop_calls = 0
+        #: The longest that the event loop was held, in seconds.
+        self.longest_gap = 0.0
+        #: The thread of the event loop that is watched.
+        self.loop_thread: int | None = None
 
     def arm(self, point: str, nth: int) -> None:
         """Die when `point` is passed the nth time from now."""
         with self._lock:
             self._armed, self._left = point, nth
+
+    async def watch_loop(self) -> None:
+        """Measure for ever how long the event loop of this thread is held."""
+        self.loop_thread = threading.get_ident()
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(_BEAT)
+            now = time.monotonic()
+            self.longest_gap, before = max(self.longest_gap, now - before - _BEAT), now
+
+    def store_called(self, delay: float) -> None:
+        """A call to the database begins, which takes so long."""
+        self.store_calls += 1
+        if threading.get_ident() == self.loop_thread:
+            self.loop_calls += 1
+        time.sleep(delay)
 
     def reached(self, point: str) -> None:
         """A point is passed, in any thread."""
@@ -126,3 +155,18 @@ def _around_timelines(points: Points, client: type[AsyncClient]) -> None:
 
     client._handle_joined_rooms = watched  # type: ignore[method-assign]
     client._handle_timeline_event = watched_one  # type: ignore[method-assign, assignment]
+
+
+def slow_down(points: Points, store: type[CryptoStore], delay: float) -> None:
+    """Let every call to a backend's stores take so many seconds longer."""
+    for name in ("get", "select", "scan", "commit"):
+        setattr(store, name, _slow(points, getattr(store, name), delay))
+
+
+def _slow(points: Points, method: Callable[..., Any], delay: float) -> Callable[..., Any]:
+    @wraps(method)
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        points.store_called(delay)
+        return method(*args, **kwargs)
+
+    return slow

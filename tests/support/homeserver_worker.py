@@ -30,7 +30,7 @@ from nio import (
 from nio.store import SqliteStore
 
 from cryptostore.nio import NioStore, ProductionMatrixClient, transaction_id
-from homeserver_points import Points, install
+from homeserver_points import Points, install, slow_down
 
 #: Everything that was said while a client was away comes in one sync.
 _FILTER: Final = {"room": {"timeline": {"limit": 1000}}}
@@ -179,6 +179,17 @@ class Worker:
     async def do_statistics(self) -> dict[str, int]:
         """The client's own counts."""
         return {name: value for name, value in vars(self._client.statistics).items() if isinstance(value, int)}
+
+    async def do_watch(self, delay: float) -> None:
+        """From now on every call to the database takes so many seconds longer, and the event loop is watched."""
+        slow_down(self._points, type(self._client.store._storage._store), delay)
+        self._loops.append(asyncio.create_task(self._points.watch_loop()))
+        await asyncio.sleep(0)
+
+    async def do_watched(self) -> dict[str, float]:
+        """What became of that."""
+        points = self._points
+        return {"calls": points.store_calls, "on the loop": points.loop_calls, "gap": points.longest_gap}
 
     async def do_close(self) -> None:
         """Close the client in good order."""
