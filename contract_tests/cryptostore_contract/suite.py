@@ -9,6 +9,7 @@ from .cases.concurrency import ConcurrencyCases
 from .cases.faults import FaultCases
 from .cases.isolation import IsolationCases
 from .cases.lifecycle import LifecycleCases
+from .cases.machine import MachineCases
 from .cases.nio import NioCases
 from .cases.numbering import NumberingCases
 from .cases.ownership import OwnershipCases
@@ -41,6 +42,7 @@ class StoreContract(
     SchemaCases,
     UnreadableCases,
     SecretCases,
+    MachineCases,
     NioCases,
     PerformanceCases,
 ):

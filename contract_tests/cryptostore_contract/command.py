@@ -1,0 +1,86 @@
+"""`cryptostore contract URL`: the suite against a live database, in a schema or folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+from uuid import uuid4
+
+import typer
+
+from cryptostore import ConfigurationError, CryptoStoreError, open_backend
+from cryptostore.cli.exits import ExitCode
+from cryptostore.cli.output import print_json
+
+from .places import Place, place_for
+
+_FORMATS: Final = (".json", ".md")
+
+
+def contract(
+    url: Annotated[str, typer.Argument(help="The database to test.", envvar="CRYPTOSTORE_URL", show_envvar=True)],
+    report: Annotated[Path | None, typer.Option(help="Also write the report to this .json or .md file.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes run cases at once.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON for programs.")] = False,
+) -> None:
+    """Run the contract suite against a live database, beside what is in it, and leave nothing behind.
+
+    The suite makes schemas or files of its own; it never opens yours. Ends with 0 only where the verdict is PASS.
+    """
+    if report is not None and report.suffix not in _FORMATS:
+        raise ConfigurationError(f"--report {report}: the name must end in {' or '.join(_FORMATS)}")
+    found = _run(url, report, processes, to_stderr=as_json)
+    if as_json:
+        print_json(found)
+    raise typer.Exit(ExitCode.DONE if found["verdict"] == "PASS" else ExitCode.CHECK_FAILED)
+
+
+def _run(url: str, report: Path | None, processes: int, *, to_stderr: bool) -> dict[str, Any]:
+    import pytest  # here, for the help lists this command without loading a test tool
+
+    from .live import RUN_VARIABLE, URL_VARIABLE
+    from .report import document
+
+    run = uuid4().hex[:12]
+    witness = _Witness()
+    with _cleared(place_for(url, run)), tempfile.TemporaryDirectory() as folder:
+        os.environ |= {URL_VARIABLE: url, RUN_VARIABLE: run}
+        arguments = ["--pyargs", "cryptostore_contract.live", "-q", "--no-header", "-c", os.devnull]
+        arguments += [f"--rootdir={folder}", "-p", "no:cacheprovider", "--noconftest", "--import-mode=importlib"]
+        arguments += ["-n", str(processes)] if processes > 1 else []
+        arguments += [f"--cryptostore-report={report.absolute()}"] if report is not None else []
+        # With --json, standard output is for programs alone.
+        with contextlib.redirect_stdout(sys.stderr if to_stderr else sys.stdout):
+            pytest.main(arguments, plugins=[witness])
+    return document(witness.contracts)
+
+
+@contextlib.contextmanager
+def _cleared(place: Place) -> Iterator[Place]:
+    place.prepare()
+    try:
+        # What is wrong with the URL or the server is one error, not one a case.
+        open_backend(place.new_url()).close()
+    except CryptoStoreError:
+        with contextlib.suppress(CryptoStoreError):
+            place.clear()
+        raise
+    try:
+        yield place
+    finally:
+        place.clear()
+
+
+class _Witness:
+    """Keeps what the suite's own plugin saw."""
+
+    def __init__(self) -> None:
+        self.contracts: list[Any] = []
+
+    def pytest_unconfigure(self, config: Any) -> None:
+        self.contracts = list(config.pluginmanager.get_plugin("cryptostore-contract").observer.contracts.values())
