@@ -18,10 +18,12 @@ from cryptostore import (
     InboundGroupSession,
     OlmAccount,
     OutboundGroupSession,
+    StorageFull,
     StoreClosed,
     TrackedUser,
     open_backend,
 )
+from cryptostore.memory import MemoryStore
 from small_homeserver import Request
 
 
@@ -238,3 +240,25 @@ def test_whose_devices_are_followed_survives_a_restart(url: str) -> None:
             assert alice.client.users_for_key_query == {BOB.user_id}
 
     asyncio.run(scenario())
+
+
+def test_a_full_database_loses_nothing(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, _bob):
+            (device,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            alice.client.verify_device(device)
+            # The contract fills real disks; here it is enough that the batch is refused and rolled back.
+            with pytest.MonkeyPatch.context() as full:
+                full.setattr(MemoryStore, "commit", _refuse)
+                with pytest.raises(StorageFull):
+                    await alice.client.flush()
+            await alice.client.flush()
+            await alice.come_back_after_a_crash()
+            (again,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            assert again.verified
+
+    asyncio.run(scenario())
+
+
+def _refuse(*_: object) -> None:
+    raise StorageFull("full")
