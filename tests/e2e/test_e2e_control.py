@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from homeserver_api import indices_used_twice
 from homeserver_bed import KEYS, Bed, Figure, met
 
 pytestmark = pytest.mark.e2e
@@ -28,6 +29,10 @@ def test_nio_on_its_own_store_reads_the_same_messages_when_it_is_left_alone(any_
     talk.secrets(alice, "secret")
     bob.call("sync")
     assert talk.unreadable(bob) == []
+    # And a message index that is used twice would be seen.
+    timeline = any_bed.api.timeline(talk.bob.user, talk.room)
+    assert indices_used_twice(timeline) == 0
+    assert indices_used_twice([*timeline, timeline[-1]]) == 1
 
 
 def test_a_stock_client_on_our_store_meets_talks_and_returns(bed: Bed) -> None:
