@@ -23,7 +23,6 @@ from cryptostore import (
     TrackedUser,
     open_backend,
 )
-from cryptostore.memory import MemoryStore
 from small_homeserver import Request
 
 
@@ -249,7 +248,7 @@ def test_a_full_database_loses_nothing(memory_url: str) -> None:
             alice.client.verify_device(device)
             # The contract fills real disks; here it is enough that the batch is refused and rolled back.
             with pytest.MonkeyPatch.context() as full:
-                full.setattr(MemoryStore, "commit", _refuse)
+                full.setattr(alice.store.storage._store._sequence, "_commit", _refuse)
                 with pytest.raises(StorageFull):
                     await alice.client.flush()
             await alice.client.flush()

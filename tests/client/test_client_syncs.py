@@ -280,6 +280,7 @@ def test_a_worse_key_for_a_known_session_does_not_take_its_place(url: str) -> No
             await bob.client.sync()
             (good,) = bob.stored(InboundGroupSession)
             await alice.say("two")
+            await bob.client.sync()
             # Alice shares the session as it is now, and a new process of Bob's has the old key only in the database.
             session = alice.client.machine.outbound_group_sessions[ROOM]
             session.users_shared_with.clear()
