@@ -125,13 +125,17 @@ def test_a_device_that_appears_while_the_key_is_shared_gets_it_too(memory_url: s
 
 
 @pytest.mark.parametrize("path", ["keys/claim", "sendToDevice"])
-def test_a_homeserver_that_refuses_a_key_gets_no_message(memory_url: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, '{"errcode": "M_UNKNOWN", "error": "no"}'), (502, "<html>"), (502, "{}"), (200, "<html>")],
+)
+def test_a_homeserver_that_refuses_a_key_gets_no_message(memory_url: str, path: str, status: int, body: str) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
 
             def refuse(request: Request) -> web.Response | None:
                 if request.is_for(path):
-                    return web.json_response({"errcode": "M_UNKNOWN", "error": "no"}, status=500)
+                    return web.Response(status=status, text=body, content_type="application/json")
                 return None
 
             server.faults.append(refuse)

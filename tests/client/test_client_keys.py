@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from nio import KeysUploadError, KeysUploadResponse
+from nio import AsyncClientConfig, KeysUploadError, KeysUploadResponse
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import FencedOut, OlmAccount, OutboundGroupSession
@@ -111,15 +111,25 @@ def test_a_failed_upload_is_tried_again_later_with_other_keys(memory_url: str, a
     asyncio.run(scenario())
 
 
+class HangUp(web.Response):
+    """No answer: the connection is cut."""
+
+    async def prepare(self, request: Any) -> Any:
+        request.transport.abort()
+        raise ConnectionResetError
+
+
 def test_an_upload_without_an_answer_is_not_repeated(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
+        patient = AsyncClientConfig(max_timeouts=3)
+        async with people(memory_url, config=patient) as (server, _alice, bob):
             tried: list[Request] = []
 
-            def hang_up(request: Request) -> None:
+            def hang_up(request: Request) -> web.Response | None:
                 if request.is_for("keys/upload"):
                     tried.append(request)
-                    raise ConnectionResetError
+                    return HangUp()
+                return None
 
             server.faults.append(hang_up)
             on_server(server, bob).clear()
