@@ -1,0 +1,22 @@
+"""The state machine finds what is broken, and tells it shortly."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryptostore_contract import managed
+from cryptostore_contract.cases.machine import explore
+from cryptostore_contract.memory import MemoryHarness
+from cryptostore_contract.mutants import deletes_ignored
+
+
+def test_a_failure_comes_with_the_shortest_history_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    deletes_ignored(monkeypatch)
+    for harness in managed(MemoryHarness()):
+        with pytest.raises(AssertionError) as failure:
+            explore(harness, examples=300, steps=8)
+    notes = "\n".join(failure.value.__notes__).splitlines()
+    assert "state = History()" in notes
+    batches = [note for note in notes if note.startswith("state.apply(")]
+    # One that puts and one that deletes; a third may be left where shortening ended early.
+    assert 2 <= len(batches) <= 3
