@@ -15,6 +15,7 @@ from cryptostore import (
     Account,
     AccountNotFound,
     BackendUnavailable,
+    Device,
     InboundGroupSession,
     OlmAccount,
     OutboundGroupSession,
@@ -265,3 +266,21 @@ def test_a_full_database_loses_nothing(memory_url: str) -> None:
 
 def _refuse(*_: object) -> None:
     raise StorageFull("full")
+
+
+def test_a_flush_waits_for_what_changed_while_another_was_on_its_way(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, _bob):
+            (device,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            alice.client.verify_device(device)
+            first = asyncio.create_task(alice.client.flush())
+            # The first batch was taken, and is on its way.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            alice.client.unverify_device(device)
+            alice.client.blacklist_device(device)
+            await alice.client.flush()
+            assert [row.trust.value for row in alice.stored(Device) if row.user_id == BOB.user_id] == ["blacklisted"]
+            await first
+
+    asyncio.run(scenario())
