@@ -73,7 +73,10 @@ DISTRIBUTIONS: Final = [
         "matrix-cryptostore-contract",
         "contract_tests",
         "cryptostore_contract",
-        {"pytest11": {"cryptostore_contract": "cryptostore_contract.plugin"}},
+        {
+            "pytest11": {"cryptostore_contract": "cryptostore_contract.plugin"},
+            "cryptostore.commands": {"contract": "cryptostore_contract.command:contract"},
+        },
     ),
 ]
 PRODUCTION: Final = DISTRIBUTIONS[:3]
