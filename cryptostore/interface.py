@@ -149,7 +149,8 @@ class CryptoStore(ABC):
 
     @final
     def apply(self, changes: Changes) -> None:
-        """Make a batch durable, exactly once. An empty batch does nothing and costs no round trip. [APPLY-1]
+        """Make a batch durable, exactly once. An empty batch only settles what is pending, and costs no round trip
+        where nothing is. [APPLY-1]
 
         Raises ReadOnlyStore in READ mode, StoreClosed after `close`, [APPLY-2]
         FencedOut when another owner has the account; it names who took over and when, [APPLY-3]
