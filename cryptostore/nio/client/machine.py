@@ -55,6 +55,7 @@ class ProductionOlm(Olm):
             # It was not handled: it will be, when the server sends it again.
             raise
         except Exception:
+            # Refused for good: its ratchet may have moved on, and the same ciphertext again would look like a wedge.
             self._handled.add(key)
             raise
         self._handled.add(key)
