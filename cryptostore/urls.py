@@ -14,6 +14,7 @@ from .errors import ConfigurationError
 from .interface import DEFAULT_DEADLINE
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]@]*)(:[0-9]*)?")
 _SECRET_OPTIONS: Final = frozenset({"password", "passfile", "sslpassword"})
 _HIDDEN: Final = "***"
 
@@ -29,23 +30,31 @@ def scheme_of(url: str) -> str:
 
 
 def redact(url: str) -> str:
-    """The URL with every password replaced, fit for a log line."""
+    """The URL with every password replaced, fit for a log line. What is not formed like a URL is not shown."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return _HIDDEN
     if not parts.scheme:
         return _HIDDEN
-    # An "@" left behind the host means a password whose "/", "?" or "#" was not percent-encoded.
-    if "@" in parts.path + parts.query + parts.fragment:
+    # An "@" left behind the host means a password whose "/", "?" or "#" was not percent-encoded. Without "//" nobody
+    # knows which part is what.
+    if "://" not in url or "@" in parts.path + parts.query + parts.fragment:
         return f"{parts.scheme}:{_HIDDEN}"
-    user, at, host = parts.netloc.rpartition("@")
+    user, at, hosts = parts.netloc.rpartition("@")
     if ":" in user:
         user = f"{user.partition(':')[0]}:{_HIDDEN}"
+    # A password stands in the port's place where the host was forgotten.
+    hosts = ",".join(host if is_host(host) else _HIDDEN for host in hosts.split(","))
     query = [(name, _HIDDEN if name in _SECRET_OPTIONS else value) for name, value in parse_qsl(parts.query)]
     shown = f"?{urlencode(query, safe='*/,')}" if query else ""
     # Not urlunsplit: it would drop the empty host of sqlite:///keys.db, and with it the path's meaning.
-    return f"{parts.scheme}:{'//' if '://' in url else ''}{user}{at}{host}{parts.path}{shown}"
+    return f"{parts.scheme}://{user}{at}{hosts}{parts.path}{shown}"
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` has the form of one host of a URL, with or without a port."""
+    return _HOST.fullmatch(text) is not None
 
 
 def options_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cryptostore.errors import CryptoStoreError
+from cryptostore.urls import redact
 
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of
@@ -32,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def build_app(wanted: str | None = None) -> typer.Typer:
     """The typer application with the command `wanted`, or with all of them."""
     app = typer.Typer(
+        cls=_Program,
         help="Keep the end-to-end encryption keys of Matrix clients in a real database.",
         epilog=EXPLAINED,
         no_args_is_help=True,
@@ -41,6 +45,33 @@ def build_app(wanted: str | None = None) -> typer.Typer:
     app.callback()(_options)
     add_commands(app, wanted)
     return app
+
+
+class _Program(TyperGroup):
+    """The commands. A URL in the wrong place of the command line is quoted without its password."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        self._words = list(args)
+        return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _redacted(self._words):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _redacted(words: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # What typer shows of a usage error, whose classes it does not export.
+        message = getattr(error, "message", "")
+        for word in words:
+            if ":" in word:
+                message = message.replace(word, redact(word)).replace(repr(word), repr(redact(word)))
+        if message:
+            vars(error)["message"] = message
+        raise
 
 
 def _show_version(wanted: bool) -> None:

@@ -57,6 +57,17 @@ def test_a_users_mistake_is_one_line_without_a_traceback() -> None:
     assert "secret" not in ended.err
 
 
+@pytest.mark.parametrize("command", [(), ("demo",), ("backends",), ("import-nio", "keys.db", "sqlite:///keys.db")])
+@pytest.mark.parametrize(
+    "url", ["postgresql://bot:secret@host/keys", "bot:secret@host", r"postgresql://bot:\'secret@host/keys"]
+)
+def test_a_url_in_the_wrong_place_is_quoted_without_its_password(run: Run, command: list[str], url: str) -> None:
+    ended = run(*command, url)
+    assert ended.code == ExitCode.USAGE
+    assert ":***" in ended.err
+    assert "secret" not in ended.err
+
+
 def test_every_error_has_its_exit_code() -> None:
     expected = {
         errors.BackendNotFound: ExitCode.USAGE,

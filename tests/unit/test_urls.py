@@ -42,7 +42,7 @@ def test_what_has_no_scheme_is_refused_without_being_quoted(url: str) -> None:
     [
         ("sqlite:///keys.db", "sqlite:///keys.db"),
         ("sqlite:////var/lib/bot/keys.db?deadline=5", "sqlite:////var/lib/bot/keys.db?deadline=5"),
-        ("sqlite:keys.db", "sqlite:keys.db"),
+        ("sqlite:keys.db", "sqlite:***"),
         ("memory://", "memory://"),
         ("postgresql://host:5432/keys", "postgresql://host:5432/keys"),
         ("postgresql://bot@host/keys", "postgresql://bot@host/keys"),
@@ -59,6 +59,11 @@ def test_what_has_no_scheme_is_refused_without_being_quoted(url: str) -> None:
         (f"postgresql://bot:[{SECRET}@host/keys", "***"),
         (f"host=db password={SECRET}", "***"),
         (f"bot:{SECRET}@host/keys", "bot:***"),
+        (f"postgresql:password={SECRET} host=db", "postgresql:***"),
+        (f"postgresql:/bot:{SECRET}/keys", "postgresql:***"),
+        (f"postgresql://bot:{SECRET}/keys", "postgresql://***/keys"),
+        (f"postgresql://a:1,bot:{SECRET}/keys", "postgresql://a:1,***/keys"),
+        ("postgresql://bot@[::1]:5432,[fe80::1%eth0]/keys", "postgresql://bot@[::1]:5432,[fe80::1%eth0]/keys"),
     ],
 )
 def test_redacted(url: str, shown: str) -> None:

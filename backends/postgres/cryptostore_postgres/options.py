@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.urls import CommonOptions, options_of, redact, refuse_unknown
+from cryptostore.urls import CommonOptions, is_host, options_of, redact, refuse_unknown
 
 #: Seconds for one connection attempt, where the URL does not say: another host may be up.
 _CONNECT_SECONDS: Final = 2
@@ -72,12 +72,19 @@ def parse(url: str, given: Mapping[str, Any]) -> PostgresOptions:
 
 
 def _refuse_misplaced(url: str) -> None:
-    """Refuse a URL in which part of a password may have become something else, such as a port or an option."""
-    behind_host = re.split("[/?]", url.partition("//")[2], maxsplit=1)[1:]
-    if "#" in url or "@" in "".join(behind_host):
+    """Refuse a URL in which part of a password may have become something else, such as a host, a port or an option."""
+    authority, *behind_host = re.split("[/?]", url.partition("//")[2], maxsplit=1)
+    # libpq takes what is behind the first "@" for the host, and shows it in its errors.
+    user, _, hosts = authority.rpartition("@")
+    if "#" in url or "@" in user + "".join(behind_host):
         raise ConfigurationError(
             "the database URL holds a '/', '?', '#' or '@' where none may be; in a user's name, a password or an "
             "option write them as %2F, %3F, %23 and %40"
+        )
+    if not all(map(is_host, hosts.split(","))):
+        raise ConfigurationError(
+            "the database URL has something else than a number for its port; it looks like "
+            "postgresql://user:password@host:5432/database"
         )
 
 

@@ -281,6 +281,11 @@ def test_a_schema_that_is_no_plain_name_is_refused(name: str) -> None:
         f"postgresql://me:{SECRET}@127.0.0.1/db?sslmode=perhaps",
         f"postgresql://127.0.0.1/db?user=me&password={SECRET}&colour=red",
         f"postgresql://[::1/db?password={SECRET}",
+        f"postgresql://me:x@{SECRET}@127.0.0.1/db",
+        f"postgresql://me:{SECRET}/db",
+        f"postgresql://127.0.0.1,me:{SECRET}/db",
+        f"postgresql:/me:{SECRET}/db",
+        f"postgresql:password={SECRET} host=127.0.0.1",
     ],
 )
 def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
