@@ -119,7 +119,9 @@ def test_no_message_is_lost_on_postgresql(postgres_url: str) -> None:
 
 def test_an_interrupt_leaves_no_account_and_no_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
-    arguments = [sys.executable, "-c", "from cryptostore.cli import main; main()"]
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    arguments = [sys.executable, "-c", f"{heeding}; from cryptostore.cli import main; main()"]
     arguments += ["demo", "--store", url, "--messages", "500", "--kills", "100"]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stderr is not None
