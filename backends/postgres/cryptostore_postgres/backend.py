@@ -12,7 +12,7 @@ from cryptostore.records import Account
 
 from .accounts import AccountRow, Accounts
 from .connections import Connection, Connections
-from .migrations import ensure_schema, read_schema
+from .migrations import SHIPPED, Migrations, read_schema
 from .options import PostgresOptions, parse
 from .statements import Statements
 from .store import PostgresStore
@@ -21,8 +21,9 @@ from .store import PostgresStore
 class PostgresBackend(Backend):
     """The tables in one schema, behind one connection pool."""
 
-    def __init__(self, options: PostgresOptions) -> None:
+    def __init__(self, options: PostgresOptions, migrations: Migrations = SHIPPED) -> None:
         self._options = options
+        self._migrations = migrations
         self._accounts = Accounts(options.schema)
         self._statements = Statements(options.schema)
         self._is_open = OpenFlag(f"the PostgreSQL backend at {options.place}")
@@ -85,7 +86,7 @@ class PostgresBackend(Backend):
                     f"the database at {self._options.place} has the encoding {encoding}; create one with UTF8, "
                     "as in createdb --encoding=UTF8 --template=template0 NAME"
                 )
-            ensure_schema(connection, self._options)
+            self._migrations.ensure(connection, self._options)
 
     def _take_over(self, account: Account) -> AccountRow:
         owner = self._options.common.owner

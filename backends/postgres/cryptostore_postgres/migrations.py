@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
 from psycopg.errors import InsufficientPrivilege
@@ -26,23 +27,6 @@ class Migration(NamedTuple):
     text: str
 
 
-def _migrations() -> list[Migration]:
-    files = list(resources.files(__package__).joinpath("migrations").iterdir())
-    found = [
-        Migration(int(file.name.partition("_")[0]), file.name, file.read_text("utf-8"))
-        for file in files
-        if file.name.endswith(".sql")
-    ]
-    return sorted(found)
-
-
-#: In the order of their versions.
-MIGRATIONS: Final = _migrations()
-
-#: The schema that this program is written for.
-LATEST: Final = MIGRATIONS[-1].version
-
-
 def read_schema(connection: Connection, name: str) -> Schema:
     """The schema version of the tables; version 0 where there are none."""
     # Not to_regclass: after a wait for the migrations' lock its cache still knows that there was no such table.
@@ -58,44 +42,66 @@ def read_schema(connection: Connection, name: str) -> Schema:
     return Schema(*row)
 
 
-def ensure_schema(connection: Connection, options: PostgresOptions) -> None:
-    """Check the tables and, unless told not to, create or migrate them in one transaction.
+class Migrations:
+    """The numbered SQL files of a folder, each of which brings the tables from one version to the next."""
 
-    Raises SchemaTooNew before anything is touched, SchemaError where the tables are missing or old and must stay so.
-    """
-    if _is_usable(read_schema(connection, options.schema), options):
-        return
-    if options.migrate is Migrate.NEVER:
-        raise SchemaError(
-            f"the tables in schema {options.schema!r} at {options.place} are missing or old, and migrate=never forbids "
-            "to change them; open the database once with migrate=auto and a role that owns the schema, then GRANT "
-            f"USAGE ON SCHEMA {options.schema} and SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "
-            f"{options.schema} to this role"
+    def __init__(self, folder: Traversable) -> None:
+        #: In the order of their versions.
+        self._all: Final = sorted(
+            Migration(int(file.name.partition("_")[0]), file.name, file.read_text("utf-8"))
+            for file in folder.iterdir()
+            if file.name.endswith(".sql")
         )
-    with connection.transaction():
-        # Held to the end of the transaction, so that programs that start together migrate once.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_lock_number(options.schema)])
+        #: The schema that this program is written for.
+        self.latest: Final = self._all[-1].version
+
+    def ensure(self, connection: Connection, options: PostgresOptions) -> None:
+        """Check the tables and, unless told not to, create or migrate them in one transaction.
+
+        Raises SchemaTooNew before anything is touched, SchemaError where the tables are missing or old and must stay
+        so.
+        """
         present = read_schema(connection, options.schema)
-        if not _is_usable(present, options):
-            _migrate(connection, options, present)
+        if self._is_usable(present, options):
+            return
+        if options.migrate is Migrate.NEVER:
+            raise self._refusal(present, options)
+        with connection.transaction():
+            # Held to the end of the transaction, so that programs that start together migrate once.
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_lock_number(options.schema)])
+            present = read_schema(connection, options.schema)
+            if not self._is_usable(present, options):
+                self._migrate(connection, options, present)
 
+    def _is_usable(self, present: Schema, options: PostgresOptions) -> bool:
+        if present.min_compatible > self.latest:
+            raise SchemaTooNew(
+                f"the schema {options.schema!r} at {options.place} has version {present.version}, which programs "
+                f"before {present.min_compatible} must not touch; this one knows {self.latest}: upgrade "
+                "matrix-cryptostore-postgres"
+            )
+        return present.version >= self.latest
 
-def _is_usable(present: Schema, options: PostgresOptions) -> bool:
-    if present.min_compatible > LATEST:
-        raise SchemaTooNew(
-            f"the schema {options.schema!r} at {options.place} has version {present.version}, which programs before "
-            f"{present.min_compatible} must not touch; this one knows {LATEST}: upgrade matrix-cryptostore-postgres"
+    def _refusal(self, present: Schema, options: PostgresOptions) -> SchemaError:
+        found = f"have version {present.version}, and this program needs {self.latest}"
+        return SchemaError(
+            f"the tables in schema {options.schema!r} at {options.place} {found if present.version else 'are missing'}"
+            "; migrate=never forbids to change that: open the database once with migrate=auto and a role that owns the "
+            f"schema, then GRANT USAGE ON SCHEMA {options.schema} and SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN "
+            f"SCHEMA {options.schema} to this role"
         )
-    return present.version >= LATEST
+
+    def _migrate(self, connection: Connection, options: PostgresOptions, present: Schema) -> None:
+        _create_schema(connection, options)
+        for migration in self._all:
+            if migration.version > present.version:
+                # The text is a file of this package; only the checked name is put into it.
+                statements = SQL(migration.text).format(schema=Identifier(options.schema))
+                connection.execute(statements)
 
 
-def _migrate(connection: Connection, options: PostgresOptions, present: Schema) -> None:
-    _create_schema(connection, options)
-    for migration in MIGRATIONS:
-        if migration.version > present.version:
-            # The text is a file of this package; only the checked name is put into it.
-            statements = SQL(migration.text).format(schema=Identifier(options.schema))
-            connection.execute(statements)
+#: Those of this package. Read at import: an upgrade must not put newer files under a program that runs.
+SHIPPED: Final = Migrations(resources.files(__package__).joinpath("migrations"))
 
 
 def _create_schema(connection: Connection, options: PostgresOptions) -> None:

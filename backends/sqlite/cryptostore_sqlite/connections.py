@@ -16,9 +16,10 @@ from urllib.parse import quote
 from cryptostore import BackendUnavailable, ConfigurationError, Schema
 from cryptostore.lifecycle import OpenFlag
 
-from . import files, schema
+from . import files
 from .errors import is_busy, is_read_only, mapped_errors, name_of
 from .opened import OpenFile
+from .schema import SHIPPED, Migrations
 
 #: How many connections for reading are kept while nobody reads.
 _IDLE_READERS: Final = 4
@@ -47,7 +48,7 @@ class Connections:
     database is open cannot use it. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
     """
 
-    def __init__(self, path: Path, deadline: float) -> None:
+    def __init__(self, path: Path, deadline: float, migrations: Migrations = SHIPPED) -> None:
         self.is_open: Final = OpenFlag(f"the database {path}")
         self._path = path
         self._deadline = deadline
@@ -60,7 +61,7 @@ class Connections:
         # Whoever was killed and left a -wal behind may have deleted rows that nobody has erased.
         self._erasure_is_due = files.has_write_ahead_log(path)
         with mapped_errors(path, opening=True):
-            self._writer = _open_writer(path, deadline)
+            self._writer = _open_writer(path, deadline, migrations)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -163,29 +164,29 @@ class Connections:
             self._erasure_is_due = bool(busy)
 
 
-def _open_writer(path: Path, deadline: float) -> sqlite3.Connection:
+def _open_writer(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connection:
     ends = time.monotonic() + deadline
-    found = _inspect(path, deadline)
+    found = _inspect(path, deadline, migrations)
     writer = _connect(path, ends - time.monotonic())
     try:
         _use_write_ahead_log(writer, path, ends)
-        if found is None or found.version < schema.KNOWN_VERSION:
+        if found is None or found.version < migrations.known_version:
             _wait_at_most(writer, ends - time.monotonic())
             with _transaction(writer, "BEGIN IMMEDIATE"):
-                schema.migrate(writer, path)
+                migrations.migrate(writer, path)
     except BaseException:
         writer.close()
         raise
     return writer
 
 
-def _inspect(path: Path, deadline: float) -> Schema | None:
-    """What `schema.inspect` says, without a change to a file that is not ours to use."""
+def _inspect(path: Path, deadline: float, migrations: Migrations) -> Schema | None:
+    """What `Migrations.inspect` says, without a change to a file that is not ours to use."""
     # A connection that may write, and is the last to close, moves what a killed program left in the -wal file into the
     # database. One that only reads does not, but leaves a -wal and -shm behind where there were none.
     mode = "ro" if files.has_write_ahead_log(path) else "rw"
     with closing(_connect(path, deadline, "PRAGMA query_only = ON", mode=mode)) as connection:
-        return schema.inspect(connection, path)
+        return migrations.inspect(connection, path)
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, path: Path, ends: float) -> None:

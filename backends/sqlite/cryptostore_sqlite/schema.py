@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
@@ -12,32 +13,53 @@ from cryptostore import ConfigurationError, Schema, SchemaError, SchemaTooNew
 #: What the first migration sets; it tells our files from those of other programs.
 APPLICATION_ID: Final = int.from_bytes(b"mxcs")
 
-# Read at import: an upgrade of the package must not put newer files under a program that runs.
-_MIGRATIONS: Final = tuple(
-    entry.read_text(encoding="utf-8")
-    for entry in sorted((files(__package__) / "migrations").iterdir(), key=lambda entry: entry.name)
-    if entry.name.endswith(".sql")
-)
 
-#: The version that a database has after every migration. Migration n is the n-th file.
-KNOWN_VERSION: Final = len(_MIGRATIONS)
+class Migrations:
+    """The numbered SQL files of a folder, each of which brings a database from one version to the next."""
 
+    def __init__(self, folder: Traversable) -> None:
+        files_in_order = sorted(folder.iterdir(), key=lambda entry: entry.name)
+        self._scripts: Final = [
+            entry.read_text(encoding="utf-8") for entry in files_in_order if entry.name.endswith(".sql")
+        ]
+        #: The version that a database has after every migration. Migration n is the n-th file.
+        self.known_version: Final = len(self._scripts)
 
-def inspect(connection: sqlite3.Connection, path: Path) -> Schema | None:
-    """The schema of our database, or None for an empty one. Only reads.
+    def inspect(self, connection: sqlite3.Connection, path: Path) -> Schema | None:
+        """The schema of our database, or None for an empty one. Only reads.
 
-    Raises SchemaTooNew, SchemaError for a damaged one, ConfigurationError for another program's.
-    """
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application_id != APPLICATION_ID:
-        if tables or application_id:
-            raise ConfigurationError(
-                f"{path} is another program's SQLite database; give a file of its own in the database URL. The keys in "
-                "matrix-nio's own store are copied with: cryptostore import-nio"
+        Raises SchemaTooNew, SchemaError for a damaged one, ConfigurationError for another program's.
+        """
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if application_id != APPLICATION_ID:
+            if tables or application_id:
+                raise ConfigurationError(
+                    f"{path} is another program's SQLite database; give a file of its own in the database URL. The "
+                    "keys in matrix-nio's own store are copied with: cryptostore import-nio"
+                )
+            return None
+        return self._refuse_too_new(current(connection), path)
+
+    def migrate(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Bring the tables up to date, inside a transaction that has the write lock. Raises what `inspect` raises."""
+        # Looked at again, because another program may have migrated since.
+        found = self.inspect(connection, path)
+        for script in self._scripts[found.version if found else 0 :]:
+            for statement in _statements(script):
+                connection.execute(statement)
+
+    def _refuse_too_new(self, found: Schema, path: Path) -> Schema:
+        if found.min_compatible > self.known_version:
+            raise SchemaTooNew(
+                f"{path} has schema {found.version}, which needs a program that knows schema {found.min_compatible} or "
+                f"newer; this one knows {self.known_version}: upgrade matrix-cryptostore-sqlite. Nothing was changed"
             )
-        return None
-    return _refuse_too_new(current(connection), path)
+        return found
+
+
+#: Those of this package. Read at import: an upgrade must not put newer files under a program that runs.
+SHIPPED: Final = Migrations(files(__package__) / "migrations")
 
 
 def current(connection: sqlite3.Connection) -> Schema:
@@ -46,24 +68,6 @@ def current(connection: sqlite3.Connection) -> Schema:
     if row is None:
         raise SchemaError("the database has lost its schema version; restore a backup, or choose another file")
     return Schema(*row)
-
-
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables up to date, inside a transaction that has the write lock. Raises what `inspect` raises."""
-    # Looked at again, because another program may have migrated since.
-    found = inspect(connection, path)
-    for migration in _MIGRATIONS[found.version if found else 0 :]:
-        for statement in _statements(migration):
-            connection.execute(statement)
-
-
-def _refuse_too_new(found: Schema, path: Path) -> Schema:
-    if found.min_compatible > KNOWN_VERSION:
-        raise SchemaTooNew(
-            f"{path} has schema {found.version}, which needs a program that knows schema {found.min_compatible} or "
-            f"newer; this one knows {KNOWN_VERSION}: upgrade matrix-cryptostore-sqlite. Nothing was changed"
-        )
-    return found
 
 
 def _statements(script: str) -> list[str]:
