@@ -103,6 +103,16 @@ class FencedOut(CryptoStoreError):
         self.since = since
         self.outcome_unknown = outcome_unknown
 
+    @classmethod
+    def by(cls, owner: str, since: datetime, account: object) -> FencedOut:
+        """What a backend raises when it finds that `owner` took the account over."""
+        return cls(
+            f"{account} was taken over by {owner} at {since}; an account has one owner: stop the other program, or "
+            "this one, and open the account again",
+            owner=owner,
+            since=since,
+        )
+
 
 class StoreClosed(CryptoStoreError):
     """The store or its backend was closed."""

@@ -23,4 +23,4 @@ class OpenFlag:
         if self._within is not None:
             self._within.check()
         if not self._open:
-            raise StoreClosed(f"{self._name} was closed")
+            raise StoreClosed(f"{self._name} was closed; open it again to use it")

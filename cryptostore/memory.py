@@ -151,9 +151,7 @@ class MemoryStore(CryptoStore):
         now = self._row.ownership
         if now.epoch == self.ownership.epoch and batch.number in (now.sequence, now.sequence + 1):
             return batch.number == now.sequence + 1
-        raise FencedOut(
-            f"{self.account} was taken over by {now.owner} at {now.since}", owner=now.owner, since=now.since
-        )
+        raise FencedOut.by(now.owner, now.since, self.account)
 
     def _put_and_delete(self, changes: Changes) -> None:
         for kind in changes.kinds():

@@ -35,6 +35,8 @@ _OUR_OWN: Final[Mapping[str, tuple[str, str]]] = {
     "postgres": ("matrix-cryptostore-postgres", "./backends/postgres"),
 }
 
+_MEND: Final = "install another version of that distribution, or remove it"
+
 
 class OpenBackend(Protocol):
     """How a plugin opens its database.
@@ -134,11 +136,13 @@ def _load(entry_point: metadata.EntryPoint) -> BackendPlugin:
         manager.check_pending()
         offered = [plugin for plugins in manager.hook.cryptostore_backends() for plugin in plugins]
     except pluggy.PluginValidationError as error:
-        raise BackendInvalid(f"backend {entry_point.name!r} of {origin} is not a valid plugin: {error}") from error
+        raise BackendInvalid(
+            f"backend {entry_point.name!r} of {origin} is not a valid plugin: {error}; {_MEND}"
+        ) from error
     # SystemExit, because a module that calls sys.exit() at import must not take the program with it.
     except (Exception, SystemExit) as error:
         raise BackendLoadError(
-            f"backend {entry_point.name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}"
+            f"backend {entry_point.name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}; {_MEND}"
         ) from error
     return _check_plugin(entry_point.name, origin, offered)
 
@@ -149,13 +153,13 @@ def _check_plugin(name: str, origin: str, offered: list[Any]) -> BackendPlugin:
             _check_interface(plugin, origin)
             return plugin
     raise BackendInvalid(
-        f"{origin} has an entry point for the backend {name!r}, but its hook yields no such BackendPlugin"
+        f"{origin} has an entry point for the backend {name!r}, but its hook yields no such BackendPlugin; {_MEND}"
     )
 
 
 def _check_interface(plugin: BackendPlugin, origin: str) -> None:
     if not _is_version(plugin.interface):
-        raise BackendInvalid(f"backend {plugin.name!r} of {origin} names no interface version (major, minor)")
+        raise BackendInvalid(f"backend {plugin.name!r} of {origin} names no interface version (major, minor); {_MEND}")
     major, minor = INTERFACE_VERSION
     if plugin.interface[0] != major or plugin.interface[1] > minor:
         written_for = ".".join(map(str, plugin.interface))

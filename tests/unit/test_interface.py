@@ -95,6 +95,8 @@ def test_fencing_is_observed(backend: Backend, witness: Witness) -> None:
     with pytest.raises(FencedOut) as caught:
         old.apply(TOKEN)
     assert caught.value.owner == "first"
+    assert "taken over by first at 2" in str(caught.value)
+    assert "stop the other program" in str(caught.value)
     assert caught.value.since is not None
     assert not caught.value.outcome_unknown
     assert witness.facts[-1] == ("fenced", ALICE, "first")
@@ -130,7 +132,9 @@ def test_a_closed_store_says_so(backend: Backend) -> None:
         lambda: list(scan),
         lambda: store.commit(Batch(1, TOKEN), 1),
     ):
-        with pytest.raises(StoreClosed, match=r"the store of @alice:example\.org ALICEDEVICE was closed"):
+        with pytest.raises(
+            StoreClosed, match=r"the store of @alice:example\.org ALICEDEVICE was closed; open it again"
+        ):
             use()
 
 
@@ -146,7 +150,7 @@ def test_closing_a_backend_closes_its_stores() -> None:
         backend.schema,
         lambda: backend.delete_account(ALICE),
     ):
-        with pytest.raises(StoreClosed, match="the in-memory backend was closed"):
+        with pytest.raises(StoreClosed, match="the in-memory backend was closed; open it again"):
             use()
 
 

@@ -153,6 +153,7 @@ def test_a_broken_plugin_says_what_is_wrong_when_it_is_asked_for(case: str, site
     assert type(caught.value) is expected
     assert message in str(caught.value)
     assert "fake-store 1.0" in str(caught.value)
+    assert "install " in str(caught.value)
     assert (caught.value.__cause__ is not None) == (expected is BackendLoadError or case == "misspelt")
 
 

@@ -66,7 +66,7 @@ def translated(place: str, password: str = "") -> Iterator[None]:
     try:
         yield
     except psycopg_pool.PoolClosed as error:
-        raise StoreClosed("the PostgreSQL backend was closed") from error
+        raise StoreClosed("the PostgreSQL backend was closed; open it again to use it") from error
     except psycopg_pool.TooManyRequests as error:
         raise BackendUnavailable(f"PostgreSQL at {place}: the connection pool is busy") from error
     except psycopg.Error as error:
@@ -85,7 +85,9 @@ def refusal(error: psycopg.Error, place: str, password: str) -> CryptoStoreError
     for sign, remedy in _REFUSALS:
         if sign in lower:
             return ConfigurationError(f"PostgreSQL at {place} refused the connection: {text}; {remedy}")
-    return BackendUnavailable(f"PostgreSQL at {place} cannot be reached: {text}")
+    return BackendUnavailable(
+        f"PostgreSQL at {place} cannot be reached: {text}; check that the server runs, and host and port in the URL"
+    )
 
 
 def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreError:

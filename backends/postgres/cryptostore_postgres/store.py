@@ -117,8 +117,7 @@ class PostgresStore(CryptoStore):
 
     def _fenced(self, error: psycopg.DatabaseError) -> FencedOut:
         present = json.loads(error.diag.message_detail or "{}")
-        owner, since = present["owner"], time_from_epoch(present["since"])
-        return FencedOut(f"{self.account} was taken over by {owner} at {since}", owner=owner, since=since)
+        return FencedOut.by(present["owner"], time_from_epoch(present["since"]), self.account)
 
     def _pages(self, kind: type[R], prefix: Key) -> Iterator[R]:
         shape = (kind, len(prefix))

@@ -90,9 +90,7 @@ class SQLiteStore(CryptoStore):
             raise AccountNotFound(f"{self.account} was deleted from the database")
         if now.epoch == self.ownership.epoch and batch.number in (now.sequence, now.sequence + 1):
             return batch.number == now.sequence + 1
-        raise FencedOut(
-            f"{self.account} was taken over by {now.owner} at {now.since}", owner=now.owner, since=now.since
-        )
+        raise FencedOut.by(now.owner, now.since, self.account)
 
     def _put_and_delete(self, connection: Connection, changes: Changes) -> None:
         for kind in changes.kinds():
