@@ -1,18 +1,23 @@
 """Sphinx configuration of the site."""
 
+import sys
 import warnings
 from importlib import metadata
+from pathlib import Path
 
 from sphinx.deprecation import RemovedInSphinx10Warning
 
 # Theirs to mend, and no fault of a page.
 warnings.filterwarnings("ignore", category=RemovedInSphinx10Warning, module="sphinx_autodoc_typehints")
 
+# For the extension beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+
 project = "matrix-cryptostore"
 author = "The matrix-cryptostore contributors"
 version = release = metadata.version("matrix-cryptostore")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_autodoc_typehints"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_autodoc_typehints", "contract_pages.directives"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 exclude_patterns = ["_build", "plugin-template", "requirements.txt"]
