@@ -244,7 +244,8 @@ class Backend(ABC):
         """The schema that the open database has. [SCHEMA-1]
 
         A backend opens no database whose `min_compatible` is above the version that it knows: it raises SchemaTooNew
-        before anything is touched. [SCHEMA-2] First starts at the same time migrate once. [SCHEMA-3]
+        before anything is touched. [SCHEMA-2] First starts at the same time migrate once. [SCHEMA-3] A database that
+        an older program left behind is brought up to date as it is opened, and keeps every record. [SCHEMA-4]
         """
 
     @abstractmethod

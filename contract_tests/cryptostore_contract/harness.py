@@ -28,6 +28,8 @@ class Ability(enum.StrEnum):
     DAMAGE = "damage"
     #: `claim_newer_schema` makes the database look as if a newer program had migrated it.
     NEWER_SCHEMA = "newer schema"
+    #: `place_golden` puts a database there that the program of an older schema, or of this one, left behind.
+    OLDER_SCHEMA = "older schema"
     #: `full_disk` takes the database's room away.
     FULL_DISK = "full disk"
     #: `read_only` makes the database refuse writes, as a standby or a read-only file does.
@@ -85,6 +87,13 @@ class Harness(ABC):
     def claim_newer_schema(self) -> None:
         """Store a version and a `min_compatible` above what the backend knows."""
         self._missing(Ability.NEWER_SCHEMA)
+
+    def place_golden(self, version: int) -> None:
+        """Put what `golden.fill` wrote with the program of this schema, kept ever since, in place of what is there.
+
+        No handle is open. Every version is asked for, from 1 to the one that the backend knows.
+        """
+        self._missing(Ability.OLDER_SCHEMA)
 
     def full_disk(self) -> AbstractContextManager[None]:
         """No room for another megabyte while the context is open; room again afterwards."""

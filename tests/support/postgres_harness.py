@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+import postgres_golden
 from cryptostore import Account, Key, Record, fields_of
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.proxy import Proxy
@@ -30,6 +31,7 @@ class ExternalPostgresHarness(Harness):
             Ability.RAW_STORAGE,
             Ability.DAMAGE,
             Ability.NEWER_SCHEMA,
+            Ability.OLDER_SCHEMA,
             Ability.CUT_CONNECTIONS,
             Ability.SILENT_NETWORK,
         }
@@ -71,6 +73,10 @@ class ExternalPostgresHarness(Harness):
         with self.database.connect() as connection:
             table = Identifier(self.schema, "schema_version")
             connection.execute(SQL("UPDATE {} SET version = 1000, min_compatible = 1000").format(table))
+
+    def place_golden(self, version: int) -> None:
+        self.database.drop_schema(self.schema)
+        postgres_golden.load(self.database, version, self.schema)
 
     def cut_connections(self) -> None:
         self.proxy.cut()

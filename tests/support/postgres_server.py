@@ -128,7 +128,8 @@ class PostgresServer:
     """One server with a data folder of its own, which can be stopped, killed, frozen and started again."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
-        self._binaries = find_binaries()
+        #: The folder with `postgres`, `pg_dump` and the rest.
+        self.binaries: Final = find_binaries()
         # A socket's path must stay under 108 bytes, so no pytest tmp_path.
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))
         self.data = self.folder / "data"
@@ -174,7 +175,7 @@ class PostgresServer:
         places = ["-D", str(self.data), "-k", str(self.folder), "-p", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.wrapper, str(self._binaries / "postgres"), *places, *options],
+                [*self.wrapper, str(self.binaries / "postgres"), *places, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -232,7 +233,7 @@ class PostgresServer:
     def _initialise(self) -> None:
         if self.wrapper[:1] == ["runuser"]:
             shutil.chown(self.folder, "nobody")
-        command = [str(self._binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "--auth=trust"]
+        command = [str(self.binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "--auth=trust"]
         done = subprocess.run(
             [*self.wrapper, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
             capture_output=True,
@@ -240,7 +241,7 @@ class PostgresServer:
             check=False,
         )
         if done.returncode != 0:
-            raise NoPostgres(f"initdb in {self._binaries} failed: {done.stderr.strip()}")
+            raise NoPostgres(f"initdb in {self.binaries} failed: {done.stderr.strip()}")
         rules = self.data / "pg_hba.conf"
         rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
 
@@ -249,12 +250,12 @@ class PostgresServer:
         while time.monotonic() < ends:
             if process.poll() is not None:
                 self._process = None
-                raise NoPostgres(f"postgres in {self._binaries} ended at once: {self.tail()}")
+                raise NoPostgres(f"postgres in {self.binaries} ended at once: {self.tail()}")
             with contextlib.suppress(psycopg.OperationalError):
                 self.connect().close()
                 return
             time.sleep(0.02)
-        raise NoPostgres(f"postgres in {self._binaries} did not start in {_STARTUP_SECONDS} s: {self.tail()}")
+        raise NoPostgres(f"postgres in {self.binaries} did not start in {_STARTUP_SECONDS} s: {self.tail()}")
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

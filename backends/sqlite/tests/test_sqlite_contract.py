@@ -33,6 +33,9 @@ _DAMAGED: Final[Mapping[FieldType, str]] = {
     FieldType.TRUST: "'a stranger''s word'",
 }
 
+#: What the programs of released schemas left behind.
+GOLDEN: Final = Path(__file__).parent / "golden"
+
 #: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
 _ROOM: Final = 512 * 1024
 
@@ -51,6 +54,7 @@ class SQLiteHarness(Harness):
             Ability.RAW_STORAGE,
             Ability.DAMAGE,
             Ability.NEWER_SCHEMA,
+            Ability.OLDER_SCHEMA,
             Ability.FULL_DISK,
             Ability.READ_ONLY,
         }
@@ -82,6 +86,12 @@ class SQLiteHarness(Harness):
     def claim_newer_schema(self) -> None:
         with self._connection() as connection:
             connection.execute("UPDATE schema_version SET version = 99, min_compatible = 99")
+
+    def place_golden(self, version: int) -> None:
+        for path in self._files():
+            path.unlink()
+        shutil.copyfile(GOLDEN / f"schema_{version}.db", self._path)
+        self._path.chmod(0o600)
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Final
 
 import pytest
 
-from cryptostore import SchemaTooNew, SyncToken
+from cryptostore import SchemaTooNew, SyncToken, Value
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.children import child
+from cryptostore_contract.golden import GOLDEN
 from cryptostore_contract.handles import Handles, by_kind, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
-from cryptostore_contract.samples import ALICE, one_of_each, sample
+from cryptostore_contract.samples import ALICE, exact, one_of_each, sample
 from cryptostore_contract.waiting import together
 
 _STARTERS = 4
+
+#: Under a key that no golden record has.
+_ADDED: Final = Value("golden", "added", b"by a later program")
 
 
 class SchemaCases(CaseGroup):
@@ -59,14 +65,60 @@ class SchemaCases(CaseGroup):
 
     @case("SCHEMA-5", checks=("SCHEMA-3", "OPEN-1"), needs=(Ability.PROCESSES_AT_ONCE,))
     def test_first_starts_of_several_processes_migrate_once(self, handles: Handles, harness: Harness) -> None:
-        with ExitStack() as stack:
-            starters = [stack.enter_context(child(harness.url, ALICE, "first-start")) for _ in range(_STARTERS)]
-            for starter in starters:
-                assert starter.line() == "ready"
-            for starter in starters:
-                starter.go()
-            version = handles.open().schema().version
-            assert [starter.finish()[-1] for starter in starters] == [f"schema {version}"] * _STARTERS
+        _start_together(handles, harness)
         ownership = handles.own().ownership
         assert (ownership.epoch, ownership.sequence) == (_STARTERS + 1, 0)
         assert handles.everything() == {}
+
+    @case("SCHEMA-6", checks=("SCHEMA-4", "ACCOUNTS-1"), needs=(Ability.OLDER_SCHEMA, Ability.REOPEN))
+    def test_what_a_program_of_any_older_schema_left_is_read_whole(self, handles: Handles, harness: Harness) -> None:
+        for _ in _golden_databases(handles, harness):
+            assert handles.open().accounts().keys() == GOLDEN.keys()
+            _assert_golden(handles)
+
+    @case("SCHEMA-7", checks=("SCHEMA-4", "OPEN-1", "COMMIT-1"), needs=(Ability.OLDER_SCHEMA, Ability.REOPEN))
+    def test_what_a_program_of_any_older_schema_left_is_gone_on_with(self, handles: Handles, harness: Harness) -> None:
+        for _ in _golden_databases(handles, harness):
+            for account in GOLDEN:
+                with handles.open() as backend, backend.open_store(account) as store:
+                    assert (store.ownership.epoch, store.ownership.sequence) == (3, 2)
+                    put(store, _ADDED)
+            _assert_golden(handles, _ADDED)
+
+    @case("SCHEMA-8", checks=("SCHEMA-3", "SCHEMA-4"), needs=(Ability.OLDER_SCHEMA, Ability.PROCESSES_AT_ONCE))
+    def test_starts_of_several_processes_on_an_older_schema_migrate_once(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        for _ in _golden_databases(handles, harness):
+            _start_together(handles, harness)
+            _assert_golden(handles)
+
+
+def _start_together(handles: Handles, harness: Harness) -> None:
+    """Have several processes open the database at once; all of them must find the same schema."""
+    with ExitStack() as stack:
+        starters = [stack.enter_context(child(harness.url, ALICE, "first-start")) for _ in range(_STARTERS)]
+        for starter in starters:
+            assert starter.line() == "ready"
+        for starter in starters:
+            starter.go()
+        version = handles.open().schema().version
+        assert [starter.finish()[-1] for starter in starters] == [f"schema {version}"] * _STARTERS
+
+
+def _golden_databases(handles: Handles, harness: Harness) -> Iterator[int]:
+    """Put the golden database of each version that the backend knows in place, one after the other."""
+    with handles.open() as backend:
+        known = backend.schema().version
+    for version in range(1, known + 1):
+        harness.place_golden(version)
+        yield version
+        with harness.open() as backend:
+            assert backend.schema().version == known
+        handles.close()
+
+
+def _assert_golden(handles: Handles, *added: Value) -> None:
+    for account, records in GOLDEN.items():
+        found = [record for kept in handles.everything(account).values() for record in kept]
+        assert sorted(map(exact, found), key=repr) == sorted(map(exact, (*records, *added)), key=repr), account

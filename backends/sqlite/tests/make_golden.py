@@ -1,0 +1,47 @@
+"""Makes golden/schema_N.db, where N is the schema of this program: `python backends/sqlite/tests/make_golden.py`.
+
+Run once, when migration N is about to be released. The file is committed, never made again, and read by every later
+version's tests.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptostore import open_backend
+from cryptostore_contract.golden import fill
+from cryptostore_sqlite.columns import to_time_column
+from cryptostore_sqlite.schema import SHIPPED
+
+FOLDER: Final = Path(__file__).parent / "golden"
+
+OWNER: Final = "golden"
+SINCE: Final = datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)
+
+
+def golden(version: int) -> Path:
+    """The database that the program of this schema left behind."""
+    return FOLDER / f"schema_{version}.db"
+
+
+def make(path: Path) -> None:
+    """Write the golden records with today's program."""
+    with open_backend(f"sqlite:///{path}", owner=OWNER) as backend:
+        fill(backend)
+    # When it was made is no part of it.
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE account SET since = ?", [to_time_column(SINCE)])
+
+
+if __name__ == "__main__":
+    target = golden(SHIPPED.known_version)
+    if target.exists():
+        raise SystemExit(f"{target} is there already, and nobody's databases change because ours would be made anew")
+    target.parent.mkdir(exist_ok=True)
+    make(target)
+    target.chmod(0o644)
+    print(target)  # noqa: T201  # a script that is run by hand
