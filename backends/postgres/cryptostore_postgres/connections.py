@@ -15,10 +15,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
-from cryptostore.errors import BackendUnavailable
+from cryptostore.errors import BackendUnavailable, ConfigurationError, CryptoStoreError
 
 from .columns import adapters
 from .errors import refusal, translated
+from .login import state_of_refusal
 from .options import PostgresOptions
 from .watchdog import Watchdog
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 #: Seconds after which the pool begins anew with short pauses: with long ones it sleeps through the server's return.
 _RECONNECT_SECONDS: Final = 5.0
-#: Seconds for the answer to the liveness check.
+#: Seconds for the answer to the liveness check, and to the question why a login was refused.
 _CHECK_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 2.0
 _FIRST_PAUSE: Final = 0.05
@@ -141,40 +142,55 @@ class Connections:
 
     def _connect(self, ends: float) -> Connection:
         """Connect in a thread of its own: neither name look-ups nor libpq's least time-out keep to a deadline."""
-        attempt = _Attempt(self._arguments)
+        attempt = _Attempt(self._arguments, self._refusal)
         attempt.thread.join(max(0.0, ends - time.monotonic()))
         outcome = attempt.take()
-        if isinstance(outcome, psycopg.Error):
-            raise refusal(outcome, self._options.place, self._password) from outcome
+        if isinstance(outcome, CryptoStoreError):
+            raise outcome
         if outcome is None:
             seconds = self._options.common.deadline
             raise BackendUnavailable(f"PostgreSQL at {self._options.place} did not answer within {seconds:g} s")
         return outcome
 
+    def _refusal(self, error: Exception) -> CryptoStoreError:
+        refused = self._meaning_of_refusal(error)
+        refused.__cause__ = error
+        return refused
+
+    def _meaning_of_refusal(self, error: Exception) -> CryptoStoreError:
+        if not isinstance(error, psycopg.Error):
+            # Such as the UnicodeError of a host name that is too long; its text may quote what the URL holds.
+            return ConfigurationError(
+                f"PostgreSQL at {self._options.place} cannot be looked up ({type(error).__name__}); check the URL"
+            )
+        ask = functools.partial(state_of_refusal, self._options.connection, _CHECK_SECONDS)
+        return refusal(error, self._options.place, self._password, ask)
+
 
 class _Attempt:
     """One attempt to connect; its connection is closed if it comes after nobody waits for it any more."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], refusal_of: Callable[[Exception], CryptoStoreError]) -> None:
         self._arguments = arguments
+        self._refusal_of = refusal_of
         self._lock = threading.Lock()
-        self._outcome: Connection | psycopg.Error | None = None
+        self._outcome: Connection | CryptoStoreError | None = None
         self._given_up = False
         self.thread: Final = threading.Thread(target=self._run, name="cryptostore-connect", daemon=True)
         self.thread.start()
 
-    def take(self) -> Connection | psycopg.Error | None:
+    def take(self) -> Connection | CryptoStoreError | None:
         """What came of it so far; None for nothing, and then nothing is wanted any more."""
         with self._lock:
             self._given_up = self._outcome is None
             return self._outcome
 
     def _run(self) -> None:
-        outcome: Connection | psycopg.Error
+        outcome: Connection | CryptoStoreError
         try:
             outcome = psycopg.connect(**self._arguments)
-        except psycopg.Error as error:
-            outcome = error
+        except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for it in another thread
+            outcome = self._refusal_of(error)
         with self._lock:
             if not self._given_up:
                 self._outcome = outcome

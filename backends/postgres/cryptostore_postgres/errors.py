@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import psycopg
@@ -43,7 +43,7 @@ _TRANSIENT: Final = frozenset(
 # Connection, transaction rollback, resources, operator intervention, system.
 _TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "57", "58"})
 
-# A refused connection carries no SQLSTATE, only the server's and libpq's text.
+# A refused connection carries no SQLSTATE, only libpq's text, or the server's if it speaks English.
 _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("password authentication failed", "check user and password"),
     ("no password supplied", "put the password into the URL, or set PGPASSWORD or a password file"),
@@ -58,6 +58,16 @@ _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("ssl error", "check sslmode, and the TLS settings of the server"),
     ("invalid ", "check the parameters in the database URL"),
 )
+
+_REMEDIES: Final[Mapping[str, str]] = {
+    "28000": "check the user, and the server's pg_hba.conf",
+    "28P01": "check user and password",
+    "3D000": "create the database with createdb, or check its name in the URL",
+    "42501": "GRANT CONNECT ON DATABASE … TO …",
+    "42704": "check the parameters in the database URL",
+    "22023": "check the parameters in the database URL",
+    "0A000": "check the parameters in the database URL",
+}
 
 
 @contextlib.contextmanager
@@ -74,8 +84,11 @@ def translated(place: str, password: str = "") -> Iterator[None]:
         raise _meaning(error, place, password) from (None if error.diag.message_detail else error)
 
 
-def refusal(error: psycopg.Error, place: str, password: str) -> CryptoStoreError:
-    """What an error of a first connection means: ConfigurationError where trying again is of no use."""
+def refusal(error: psycopg.Error, place: str, password: str, state_of: Callable[[], str | None]) -> CryptoStoreError:
+    """What an error of a first connection means: ConfigurationError where trying again is of no use.
+
+    `state_of` asks the server for the SQLSTATE, which costs another login: only for a text that is not known.
+    """
     text = _text(error, password)
     lower = text.lower()
     if "does not exist" in lower and "role" in lower:
@@ -85,6 +98,9 @@ def refusal(error: psycopg.Error, place: str, password: str) -> CryptoStoreError
     for sign, remedy in _REFUSALS:
         if sign in lower:
             return ConfigurationError(f"PostgreSQL at {place} refused the connection: {text}; {remedy}")
+    state = state_of() or "unknown"
+    if state in _REMEDIES:
+        return ConfigurationError(f"PostgreSQL at {place} refused the connection: {text}; {_REMEDIES[state]}")
     return BackendUnavailable(
         f"PostgreSQL at {place} cannot be reached: {text}; check that the server runs, and host and port in the URL"
     )

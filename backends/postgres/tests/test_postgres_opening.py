@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import psycopg
@@ -119,6 +121,77 @@ def test_a_missing_database_is_named(server: PostgresServer, schema: str) -> Non
 
 def test_a_missing_role_is_named(server: PostgresServer, schema: str) -> None:
     assert '"nobody_known" does not exist' in refused(url_of(server, schema, "nobody_known"))
+
+
+#: What the server says of a refused login, and the same in another language, of the same length.
+TRANSLATIONS: Final = {
+    b"password authentication failed for user": b"Passwort falsch, gescheitert: Benutzer",
+    b"role": b"Name",
+    b"database": b"Speicher",
+    b"does not exist": b"gibt es nicht.",
+    b"permission denied": b"Recht nicht da .",
+}
+
+
+@contextlib.contextmanager
+def translating(server: PostgresServer) -> Iterator[int]:
+    """The port of a relay to the server, behind which that speaks another language."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=relay, args=(listener, server.port), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def relay(listener: socket.socket, port: int) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            upstream = socket.create_connection(("127.0.0.1", port))
+            threading.Thread(target=pump, args=(client, upstream, {}), daemon=True).start()
+            threading.Thread(target=pump, args=(upstream, client, TRANSLATIONS), daemon=True).start()
+
+
+def pump(source: socket.socket, target: socket.socket, translations: Mapping[bytes, bytes]) -> None:
+    with source, contextlib.suppress(OSError):
+        while chunk := source.recv(65536):
+            for english, translated in translations.items():
+                chunk = chunk.replace(english, translated.ljust(len(english)))
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("user", "database", "said", "remedy"),
+    [
+        (f"{PASSWORD_ROLE}:{SECRET}-wrong", DATABASE, "Passwort falsch", "check user and password"),
+        (PASSWORD_ROLE, DATABASE, "no password supplied", "put the password into the URL"),
+        ("nobody_known", DATABASE, "gibt es nicht", "check the user"),
+        (ROLE, "nowhere", "Speicher", "createdb"),
+        ("guest", "closed", "Recht nicht da", "GRANT CONNECT"),
+    ],
+)
+def test_a_refusal_in_another_language_is_understood(
+    server: PostgresServer,
+    admin: psycopg.Connection,
+    with_password: str,
+    role: str,
+    user: str,
+    database: str,
+    said: str,
+    remedy: str,
+) -> None:
+    admin.execute("CREATE DATABASE closed")
+    admin.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    with translating(server) as port:
+        told = refused(f"postgresql://{user}@127.0.0.1:{port}/{database}?sslmode=disable&gssencmode=disable")
+    admin.execute("DROP DATABASE closed")
+    assert said in told
+    assert remedy in told
+
+
+def test_a_host_that_cannot_be_one_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "check the URL" in refused(f"postgresql://me:{SECRET}@{'a' * 70}/db")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_server_without_tls_is_no_place_for_required_tls(server: PostgresServer, schema: str) -> None:
