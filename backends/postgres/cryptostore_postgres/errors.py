@@ -19,6 +19,7 @@ from cryptostore.errors import (
 )
 
 _DISK_FULL: Final = "53100"
+_READ_ONLY: Final = "25006"  # a standby, after a fail-over
 _DENIED: Final = "42501"
 
 _SCHEMA: Final = frozenset(
@@ -32,7 +33,6 @@ _SCHEMA: Final = frozenset(
 _CREDENTIALS: Final = frozenset({"28000", "28P01"})
 _TRANSIENT: Final = frozenset(
     {
-        "25006",  # read_only_sql_transaction: a standby, after a fail-over
         "25P03",  # idle_in_transaction_session_timeout
         "25P04",  # transaction_timeout
         "55P03",  # lock_not_available
@@ -117,6 +117,11 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
         return ConfigurationError(f"{at}: {_primary(error)}; GRANT the right to the role, or use another user")
     if state in _CREDENTIALS:
         return ConfigurationError(f"{at} refused the user ({state}); check user and password")
+    if state == _READ_ONLY:
+        return BackendUnavailable(
+            f"{at} is read-only: {_primary(error)}; connect to the primary (target_session_attrs=read-write), or let "
+            "the role write (default_transaction_read_only=off)"
+        )
     if _is_transient(error, state):
         return BackendUnavailable(f"{at} did not do the work: {_text(error, password)}")
     # The server's text may quote what was stored, so only its code is shown.

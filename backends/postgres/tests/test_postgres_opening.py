@@ -6,8 +6,10 @@ import contextlib
 import re
 import socket
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import psycopg
@@ -28,6 +30,7 @@ from cryptostore import (
 )
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import samples
+from cryptostore_postgres.migrations import _lock_number
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 from postgres_server import PASSWORD_ROLE, PostgresServer
 
@@ -69,6 +72,13 @@ def refused(url: str, kind: type[CryptoStoreError] = ConfigurationError, **optio
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown
     return str(caught.value)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends, "what was waited for did not happen"
+        time.sleep(0.02)
 
 
 def url_of(server: PostgresServer, schema: str, user: str = ROLE, database: str = DATABASE, more: str = "") -> str:
@@ -249,6 +259,32 @@ def test_a_role_that_may_only_change_rows_does_all_the_work(
         store.apply(Changes(records))
         store.apply(Changes(deletes=[(type(record), record.key) for record in records]))
         backend.delete_account(ALICE)
+
+
+def test_first_starts_migrate_once_whatever_the_roles_defaults_are(
+    server: PostgresServer, admin: psycopg.Connection, schema: str
+) -> None:
+    defaults = (
+        "-c default_transaction_isolation=serializable -c lock_timeout=1ms -c default_transaction_deferrable=on "
+        "-c standard_conforming_strings=off -c search_path=nowhere -c plpgsql.variable_conflict=use_column"
+    )
+    with ThreadPoolExecutor() as threads:
+        with admin.transaction():
+            admin.execute("SELECT pg_advisory_xact_lock(%s)", [_lock_number(schema)])
+            starts = [threads.submit(open_backend, url_of(server, schema), options=defaults) for _ in range(3)]
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            wait_until(lambda: admin.execute(waiting).fetchone() == (3,))
+        for start in starts:
+            with start.result() as backend:
+                backend.open_store(ALICE).apply(Changes(samples(SyncToken, 1)))
+
+
+def test_a_role_that_may_not_write_is_told(server: PostgresServer, schema: str) -> None:
+    open_backend(url_of(server, schema)).close()
+    with open_backend(url_of(server, schema), options="-c default_transaction_read_only=on", deadline=1) as backend:
+        assert not backend.health().writable
+        with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
+            backend.open_store(ALICE)
 
 
 def test_a_newer_schema_is_refused_untouched(server: PostgresServer, admin: psycopg.Connection, schema: str) -> None:
