@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+import sqlite_golden
 from cryptostore import Account, FieldType, Key, Record, fields_of
 from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
 
@@ -32,9 +33,6 @@ _DAMAGED: Final[Mapping[FieldType, str]] = {
     FieldType.PAIRS: "'no json'",
     FieldType.TRUST: "'a stranger''s word'",
 }
-
-#: What the programs of released schemas left behind.
-GOLDEN: Final = Path(__file__).parent / "golden"
 
 #: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
 _ROOM: Final = 512 * 1024
@@ -90,7 +88,7 @@ class SQLiteHarness(Harness):
     def place_golden(self, version: int) -> None:
         for path in self._files():
             path.unlink()
-        shutil.copyfile(GOLDEN / f"schema_{version}.db", self._path)
+        shutil.copyfile(sqlite_golden.golden(version), self._path)
         self._path.chmod(0o600)
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""Makes golden/schema_N.db, where N is the schema of this program: `python backends/sqlite/tests/make_golden.py`.
+"""The golden databases that programs of every released schema left behind, as files.
 
-Run once, when migration N is about to be released. The file is committed, never made again, and read by every later
-version's tests.
+`python tests/support/sqlite_golden.py` makes the one of this program's schema. That is done once, when its migration is
+about to be released: the file is committed, never made again, and read by every later version's tests.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cryptostore_contract.golden import fill
 from cryptostore_sqlite.columns import to_time_column
 from cryptostore_sqlite.schema import SHIPPED
 
-FOLDER: Final = Path(__file__).parent / "golden"
+FOLDER: Final = Path(__file__).parents[2] / "backends" / "sqlite" / "tests" / "golden"
 
 OWNER: Final = "golden"
 SINCE: Final = datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)
 
 
 def golden(version: int) -> Path:
-    """The database that the program of this schema left behind."""
+    """What the program of this schema left behind."""
     return FOLDER / f"schema_{version}.db"
 
 
