@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
-from cryptostore.errors import BackendUnavailable, ConfigurationError, CryptoStoreError
+from cryptostore.errors import BackendUnavailable, ConfigurationError, CryptoStoreError, StoreClosed
 
 from .columns import adapters
 from .errors import refusal, translated
@@ -46,6 +47,7 @@ class Connections:
         self._password = str(options.connection.get("password") or "")
         self._watchdog = Watchdog()
         self._call = threading.local()
+        self._process: Final = os.getpid()
         # No named prepared statements: in PgBouncer's transaction mode they belong to another client's server.
         self._arguments = {
             **options.connection,
@@ -87,6 +89,7 @@ class Connections:
 
     def once(self, ends: float, work: Callable[[Connection], T]) -> T:
         """Do `work` on a pooled connection, in one attempt that is over at `ends` of the monotonic clock."""
+        self._refuse_inherited()
         with translated(self._options.place, self._password):
             self._call.ends = ends
             connection = self._pool.getconn(timeout=max(0.0, ends - time.monotonic()))
@@ -132,8 +135,22 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
+        # Over inherited connections, the end of the sessions would be that of the parent's.
+        if self._is_inherited():
+            return
         self._pool.close(timeout=min(_CLOSE_SECONDS, self._options.common.deadline))
         self._watchdog.stop()
+
+    def _is_inherited(self) -> bool:
+        return self._process != os.getpid()
+
+    def _refuse_inherited(self) -> None:
+        # Both processes would write into the same sockets, and the threads of the pool stayed with the parent.
+        if self._is_inherited():
+            raise StoreClosed(
+                f"PostgreSQL at {self._options.place} was opened by process {self._process}, before a fork; fork "
+                "before the database is opened, or start processes with the method 'spawn'"
+            )
 
     def _check(self, connection: Connection) -> None:
         ends = min(time.monotonic() + _CHECK_SECONDS, getattr(self._call, "ends", float("inf")))

@@ -16,13 +16,20 @@ from typing import Any, Final
 
 import psycopg
 
+from cryptostore.errors import BackendUnavailable
+
 
 class _Guard:
     """One call: its connection's socket, and when its time is over."""
 
     def __init__(self, connection: psycopg.Connection[Any], ends: float) -> None:
         # A descriptor of our own: the driver may close its own, and its number may be used again at once.
-        self.socket: Final = socket.socket(fileno=os.dup(connection.fileno()))
+        try:
+            self.socket: Final = socket.socket(fileno=os.dup(connection.fileno()))
+        except OSError as error:
+            raise BackendUnavailable(
+                f"cannot watch over a connection ({error.strerror}); has this process too many files open?"
+            ) from error
         self.ends: Final = ends
 
 

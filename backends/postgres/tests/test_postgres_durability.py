@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -290,3 +293,67 @@ def answers(store: CryptoStore) -> bool:
         return store.get(SyncToken, [()]) == {(): SyncToken("t")}
     except BackendUnavailable:
         return False
+
+
+def run(script: str, *arguments: str) -> str:
+    """What a Python process of its own prints."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.strip()
+
+
+def test_a_forked_process_leaves_its_parents_connections_alone(url: str, admin: psycopg.Connection) -> None:
+    script = """
+        import os, sys
+        from cryptostore import Account, Changes, CryptoStoreError, SyncToken, open_backend
+
+        backend = open_backend(sys.argv[1] + "&deadline=5&application_name=forking")
+        store = backend.open_store(Account("@alice:example.org", "DEVICE"))
+        if child := os.fork():
+            assert os.waitpid(child, 0)[1] == 0
+            store.apply(Changes([SyncToken("t")]))
+            print(len(backend._connections._pool._pool), backend._connections._pool.get_stats()["connections_num"])
+            backend.close()
+        else:
+            attempts = [lambda: store.apply(Changes([SyncToken("x")])), lambda: store.get(SyncToken, [()])]
+            for attempt in [*attempts, backend.accounts]:
+                try:
+                    attempt()
+                except CryptoStoreError as error:
+                    print(type(error).__name__, str(error).count("spawn"), flush=True)
+            backend.close()
+            open_backend(sys.argv[1]).close()
+            sys.exit(0)
+    """
+    # The parent goes on with its first connection: nobody ended its session.
+    assert run(script, url).splitlines() == ["StoreClosed 1"] * 3 + ["1 1"]
+    assert token(url) == "t"
+
+
+def test_a_process_without_free_descriptors_is_told_and_recovers(url: str) -> None:
+    script = """
+        import os, resource, sys, time
+        from cryptostore import Account, BackendUnavailable, Changes, SyncToken, open_backend
+
+        def use_connection():
+            with backend._connections.guarded(connection, time.monotonic() + 5):
+                print("used")
+
+        backend = open_backend(sys.argv[1] + "&deadline=1&pool_size=2&pool_min_size=2")
+        store = backend.open_store(Account("@alice:example.org", "DEVICE"))
+        connection = backend._connections._pool.getconn()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        apply, get = lambda: store.apply(Changes([SyncToken("t")])), lambda: store.get(SyncToken, [()])
+        for attempt in (use_connection, apply, get):
+            try:
+                attempt()
+            except BackendUnavailable:
+                print("unavailable")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        backend._connections._pool.putconn(connection)
+        print(store.get(SyncToken, [()]))
+        store.apply(Changes([SyncToken("t")]))
+        backend.close()
+    """
+    assert run(script, url).splitlines() == ["unavailable", "unavailable", "unavailable", "{}"]
+    assert token(url) == "t"
