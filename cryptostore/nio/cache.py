@@ -90,6 +90,11 @@ class LiveCache(Generic[K, V]):
             self._saves += 1
             self._pinned.pop(key, None)
 
+    def is_pinned(self, key: K) -> bool:
+        """Whether the key's object has a state that is not durable yet."""
+        with self._lock:
+            return key in self._pinned
+
     def pinned(self) -> dict[K, V]:
         """The objects whose state is not durable yet."""
         with self._lock:

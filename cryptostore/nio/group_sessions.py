@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from nio.crypto import GroupSessionStore, InboundGroupSession
@@ -25,7 +27,8 @@ class LazyGroupSessionStore(GroupSessionStore):
     """The account's inbound Megolm sessions, read one by one when they are asked for.
 
     Of two sessions with one key the better stays, whichever way the worse comes: nio ignores what `add` answers and
-    saves anyway.
+    saves anyway. A session that is not in memory is compared with the stored one when it is added, or, inside
+    `compare_later`, all are compared in one round trip: by `collect`, or by `get` if that comes first.
     """
 
     # Nothing here needs the base class's dictionaries.
@@ -34,22 +37,25 @@ class LazyGroupSessionStore(GroupSessionStore):
         self._pickles = pickles
         self._received_at: WeakKeyDictionary[InboundGroupSession, datetime] = WeakKeyDictionary()
         self._sessions: LiveCache[GroupSessionKey, InboundGroupSession] = LiveCache(self._read, self._build)
+        self._comparing_later = False
+        self._uncompared: set[GroupSessionKey] = set()
+        self._unsaved: dict[GroupSessionKey, None] = {}
 
     def add(self, session: InboundGroupSession) -> bool:
         """Add a session. Returns False if the one that is there already is as good."""
         key = _key_of(session)
-        known = self._sessions.get(key)
+        known = self._known(key)
         if known is session:
             return False
-        kept, changed = (session, True) if known is None else better_of(known, session)
-        if changed:
-            self._received_at[kept] = self._received_at.get(known, _now()) if known is not None else _now()
-            self._sessions.put(key, kept)
-        return changed
+        if known is not None:
+            return self._keep_better(key, known, session)
+        self._received_at[session] = _now()
+        self._sessions.put(key, session)
+        return True
 
     def get(self, room_id: str, sender_key: str, session_id: str) -> InboundGroupSession | None:
         """The session, or None for one that is unknown or unreadable."""
-        return self._sessions.get((room_id, session_id, sender_key))
+        return self._find((room_id, session_id, sender_key))
 
     def __getitem__(self, room_id: str) -> defaultdict[str, dict[str, InboundGroupSession]]:
         """The room's sessions as they are now, by sender key and session id."""
@@ -66,25 +72,88 @@ class LazyGroupSessionStore(GroupSessionStore):
         """Read many sessions in one round trip."""
         self._sessions.fetch(keys)
 
+    @contextmanager
+    def compare_later(self) -> Iterator[None]:
+        """Let what is saved inside the block wait for `collect`."""
+        self._comparing_later = True
+        try:
+            yield
+        finally:
+            self._comparing_later = False
+
     def changes(self, session: InboundGroupSession) -> Changes:
-        """What saving `session` writes: the better of it and the one that is there, or nothing."""
+        """What saving `session` writes: the better of it and the one that is there, or nothing.
+
+        Inside `compare_later` it waits for `collect`.
+        """
         key = _key_of(session)
         self.add(session)
         kept = self._sessions.peek(key)
-        if kept is None or (kept is not session and key not in self._sessions.pinned()):
+        if kept is None or (kept is not session and not self._sessions.is_pinned(key)):
             return Changes()
         self._sessions.put(key, kept)
-        record = if_valid(lambda: self._record(kept))
-        if record is None:
-            self._sessions.unpin(key)
-            return Changes()
-        return Changes([record])
+        self._unsaved[key] = None
+        return Changes() if self._comparing_later else self._take([key])
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something that was saved waits for `collect`."""
+        return bool(self._unsaved) and not self._comparing_later
+
+    def collect(self) -> Changes:
+        """What saving all that waits writes. If the database cannot be read, all of it goes on waiting."""
+        self._compare()
+        return self._take(list(self._unsaved))
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable."""
         for record in batch.puts(records.InboundGroupSession):
             room_id, session_id, sender_key = record.key
             self._sessions.unpin((str(room_id), str(session_id), str(sender_key)))
+
+    def _known(self, key: GroupSessionKey) -> InboundGroupSession | None:
+        """The session with which one of this key has to be compared now."""
+        if not self._comparing_later:
+            return self._find(key)
+        known = self._sessions.peek(key)
+        if known is None and not self._sessions.is_absent(key):
+            self._uncompared.add(key)
+        return known
+
+    def _find(self, key: GroupSessionKey) -> InboundGroupSession | None:
+        if key in self._uncompared:
+            self._compare()
+        return self._sessions.get(key)
+
+    def _compare(self) -> None:
+        if not self._uncompared:
+            return
+        for key, row in self._read(list(self._uncompared)).items():
+            stored, offered = self._build(key, row), self._sessions.peek(key)
+            if stored is not None and offered is not None and not self._keep_better(key, stored, offered):
+                self._sessions.put(key, stored)
+                self._sessions.unpin(key)
+                self._unsaved.pop(key, None)
+        self._uncompared.clear()
+
+    def _keep_better(self, key: GroupSessionKey, known: InboundGroupSession, offered: InboundGroupSession) -> bool:
+        kept, changed = better_of(known, offered)
+        if changed:
+            self._received_at[kept] = self._received_at.get(known, _now())
+            self._sessions.put(key, kept)
+        return changed
+
+    def _take(self, keys: Iterable[GroupSessionKey]) -> Changes:
+        taken = []
+        for key in keys:
+            self._unsaved.pop(key)
+            session = self._sessions.peek(key)
+            record = if_valid(partial(self._record, session)) if session else None
+            if record is None:
+                self._sessions.unpin(key)
+            else:
+                taken.append(record)
+        return Changes(taken)
 
     def _record(self, session: InboundGroupSession) -> records.InboundGroupSession:
         received_at = self._received_at.setdefault(session, _now())
@@ -109,8 +178,11 @@ class LazyGroupSessionStore(GroupSessionStore):
         for row in self._storage.scan(records.InboundGroupSession, prefix):
             key = (row.room_id, row.session_id, row.sender_key)
             unsaved.pop(key, None)
-            # Not made the live object: going through a million sessions must not push out those in use.
-            session = self._sessions.peek(key) or self._pickles.group_session(row)
+            session = self._sessions.peek(key)
+            if session is None or key in self._uncompared:
+                # Not made the live object: going through a million sessions must not push out those in use.
+                stored = self._pickles.group_session(row)
+                session = better_of(stored, session)[0] if stored and session else stored or session
             if session is not None:
                 yield session
         yield from (session for key, session in unsaved.items() if key[: len(prefix)] == prefix)

@@ -95,14 +95,15 @@ class NioStore(MatrixStore):
         """Make all that is saved inside the block one batch: durable whole when the block is left, or not at all.
 
         A client that handles one sync inside one block, its token included, can be killed at any moment: the server
-        sends again what is not in the database, and the ratchets there can still read it.
+        sends again what is not in the database, and the ratchets there can still read it. Room keys in bulk, such as
+        those of `AsyncClient.import_keys`, cost one look-up for all and one commit, instead of both for each.
 
         If the block raises, a token that still waits for its `save_encrypted_rooms` is dropped. The rest goes with the
         next save: the live sessions have moved on, and what they have read cannot be read again. Blocks do not nest.
         Raises what `CryptoStore.apply` raises.
         """
         try:
-            with self._storage.hold_back():
+            with self._storage.hold_back(), self._group_sessions.compare_later():
                 yield
         except BaseException:
             self._held_token = None
@@ -277,6 +278,11 @@ class NioStore(MatrixStore):
 
     def _write(self, changes: Changes) -> None:
         """The one way by which anything that nio saves reaches the database."""
+        if self._group_sessions.is_waiting:
+            # What goes first must not get ahead of them: a token would acknowledge messages whose keys are lost.
+            with self._storage.hold_back():
+                self._storage.write(changes)
+                changes = self._group_sessions.collect()
         batch = self._storage.write(changes)
         self._sessions.settle(batch)
         self._group_sessions.settle(batch)
