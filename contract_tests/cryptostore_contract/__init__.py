@@ -11,12 +11,15 @@ A backend's author writes one class:
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
+# The suite's child processes do without pytest, which would be half of what it costs to start one.
+if "pytest" in sys.modules:
+    import pytest
 
-# Before any of them is imported; else whoever runs the suite sees bare AssertionErrors.
-pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.waiting", f"{__name__}.children")
+    # Before any of them is imported; else whoever runs the suite sees bare AssertionErrors.
+    pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.waiting", f"{__name__}.children")
 
 if TYPE_CHECKING:
     from .harness import Ability, Harness, managed

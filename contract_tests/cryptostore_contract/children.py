@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ from .worker import ACCOUNT_VARIABLE, URL_VARIABLE
 
 #: Seconds that any child is given before it counts as hanging.
 _PATIENCE: Final = 120.0
+
+#: How a child ends that a task of `worker` kills.
+_KILLED: Final = (-signal.SIGKILL, -signal.SIGALRM)
 
 
 class Child:
@@ -50,6 +54,12 @@ class Child:
         """All lines of a child that ends by itself; fails if it ends with an error."""
         self._drain()
         assert self._process.returncode == 0, self._error()
+        return self.lines
+
+    def dies(self) -> list[str]:
+        """All lines of a child that is killed at a moment of its task; fails if it ends in any other way."""
+        self._drain()
+        assert self._process.returncode in _KILLED, f"ended with {self._process.returncode}:\n{self._error()}"
         return self.lines
 
     def _drain(self) -> None:

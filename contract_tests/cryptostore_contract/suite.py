@@ -6,6 +6,7 @@ import pytest
 
 from .cases.batches import BatchCases
 from .cases.concurrency import ConcurrencyCases
+from .cases.crashes import CrashCases
 from .cases.faults import FaultCases
 from .cases.isolation import IsolationCases
 from .cases.lifecycle import LifecycleCases
@@ -37,6 +38,7 @@ class StoreContract(
     NumberingCases,
     ConcurrencyCases,
     RestartCases,
+    CrashCases,
     FaultCases,
     StorageCases,
     SchemaCases,

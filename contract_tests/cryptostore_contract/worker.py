@@ -1,4 +1,4 @@
-"""What the suite's child processes do: `python -m cryptostore_contract.worker TASK [NUMBER]`.
+"""What the suite's child processes do: `python -m cryptostore_contract.worker TASK [ARGUMENT …]`.
 
 The database's URL comes in the environment, since a process list shows arguments. A child says what it did in lines on
 its standard output, each written as soon as it is true.
@@ -6,10 +6,12 @@ its standard output, each written as soon as it is true.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from cryptostore import (
@@ -31,7 +33,8 @@ from cryptostore import (
     open_backend,
 )
 
-from .samples import sample
+from .moments import Events, kill_this_process, killed_after, seconds_of
+from .samples import one_of_each, sample
 
 URL_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_URL"
 ACCOUNT_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_ACCOUNT"
@@ -60,6 +63,16 @@ def left_by(number: int) -> dict[type[Record], list[Record]]:
     return stored | {Value: batch(number).puts(Value)}
 
 
+def replacement(number: int) -> Changes:
+    """The batch of this number that replaces all that the one before it left: as much is stored after it as before.
+
+    So the same commit can be made again and again, with the same events each time.
+    """
+    values = [Value("replaced", f"{position:03}", str(number).encode()) for position in range(VALUES)]
+    replaced = [(type(record), record.key) for record in one_of_each(number - 1) if record.key]
+    return Changes([*one_of_each(number), *values], replaced)
+
+
 def digest(store: CryptoStore) -> str:
     """A hash over every record of an account."""
     seen = hashlib.sha256()
@@ -80,27 +93,29 @@ def sorted_fields(record: Record) -> list[object]:
     ]
 
 
-def write(account: Account, count: int) -> None:
+def write(account: Account, count: str = "0") -> None:
     """Own the account and apply batches, `count` of them or for ever; say each number once it is acknowledged."""
     with open_backend(os.environ[URL_VARIABLE]) as backend:
         say("opening")
         store = backend.open_store(account)
         say(f"from {store.ownership.sequence}")
         try:
-            for number in range(store.ownership.sequence + 1, store.ownership.sequence + 1 + (count or sys.maxsize)):
+            for number in range(
+                store.ownership.sequence + 1, store.ownership.sequence + 1 + (int(count) or sys.maxsize)
+            ):
                 store.apply(batch(number))
                 say(f"{number}")
         except FencedOut as error:
             say(f"fenced by {error.owner}")
 
 
-def read(account: Account, _count: int) -> None:
+def read(account: Account) -> None:
     """Say what the account's records come to."""
     with open_backend(os.environ[URL_VARIABLE]) as backend, backend.open_store(account, Mode.READ) as store:
         say(digest(store))
 
 
-def first_start(account: Account, _count: int) -> None:
+def first_start(account: Account) -> None:
     """Wait for the word, then open the database, which may be empty."""
     say("ready")
     sys.stdin.readline()
@@ -109,18 +124,70 @@ def first_start(account: Account, _count: int) -> None:
         say(f"schema {backend.schema().version}")
 
 
+@contextmanager
+def next_commit(account: Account) -> Iterator[Callable[[], None]]:
+    """A call that applies the next replacement in an account, with all that comes before that done."""
+    with open_backend(os.environ[URL_VARIABLE]) as backend:
+        store = backend.open_store(account)
+        yield functools.partial(store.apply, replacement(store.ownership.sequence + 1))
+
+
+def count_events(account: Account) -> None:
+    """Say how many events one commit has."""
+    # Before the backend has threads.
+    events = Events()
+    with next_commit(account) as commit:
+        say(f"{events.during(commit)}")
+
+
+def measure(account: Account) -> None:
+    """Say how many seconds one commit takes."""
+    with next_commit(account) as commit:
+        say(f"{seconds_of(commit)}")
+
+
+def die_at_event(account: Account, number: str) -> None:
+    """Apply one batch and be killed at an event in the middle of it, or behind its last."""
+    events = Events(int(number))
+    with next_commit(account) as commit:
+        events.during(commit)
+        kill_this_process()
+
+
+def die_after(account: Account, seconds: str) -> None:
+    """Apply one batch and be killed after a time, or behind its end."""
+    with next_commit(account) as commit:
+        killed_after(float(seconds), commit)
+        kill_this_process()
+
+
+def die_around_commit(account: Account, moment: str) -> None:
+    """Apply one batch and be killed "before" it, or between its commit and the answer, or when that was "said"."""
+    with next_commit(account) as commit:
+        if moment != "before":
+            commit()
+        if moment == "said":
+            say("committed")
+        kill_this_process()
+
+
 def say(line: str) -> None:
     """One line, at once, and past every buffer of this process."""
     os.write(1, f"{line}\n".encode())
 
 
-TASKS: Final[Mapping[str, Callable[[Account, int], None]]] = {
+TASKS: Final[Mapping[str, Callable[..., None]]] = {
     "write": write,
     "read": read,
     "first-start": first_start,
+    "count-events": count_events,
+    "measure": measure,
+    "die-at-event": die_at_event,
+    "die-after": die_after,
+    "die-around-commit": die_around_commit,
 }
 
 
 if __name__ == "__main__":
     user_id, device_id = os.environ[ACCOUNT_VARIABLE].split("\n")
-    TASKS[sys.argv[1]](Account(user_id, device_id), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    TASKS[sys.argv[1]](Account(user_id, device_id), *sys.argv[2:])

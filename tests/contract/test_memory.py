@@ -17,12 +17,13 @@ class TestMemory(StoreContract):
 #: There is no server, no file and no other process, and damage needs a form that records are decoded from.
 NOT_VERIFIED = frozenset(
     [
+        *[f"CRASHES-{number}" for number in range(1, 6)],
         *[f"FAULTS-{number}" for number in range(1, 12)],
         *["ISOLATION-4", "ISOLATION-5"],
         "NIO-1",
         *[f"RESTART-{number}" for number in range(2, 8)],
         *[f"SCHEMA-{number}" for number in (2, 3, 5, 6, 7, 8)],
-        "SECRETS-2",
+        *[f"SECRETS-{number}" for number in range(2, 6)],
         *[f"STORAGE-{number}" for number in range(1, 5)],
         *[f"UNREADABLE-{number}" for number in range(1, 7)],
     ]
