@@ -5,6 +5,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
+from sphinx.application import Sphinx
 from sphinx.deprecation import RemovedInSphinx10Warning
 
 # Theirs to mend, and no fault of a page.
@@ -30,3 +31,18 @@ autodoc_member_order = "bysource"
 default_role = "code"
 always_use_bars_union = True
 typehints_use_signature = True
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _keep_indented_blocks)
+
+
+def _keep_indented_blocks(
+    _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    # The modules draw trees and show code by indentation alone, which reStructuredText takes for a quotation.
+    starts = [number for number, line in enumerate(lines) if number > 1 and line.startswith("    ")]
+    for number in reversed(starts if what == "module" else []):
+        if not lines[number - 1] and not lines[number - 2].startswith(" "):
+            lines[number:number] = ["::", ""]
