@@ -11,7 +11,7 @@ import pytest
 from nio import RoomSendResponse
 from nio.crypto import Olm, OlmAccount
 
-from client_pairs import ALICE, BOB, ROOM, people
+from client_pairs import BOB, ROOM, people, say_in_new_sessions
 from cryptostore.memory import MemoryStore
 from small_homeserver import SmallHomeserver
 
@@ -96,18 +96,10 @@ def test_a_first_send_to_many_devices(memory_url: str, slow: SlowDatabase) -> No
 def test_a_sync_with_many_room_keys(memory_url: str, slow: SlowDatabase) -> None:
     async def scenario() -> None:
         async with people(memory_url, "memory://") as (server, alice, bob):
+            server.page_size = 1_000
             await alice.say("first")
             await bob.round()
-            for number in range(500):
-                alice.client.machine.create_outbound_group_session(ROOM)
-                ((_, content),) = alice.client.machine.share_group_session_parallel(ROOM, [BOB.user_id])
-                session = alice.client.machine.outbound_group_sessions[ROOM]
-                session.shared = True
-                server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])
-                kind, encrypted = alice.client.encrypt(
-                    ROOM, "m.room.message", {"msgtype": "m.text", "body": str(number)}
-                )
-                server._say((ALICE.user_id, ALICE.device_id), ROOM, kind, f"t{number}", encrypted)
+            say_in_new_sessions(alice, [str(number) for number in range(500)])
             heartbeat = Heartbeat()
             beating = asyncio.create_task(heartbeat.beat())
             slow.threads.clear()

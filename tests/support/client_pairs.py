@@ -103,6 +103,18 @@ class Person:
         return self.client.production_store
 
 
+def say_in_new_sessions(alice: Person, texts: list[str]) -> None:
+    """Messages of Alice's in a Megolm session each, whose keys are sent to Bob one by one."""
+    machine = alice.client.machine
+    for text in texts:
+        machine.create_outbound_group_session(ROOM)
+        ((_, content),) = machine.share_group_session_parallel(ROOM, [BOB.user_id])
+        machine.outbound_group_sessions[ROOM].shared = True
+        alice.server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])
+        kind, encrypted = alice.client.encrypt(ROOM, "m.room.message", {"msgtype": "m.text", "body": text})
+        alice.server._say((ALICE.user_id, ALICE.device_id), ROOM, kind, f"transaction of {text}", encrypted)
+
+
 async def abandon(client: ProductionMatrixClient) -> None:
     """Give a client's connections back without a flush, as a killed process would."""
     flusher, store = client._flusher, client.store

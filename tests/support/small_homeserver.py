@@ -32,6 +32,8 @@ class Request:
     path: str
     user: str
     body: Any
+    #: The filter of a sync.
+    filter: str = ""
 
     def is_for(self, part: str) -> bool:
         """Whether the path holds `part`."""
@@ -55,6 +57,10 @@ class SmallHomeserver:
     transactions: dict[tuple[str, str, str], str] = field(default_factory=dict)
     #: Answers for requests that a test wants to go wrong: the first that returns something is used.
     faults: list[Callable[[Request], web.StreamResponse | None]] = field(default_factory=list)
+    #: How many to-device messages one sync brings, as Synapse's hundred; the timeline comes whole.
+    page_size: int = 100
+    #: Whether to-device messages that were acknowledged are gone, also for an older token.
+    forgets_acknowledged: bool = True
     url: str = ""
     position: int = 0
 
@@ -88,7 +94,7 @@ class SmallHomeserver:
         token = http.headers.get("Authorization", "").removeprefix("Bearer ")
         device = self.tokens.get(token)
         body: Any = await http.json() if http.can_read_body else None
-        request = Request(http.method, http.path, device[0] if device else "", body)
+        request = Request(http.method, http.path, device[0] if device else "", body, http.query.get("filter", ""))
         self.requests.append(request)
         for fault in self.faults:
             if (answer := fault(request)) is not None:
@@ -99,7 +105,8 @@ class SmallHomeserver:
         if device is None:
             return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "unknown token"}, status=401)
         if parts == ["sync"]:
-            return await self._sync(device, http.query.get("since"), http.query.get("full_state") == "true")
+            rooms = json.loads(http.query.get("filter", "{}")).get("room", {}).get("rooms")
+            return await self._sync(device, http.query.get("since"), http.query.get("full_state") == "true", rooms)
         return web.json_response(self._answer(device, parts, body))
 
     def _answer(self, device: Device, parts: list[str], body: Any) -> Json:
@@ -169,21 +176,28 @@ class SmallHomeserver:
         self.timeline[room_id].append((self._advance(), event))
         return event_id
 
-    async def _sync(self, device: Device, since: str | None, full_state: bool) -> web.StreamResponse:
-        after = int(since or 0)
-        if after == self.position and not full_state:
+    async def _sync(
+        self, device: Device, since: str | None, full_state: bool, wanted: list[str] | None
+    ) -> web.StreamResponse:
+        after, acknowledged = _positions(since)
+        if after == acknowledged == self.position and not full_state:
             await asyncio.sleep(_LONG_POLL)
         # A device's messages are gone as soon as it says that it has them.
-        self.to_device[device] = [entry for entry in self.to_device[device] if entry[0] > after]
+        waiting = [entry for entry in self.to_device[device] if entry[0] > acknowledged]
+        if self.forgets_acknowledged:
+            self.to_device[device] = list(waiting)
+        page = waiting[: self.page_size]
+        reached = self.position if len(page) == len(waiting) else page[-1][0]
         joined = [room for room, state in self.state.items() if _is_join("", state.get(("m.room.member", device[0])))]
-        rooms = {room: self._room(room, after, full_state or since is None) for room in joined}
+        shown = joined if wanted is None else [room for room in joined if room in wanted]
+        rooms = {room: self._room(room, after, full_state or since is None) for room in shown}
         return web.json_response(
             {
-                "next_batch": str(self.position),
+                "next_batch": str(self.position) if reached == self.position else f"{self.position}_{reached}",
                 "device_one_time_keys_count": {"signed_curve25519": len(self.one_time_keys[device])},
                 "device_lists": {"changed": sorted({user for at, user in self.changed if at > after}), "left": []},
                 "rooms": {"join": rooms, "invite": {}, "leave": {}},
-                "to_device": {"events": [event for _, event in self.to_device[device]]},
+                "to_device": {"events": [event for _, event in page]},
             },
             dumps=json.dumps,
         )
@@ -215,6 +229,12 @@ class SmallHomeserver:
     def _advance(self) -> int:
         self.position += 1
         return self.position
+
+
+def _positions(token: str | None) -> tuple[int, int]:
+    """Up to where a token has the rooms, and up to where the to-device messages."""
+    rooms, _, to_device = (token or "0").partition("_")
+    return int(rooms), int(to_device or rooms)
 
 
 def _is_join(kind: str, event: Json | None) -> bool:

@@ -94,6 +94,14 @@ class DurableClient(AsyncClient):
         if self.store is not None:
             await self._buffer().flush()
 
+    async def check_ownership(self) -> None:
+        """Ask the database whether another process has taken the account over, in a thread.
+
+        Raises FencedOut, naming who has it, and AccountNotFound if it was deleted; nothing is sent after that.
+        """
+        if self.store is not None:
+            await self._buffer().check_ownership()
+
     async def close(self) -> None:
         """Flush, and give the connections and the account back. Closing twice is no error.
 
@@ -139,7 +147,11 @@ class DurableClient(AsyncClient):
 
     async def parse_body(self, transport_response: ClientResponse) -> dict[Any, Any]:
         """As nio's, but an answer that is no JSON is an error: nio takes it for an empty one, and that for success."""
-        parsed = await super().parse_body(transport_response)
+        try:
+            parsed = await super().parse_body(transport_response)
+        except (ValueError, LookupError, RecursionError):
+            # No UTF-8, an unknown character set, an endless number, or too many brackets.
+            parsed = {}
         if parsed or (transport_response.ok and (await transport_response.read()).strip() == b"{}"):
             return parsed
         return {"errcode": "M_NOT_JSON", "error": f"HTTP status {transport_response.status} without a usable body"}
@@ -153,8 +165,11 @@ class DurableClient(AsyncClient):
         super().restore_login(user_id, device_id, access_token)
 
     def load_store(self) -> None:
-        """Open the store here and now, as nio does. `open` does it in a thread."""
+        """Open the store here and now, as nio does: on the event loop, if it is called there. `open` uses a thread."""
         if self.store is None:
+            if _is_loop_running():
+                self.statistics.loop_reads += 1
+                _log.warning("the database was opened on the event loop; `await client.open()` before keeps it free")
             self._use(self._read_account(Account(self.user_id, self.device_id or "")))
 
     def _read_account(self, account: Account) -> _Opened:
@@ -202,3 +217,11 @@ class DurableClient(AsyncClient):
                 f"this client was opened for {store.user_id} {store.device_id}, not for {user_id} {device_id}; "
                 "each device needs a client of its own"
             )
+
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -68,6 +68,21 @@ class Flusher:
         if self._final_error is not None:
             raise self._final_error
 
+    async def check_ownership(self) -> None:
+        """Ask the database whether the account is still ours. Raises FencedOut or AccountNotFound, as later flushes do.
+
+        A database that does not answer says nothing: whoever has something to write will hear of it.
+        """
+        self.check()
+        self._statistics.ownership_checks += 1
+        try:
+            await asyncio.to_thread(self._store.check_ownership)
+        except (BackendUnavailable, StorageFull) as error:
+            _log.debug("could not ask who owns the account: %s", error)
+        except _FINAL as error:
+            self._final_error = error
+            raise
+
     async def stop(self) -> None:
         """Flush for the last time, unless there was a final error."""
         try:
@@ -89,12 +104,12 @@ class Flusher:
         try:
             await self.settle_offers()
             await self._apply()
-        except (BackendUnavailable, StorageFull):
-            self._statistics.failed_flushes += 1
-            self._start_timer()
-            raise
         except _FINAL as error:
             self._final_error = error
+            raise
+        except Exception:
+            self._statistics.failed_flushes += 1
+            self._start_timer()
             raise
         finally:
             self._running = None

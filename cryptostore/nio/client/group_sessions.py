@@ -8,6 +8,7 @@ from functools import partial
 from nio.crypto import InboundGroupSession
 
 from cryptostore import records
+from cryptostore.changes import Changes
 from cryptostore.nio.group_sessions import GroupSessionKey, LazyGroupSessionStore
 from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.ratchets import better_of
@@ -48,6 +49,10 @@ class OfferedGroupSessions(LazyGroupSessionStore):
         """Whether a flush has something to do."""
         return bool(self._offered or self._dirty)
 
+    def are_in_memory(self, keys: Iterable[GroupSessionKey]) -> bool:
+        """Whether no session is missing, without a look into the database."""
+        return all(self._sessions.peek(key) is not None for key in keys)
+
     def offered(self) -> list[GroupSessionKey]:
         """The keys of sessions that were not compared yet."""
         return list(self._offered)
@@ -78,7 +83,7 @@ class OfferedGroupSessions(LazyGroupSessionStore):
                 self._dirty.pop(key, None)
                 self._sessions.unpin(key)
 
-    def collect(self) -> list[records.InboundGroupSession]:
+    def collect(self) -> Changes:
         """The records to write."""
         collected = []
         for key, session in self._dirty.items():
@@ -88,7 +93,7 @@ class OfferedGroupSessions(LazyGroupSessionStore):
             else:
                 collected.append(record)
         self._dirty.clear()
-        return collected
+        return Changes(collected)
 
     def pin_dirty(self) -> None:
         """Keep what changed after the last `collect`, although a batch with its keys became durable."""

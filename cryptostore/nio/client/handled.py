@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from cryptostore import records
@@ -25,6 +27,8 @@ class HandledMessages:
         rows = storage.select(records.OlmMessage, [()])[()]
         self._saved: set[MessageKey] = {(row.sender_key, row.hash) for row in rows}
         self._unsaved: set[MessageKey] = set()
+        self._ahead: set[MessageKey] = set()
+        self._is_ahead = False
 
     @staticmethod
     def key(sender_key: str, ciphertext: str) -> MessageKey:
@@ -37,6 +41,17 @@ class HandledMessages:
     def add(self, key: MessageKey) -> None:
         """Remember a ciphertext until the token of its sync is durable."""
         self._unsaved.add(key)
+        if self._is_ahead:
+            self._ahead.add(key)
+
+    @contextmanager
+    def ahead_of_token(self) -> Iterator[None]:
+        """What is handled inside the block came after the token that completes this sync: the next one covers it."""
+        self._is_ahead = True
+        try:
+            yield
+        finally:
+            self._is_ahead = False
 
     @property
     def is_dirty(self) -> bool:
@@ -52,6 +67,7 @@ class HandledMessages:
 
     def forget(self) -> Changes:
         """What the batch with the token writes: the server will not send these again."""
-        valid = [row for key in self._saved if (row := if_valid(partial(records.OlmMessage, *key))) is not None]
-        self._saved, self._unsaved = set(), set()
+        gone = self._saved - self._ahead
+        valid = [row for key in gone if (row := if_valid(partial(records.OlmMessage, *key))) is not None]
+        self._saved, self._unsaved, self._ahead = self._saved & self._ahead, self._unsaved & self._ahead, set()
         return Changes(deletes=[(records.OlmMessage, row.key) for row in valid])

@@ -100,6 +100,11 @@ def _add_sync(wanted: Wanted, response: SyncResponse, machine: ProductionOlm) ->
         wanted.add_key_request(event)
     for request in machine.received_key_requests.values():
         wanted.add_key_request(request)
+    add_timelines(wanted, response)
+
+
+def add_timelines(wanted: Wanted, response: SyncResponse) -> None:
+    """What decrypting a sync's messages looks up."""
     for room_id, room in response.rooms.join.items():
         _add_messages(wanted, room.timeline.events, room_id)
 

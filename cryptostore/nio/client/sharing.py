@@ -70,8 +70,16 @@ class SharingClient(PrefetchingClient):
         Raises what `flush` raises, with nothing sent, and GroupEncryptionError if the room's key could not be shared.
         """
         room = self.rooms.get(room_id)
-        if room is not None and room.encrypted and self.machine.outbound.is_restored(room_id):
-            await self._judge(room)
+        if room is not None and room.encrypted:
+            if self.machine.outbound.is_restored(room_id):
+                await self._judge(room)
+            elif not room.members_synced:
+                await self.joined_members(room_id)
+                if self.should_query_keys:
+                    await self.keys_query()
+            # nio would wait only once, and encrypt without asking what became of it.
+            while room_id in self.sharing_session:
+                await self.sharing_session[room_id].wait()
         response: RoomSendResponse | RoomSendError = await super().room_send(
             room_id, message_type, content, tx_id, ignore_unverified_devices
         )
@@ -186,8 +194,8 @@ class SharingClient(PrefetchingClient):
         session = self.machine.outbound_group_sessions.get(room_id)
         if room_id in self.sharing_session:
             self._overtaken.add(room_id)
-        # nio keeps a session that is not shared yet, although some may have its key.
-        if session is not None and (session.shared or session.users_shared_with):
+        # nio keeps a session that is not shared yet, although some may have its key: a request without an answer.
+        if session is not None:
             del self.machine.outbound_group_sessions[room_id]
 
     def _invalidate_session_for_member_event(self, room_id: str) -> None:

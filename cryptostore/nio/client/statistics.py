@@ -16,6 +16,10 @@ class Statistics:
     failed_flushes: int = 0
     #: Database look-ups that held the event loop up. Everything that nio needs by itself is fetched in a thread.
     loop_reads: int = 0
+    #: Questions to the database who owns the account, after syncs with nothing to write.
+    ownership_checks: int = 0
+    #: Further pages of to-device messages that were read before a timeline that lacked keys.
+    further_pages: int = 0
     #: To-device events that raised and were skipped.
     poisoned_events: int = 0
     #: Timeline events that raised and were left undecrypted.

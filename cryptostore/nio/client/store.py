@@ -10,8 +10,8 @@ from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
 
 from cryptostore import records
 from cryptostore.changes import Changes
-from cryptostore.errors import ConfigurationError
-from cryptostore.interface import CryptoStore
+from cryptostore.errors import ConfigurationError, FencedOut
+from cryptostore.interface import CryptoStore, Mode, Ownership
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.storage import Storage, backends
@@ -38,6 +38,7 @@ class ProductionStore(NioStore):
 
     _storage: BufferedStorage
     _group_sessions: OfferedGroupSessions
+    _ownership: Ownership
 
     def __init__(self, account: records.Account, url: str, pickle_key: str, statistics: Statistics) -> None:
         if pickle_key in PUBLIC_PICKLE_KEYS:
@@ -46,6 +47,7 @@ class ProductionStore(NioStore):
                 "as pickle_key=..., CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE"
             )
         self._statistics = statistics
+        self._url = url
         super().__init__(account.user_id, account.device_id, url, pickle_key)
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
@@ -82,7 +84,7 @@ class ProductionStore(NioStore):
 
     def collect(self) -> Changes:
         """The records of all live objects that changed, as they are now."""
-        puts: list[records.Record] = list(self._group_sessions.collect())
+        puts: list[records.Record] = []
         for (sender_key, session_id), session in self._changed_sessions.items():
             record = if_valid(partial(self._pickles.olm_session_record, sender_key, session))
             if record is None:
@@ -90,7 +92,7 @@ class ProductionStore(NioStore):
             else:
                 puts.append(record)
         self._changed_sessions.clear()
-        changes = Changes(puts)
+        changes = self._group_sessions.collect().followed_by(Changes(puts))
         if self._account_changed:
             self._account_changed = False
             changes = changes.followed_by(self._account.changes())
@@ -111,6 +113,10 @@ class ProductionStore(NioStore):
         self._group_sessions.pin_dirty()
         for (sender_key, _), session in self._changed_sessions.items():
             self._sessions.pin(sender_key, session)
+
+    def are_group_sessions_in_memory(self, keys: Iterable[GroupSessionKey]) -> bool:
+        """Whether these sessions are there, as far as is known without asking the database."""
+        return self._group_sessions.are_in_memory(keys)
 
     def offered_sessions(self) -> list[GroupSessionKey]:
         """The keys of new Megolm sessions that were not compared with the stored ones yet."""
@@ -162,6 +168,21 @@ class ProductionStore(NioStore):
     def save_sync_token(self, token: str) -> None:
         """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""
 
+    def check_ownership(self) -> None:
+        """Ask the database who owns the account: one look-up, from a thread.
+
+        Raises FencedOut if another process has taken it over, and AccountNotFound if it was deleted.
+        """
+        backend, release = backends.acquire(self._url)
+        try:
+            with backend.open_store(self._account_id, Mode.READ) as store:
+                present = store.ownership
+        finally:
+            release()
+        # The time as well: an account that was deleted and made anew begins with the first epoch again.
+        if (present.epoch, present.since) != (self._ownership.epoch, self._ownership.since):
+            raise FencedOut.by(present.owner, present.since, self._account_id)
+
     def _is_tracking_current(self) -> bool:
         token = self.load_sync_token()
         marker = self._storage.get(records.Value, [_TRACKED_UNTIL]).get(_TRACKED_UNTIL)
@@ -178,6 +199,7 @@ class ProductionStore(NioStore):
         return storage
 
     def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
+        self._ownership = store.ownership
         return BufferedStorage(store, release, self._statistics)
 
     def _make_group_sessions(self) -> OfferedGroupSessions:

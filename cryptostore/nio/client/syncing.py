@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Coroutine
 from typing import Any, Final
 
-from nio import LocalProtocolError, RoomKeyRequest, RoomKeyRequestCancellation, SyncError, SyncResponse
-from nio.events import OlmEvent
+from nio import LocalProtocolError, SyncError, SyncResponse
 
-from cryptostore.errors import CryptoStoreError
+from cryptostore.errors import StoreClosed
 
-from .identity import IdentityClient
+from .to_device import PageMissingError, ToDeviceClient
 
-#: After how many decrypted to-device events other tasks get their turn.
-_TURN: Final = 20
 #: Seconds between two syncs that the homeserver refuses, at most.
 _LONGEST_PAUSE: Final = 30.0
 
-_log: Final = logging.getLogger(__name__)
 
-#: The clients whose syncs are being handled by the task that asks, or by one that started it.
-_handling: ContextVar[frozenset[int]] = ContextVar("handling", default=frozenset())
-
-
-class SyncingClient(IdentityClient):
+class SyncingClient(ToDeviceClient):
     """A client whose token never runs ahead of its keys."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._one_sync = asyncio.Lock()
-        self._is_handling = False
         #: Rooms are in no store: the first sync of a process brings them.
         self._has_rooms = False
-        self._failed_syncs = 0
 
     async def close(self) -> None:
         self._has_rooms = False
@@ -56,17 +43,23 @@ class SyncingClient(IdentityClient):
         cancelled, the token stays where it was and the server sends the events again.
 
         Raises LocalProtocolError inside a callback: the request would acknowledge events that are not handled yet.
-        Raises what `check_identity` and `flush` raise.
+        Raises what `check_identity`, `check_ownership` and `flush` raise.
         """
-        if self._is_handling and id(self) in _handling.get():
+        if self._is_in_callback():
             raise LocalProtocolError("sync() inside a callback would acknowledge events that are not handled yet")
         async with self._one_sync:
             await self.check_identity()
             full_state = True if not self._has_rooms else full_state
-            response: SyncResponse | SyncError = await super().sync(
-                timeout, sync_filter, since, full_state, set_presence
-            )
+            flushes = self.statistics.flushes
+            response: SyncResponse | SyncError
+            try:
+                response = await super().sync(timeout, sync_filter, since, full_state, set_presence)
+            except PageMissingError as error:
+                response = error.answer
             self._failed_syncs = self._failed_syncs + 1 if isinstance(response, SyncError) else 0
+            if self.statistics.flushes == flushes:
+                # Every write says whether the account is still ours; who has nothing to write has to ask.
+                await self.check_ownership()
             return response
 
     async def sync_forever(
@@ -135,7 +128,10 @@ class SyncingClient(IdentityClient):
         await asyncio.sleep(max(pause, (sleep_milliseconds or 0) / 1000))
 
     async def _handle_sync(self, response: SyncResponse) -> None:
-        before = self.next_batch
+        if self._is_handling:
+            # A further page of the sync that is being handled.
+            return
+        before, store = self.next_batch, self.production_store
         if before == response.next_batch:
             # Nothing new, but somebody may have used keys up.
             self._note_key_count(response)
@@ -145,13 +141,21 @@ class SyncingClient(IdentityClient):
                 # First of all: a callback that sends must not use what is out of date.
                 self.machine.add_changed_users(set(response.device_list.changed))
                 await super()._handle_sync(response)
+            if self.store is not store:
+                raise StoreClosed("this client was closed while it handled a sync; its events will come again")
         except BaseException:
             self.next_batch = before
             raise
         self._has_rooms = True
-        self.production_store.complete_sync(response.next_batch)
+        store.complete_sync(response.next_batch)
         # From here on nothing is undone: all of it was handled, whether or not the database is there now.
         await self.flush()
+
+    def _handle_timeline_event(self, *args: Any) -> Any:
+        if self.store is None:
+            # nio would give what it cannot decrypt to the callbacks.
+            raise StoreClosed("this client was closed while it handled a sync; its events will come again")
+        return super()._handle_timeline_event(*args)
 
     def _note_key_count(self, response: SyncResponse) -> None:
         count = response.device_key_count.signed_curve25519
@@ -165,47 +169,6 @@ class SyncingClient(IdentityClient):
         left = set(response.device_list.left)
         self.machine.tracking.left(left - together)
         self.machine.add_changed_users(left & together)
-
-    @contextmanager
-    def _handling(self) -> Iterator[None]:
-        token = _handling.set(_handling.get() | {id(self)})
-        self._is_handling = True
-        try:
-            yield
-        finally:
-            self._is_handling = False
-            _handling.reset(token)
-
-    async def _handle_to_device(self, response: SyncResponse) -> None:
-        """As nio's, but ciphertexts are decrypted before the first callback runs.
-
-        The ids of the new room keys are known only then, and have to be looked up before the timeline is read.
-        """
-        decrypted: dict[int, Any] = {}
-        for index, event in enumerate(response.to_device_events):
-            if isinstance(event, OlmEvent):
-                decrypted[index] = self._handle_decrypt_to_device(event)
-                if len(decrypted) % _TURN == 0:
-                    await asyncio.sleep(0)
-        await self._buffer().settle_offers()
-        for index, event in enumerate(list(response.to_device_events)):
-            plain = decrypted[index] if index in decrypted else self._handle_decrypt_to_device(event)
-            if plain is not None:
-                response.to_device_events[index] = plain
-            # As in nio: these are answered or cancelled without the callbacks.
-            if not isinstance(plain or event, RoomKeyRequest | RoomKeyRequestCancellation):
-                await self._on_to_device(plain or event)
-
-    def _handle_decrypt_to_device(self, to_device_event: Any) -> Any:
-        try:
-            return super()._handle_decrypt_to_device(to_device_event)
-        except CryptoStoreError:
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever a stranger's event made nio raise must not stop the sync
-            self.statistics.poisoned_events += 1
-            sender = getattr(to_device_event, "sender", "nobody")
-            _log.warning("skipped a to-device event from %s that raised %s", sender, type(error).__name__)
-            return None
 
 
 def _raised(outcome: Any) -> Any:

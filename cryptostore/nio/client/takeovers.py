@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptostore import records
 from cryptostore.errors import AccountNotFound
-from cryptostore.interface import Backend, Mode
+from cryptostore.interface import Backend, CryptoStore, Mode
 
 #: So many take-overs in so many seconds need no pause.
 _FREE: Final = 3
@@ -45,17 +45,22 @@ def wait_for_turn(backend: Backend, account: records.Account, sleep: Callable[[f
     """Wait, if this account changes hands too often. Returns what to write after taking it over."""
     try:
         with backend.open_store(account, Mode.READ) as store:
-            stored = store.get(records.Value, [_KEY]).get(_KEY)
+            before = read_history(store)
             owner = store.ownership.owner
     except AccountNotFound:
         return TakeOvers()
-    before = _parse(stored.value) if stored else TakeOvers()
     if _is_gone(owner):
         return before
     after = before.next(time.time())
     if after.pause:
         sleep(after.pause)
     return after
+
+
+def read_history(store: CryptoStore) -> TakeOvers:
+    """What the last owner wrote down."""
+    stored = store.get(records.Value, [_KEY]).get(_KEY)
+    return _parse(stored.value) if stored else TakeOvers()
 
 
 def _parse(value: bytes) -> TakeOvers:

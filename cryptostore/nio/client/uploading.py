@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -32,6 +33,7 @@ class UploadingClient(IdentityClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._one_upload = asyncio.Lock()
         self._sent_upload: Any = None
         self._failed_uploads = 0
         self._next_upload = 0.0
@@ -42,12 +44,16 @@ class UploadingClient(IdentityClient):
         return bool(super().should_upload_keys) and time.monotonic() >= self._next_upload
 
     async def keys_upload(self) -> KeysUploadResponse | KeysUploadError:
-        """As nio's. The keys count as published before they leave, and go out once.
+        """As nio's. The keys count as published before they leave, and go out once; one upload waits for another.
 
-        Raises what `check_identity` and `flush` raise.
+        Raises what `check_identity` and `flush` raise, and as nio's LocalProtocolError if there is nothing to upload.
         """
         if self.logged_in and not await self.check_identity():
             return KeysUploadError("the homeserver did not say which keys it knows for this device")
+        async with self._one_upload:
+            return await self._upload_once()
+
+    async def _upload_once(self) -> KeysUploadResponse | KeysUploadError:
         try:
             response: KeysUploadResponse | KeysUploadError = await super().keys_upload()
         except _AlreadySentError:

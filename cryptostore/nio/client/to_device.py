@@ -1,0 +1,138 @@
+"""To-device messages: all that may hold a key is decrypted before the timeline that needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from nio import Api, RoomKeyRequest, RoomKeyRequestCancellation, SyncError, SyncResponse
+from nio.events import OlmEvent
+
+from cryptostore.errors import CryptoStoreError
+
+from .identity import IdentityClient
+from .prefetch import Wanted, add_timelines
+
+#: After how many decrypted to-device events other tasks get their turn.
+_TURN: Final = 20
+#: A sync whose timeline lacks a key asks for further to-device messages, and for nothing else.
+_NO_ROOMS: Final[dict[Any, Any]] = {"room": {"rooms": []}, "presence": {"types": []}, "account_data": {"types": []}}
+#: Pages for one sync, at most: strangers may send messages faster than anybody reads them.
+_MOST_PAGES: Final = 1_000
+#: Syncs in a row that fail for want of a page before a timeline is handled without it.
+_PATIENCE: Final = 5
+
+_log: Final = logging.getLogger(__name__)
+
+#: The clients whose syncs are being handled by the task that asks, or by one that started it.
+_handling: ContextVar[frozenset[int]] = ContextVar("handling", default=frozenset())
+
+
+class PageMissingError(Exception):
+    """The homeserver did not bring the next page of to-device messages, but `answer`."""
+
+    def __init__(self, answer: SyncError) -> None:
+        super().__init__(str(answer))
+        self.answer = answer
+
+
+class ToDeviceClient(IdentityClient):
+    """A client that reads every key that waits on the homeserver before the messages that need it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_handling = False
+        #: Syncs that failed since the last one that did not.
+        self._failed_syncs = 0
+
+    @contextmanager
+    def _handling(self) -> Iterator[None]:
+        token = _handling.set(_handling.get() | {id(self)})
+        self._is_handling = True
+        try:
+            yield
+        finally:
+            self._is_handling = False
+            _handling.reset(token)
+
+    def _is_in_callback(self) -> bool:
+        return self._is_handling and id(self) in _handling.get()
+
+    async def _handle_to_device(self, response: SyncResponse) -> None:
+        """As nio's, but if the timeline lacks a key, what else waits on the homeserver is handled before it, too.
+
+        A homeserver brings the whole timeline, but so many to-device messages at once (Synapse: 100). Asking for more
+        says that these have come, so they become durable first. The token stays that of the first page: it is where
+        the timeline ends, and messages up to later ones are remembered as handled.
+        """
+        await self._handle_page(response)
+        if response.to_device_events and self._lacks_a_key(response):
+            with self.production_store.handled.ahead_of_token():
+                await self._handle_further_pages(response)
+
+    async def _handle_further_pages(self, response: SyncResponse) -> None:
+        token = response.next_batch
+        # To the end: what is acknowledged does not come again with the token of the first page.
+        for _ in range(_MOST_PAGES):
+            page = await self._further_page(token)
+            if page is None or not page.to_device_events:
+                return
+            self.statistics.further_pages += 1
+            await self._handle_page(page)
+            response.to_device_events.extend(page.to_device_events)
+            token = page.next_batch
+        _log.warning(
+            "handled a timeline although more to-device messages are waiting than %d requests bring", _MOST_PAGES
+        )
+
+    async def _further_page(self, since: str) -> SyncResponse | None:
+        method, path = Api.sync(self.access_token, since, filter=_NO_ROOMS, set_presence=self._presence)
+        page = await self._send(SyncResponse, method, path)
+        if isinstance(page, SyncResponse):
+            return page
+        if self._failed_syncs < _PATIENCE:
+            raise PageMissingError(page)
+        _log.warning("handled a timeline without all keys: the homeserver does not bring them: %s", page)
+        return None
+
+    def _lacks_a_key(self, response: SyncResponse) -> bool:
+        wanted = Wanted()
+        add_timelines(wanted, response)
+        return not self.production_store.are_group_sessions_in_memory(wanted.group_sessions)
+
+    async def _handle_page(self, response: SyncResponse) -> None:
+        """Decrypt all ciphertexts before the first callback runs.
+
+        The ids of the new room keys are known only then, and have to be looked up before the timeline is read.
+        """
+        decrypted: dict[int, Any] = {}
+        for index, event in enumerate(response.to_device_events):
+            if isinstance(event, OlmEvent):
+                decrypted[index] = self._handle_decrypt_to_device(event)
+                if len(decrypted) % _TURN == 0:
+                    await asyncio.sleep(0)
+        await self._buffer().settle_offers()
+        for index, event in enumerate(list(response.to_device_events)):
+            plain = decrypted[index] if index in decrypted else self._handle_decrypt_to_device(event)
+            if plain is not None:
+                response.to_device_events[index] = plain
+            known = plain or event
+            # As in nio: requests are answered or cancelled without the callbacks. None is what it makes of an event
+            # without content, or in an unknown algorithm.
+            if known is not None and not isinstance(known, RoomKeyRequest | RoomKeyRequestCancellation):
+                await self._on_to_device(known)
+
+    def _handle_decrypt_to_device(self, to_device_event: Any) -> Any:
+        try:
+            return super()._handle_decrypt_to_device(to_device_event)
+        except CryptoStoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a stranger's event made nio raise must not stop the sync
+            self.statistics.poisoned_events += 1
+            sender = getattr(to_device_event, "sender", "nobody")
+            _log.warning("skipped a to-device event from %s that raised %s", sender, type(error).__name__)
+            return None

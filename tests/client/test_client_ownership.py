@@ -1,0 +1,100 @@
+"""A process that has nothing to write notices all the same that it lost its account."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from client_pairs import BOB, Person, people
+from cryptostore import AccountNotFound, BackendUnavailable, FencedOut, Mode, open_backend
+from cryptostore.memory import MemoryBackend
+from cryptostore.nio.client.takeovers import TakeOvers, read_history
+
+
+def owned_by(url: str, owner: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}owner={owner}"
+
+
+def test_an_idle_process_ends_when_another_takes_over(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, _alice, bob):
+            await bob.client.sync()
+            forever = asyncio.create_task(bob.client.sync_forever(timeout=50))
+            await bob.client.synced.wait()
+            newer = Person(server, BOB, owned_by(url, "the-newer-process"))
+            await newer.start()
+            flushes = bob.client.statistics.flushes
+            # Nobody says anything, and no key is used up: bob has nothing to write.
+            with pytest.raises(FencedOut, match="the-newer-process") as error:
+                await forever
+            assert error.value.owner == "the-newer-process"
+            assert bob.client.statistics.flushes == flushes
+            assert bob.client.statistics.ownership_checks > 0
+            assert bob.client.statistics.loop_reads == 0
+            asked = len(server.requests)
+            with pytest.raises(FencedOut, match="the-newer-process"):
+                await bob.client.whoami()
+            assert len(server.requests) == asked
+            await newer.client.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_process_ends_when_its_account_is_deleted_and_made_anew(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (_, alice, bob):
+            for person in (alice, bob):
+                await person.client.sync()
+            with open_backend(url) as backend:
+                for person in (alice, bob):
+                    backend.delete_account(person.account)
+                backend.open_store(BOB, Mode.OWN).close()
+            with pytest.raises(AccountNotFound):
+                await alice.client.sync()
+            with pytest.raises(FencedOut):
+                await bob.client.sync()
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_process_does_not_care_whether_the_database_is_there(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, bob):
+            await bob.client.sync()
+            with monkeypatch.context() as away:
+                # A database in memory is never away by itself.
+                away.setattr(MemoryBackend, "open_store", _refuse)
+                await bob.client.sync()
+            assert bob.client.statistics.ownership_checks > 0
+            await alice.say("one")
+            await bob.client.sync()
+            assert bob.read == ["one"]
+
+    asyncio.run(scenario())
+
+
+def _refuse(*_: object) -> None:
+    raise BackendUnavailable("away")
+
+
+def test_clients_that_take_an_account_from_each_other_write_it_down_and_wait(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            await bob.client.close()
+            histories: list[TakeOvers] = []
+            for number in range(5):
+                # An owner with another host's name may be alive.
+                rival = Person(server, BOB, owned_by(memory_url, f"host{number}:1"))
+                await rival.start()
+                await rival.client.flush()
+                with open_backend(memory_url) as backend, backend.open_store(BOB, Mode.READ) as store:
+                    histories.append(read_history(store))
+                await rival.client.close()
+            # The first took it from this very process, which is no rival.
+            assert [len(history.times) for history in histories] == [0, 1, 2, 3, 4]
+            assert [history.pause for history in histories] == [0, 0, 0, 0, 1.0]
+
+    asyncio.run(scenario())
