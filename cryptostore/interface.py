@@ -209,7 +209,8 @@ class Backend(ABC):
 
     Every method may be called from any thread. [BACKEND-1] After `close`, every method but `close` raises
     StoreClosed. [BACKEND-2] No method waits longer than the deadline. [BACKEND-3] No password, key or token appears in
-    a log line, an exception, a repr or a process list. [BACKEND-4]
+    a log line, an exception, a repr or a process list. [BACKEND-4] Where the URL demands encryption, nothing is sent
+    in plain, or to a server whose certificate is not trusted: ConfigurationError is raised. [BACKEND-5]
     """
 
     @abstractmethod

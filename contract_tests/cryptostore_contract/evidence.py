@@ -19,7 +19,7 @@ PRESENT: Final[Mapping[Capability, tuple[str, ...]]] = {
     Capability.SNAPSHOT_READS: ("CONCURRENCY-5", "CONCURRENCY-6"),
     Capability.BOUNDED_SCAN: ("SCANNING-4", "SCANNING-6"),
     Capability.SECURE_DELETE: ("ISOLATION-4", "ISOLATION-5"),
-    Capability.TLS: (),
+    Capability.TLS: ("SECRETS-3", "SECRETS-4", "SECRETS-5"),
 }
 
 #: The cases that show its absence where it is declared to be absent.

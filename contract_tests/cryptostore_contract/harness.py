@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 from cryptostore import Account, Backend, Capability, Key, Record, Support, load_backend, open_backend
@@ -46,6 +47,22 @@ class Ability(enum.StrEnum):
     KILL_SERVER = "kill server"
     #: `no_free_connections` uses up every connection that the server grants.
     CONNECTION_LIMIT = "connection limit"
+    #: `encrypted` makes the server demand TLS.
+    TLS = "tls"
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    """The test's database on a server that takes encrypted connections only: three URLs, and who is connected."""
+
+    #: Demands encryption, and a certificate of the authority that signed the server's.
+    trusting: str
+    #: The same with another authority, which did not sign it.
+    distrusting: str
+    #: Without encryption.
+    plain: str
+    #: For each connection that a backend has now, whether the server says that it is encrypted.
+    connections: Callable[[], list[bool]]
 
 
 class Harness(ABC):
@@ -130,6 +147,10 @@ class Harness(ABC):
     def no_free_connections(self) -> AbstractContextManager[None]:
         """Use up the server's connections while the context is open."""
         self._missing(Ability.CONNECTION_LIMIT)
+
+    def encrypted(self) -> AbstractContextManager[Encrypted]:
+        """While the context is open, the server refuses connections without TLS; afterwards it knows none."""
+        self._missing(Ability.TLS)
 
     @abstractmethod
     def close(self) -> None:

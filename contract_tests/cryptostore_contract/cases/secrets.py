@@ -12,17 +12,20 @@ import pytest
 from cryptostore import (
     Batch,
     Changes,
+    ConfigurationError,
     Mode,
     OlmAccount,
     SyncToken,
     Value,
+    open_backend,
 )
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.batches import spoil
-from cryptostore_contract.handles import Handles, put
+from cryptostore_contract.handles import Handles, everything, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.samples import ALICE, BOB, sample
+from cryptostore_contract.waiting import HANGS, finishes
 
 _CANARY = "canary0secret"
 
@@ -58,6 +61,37 @@ class SecretCases(CaseGroup):
             assert secret not in caplog.text
             for text in seen:
                 assert secret not in text
+
+    @case("SECRETS-3", checks=("BACKEND-5",), needs=(Ability.TLS,))
+    def test_secrets_are_encrypted_on_their_way(self, harness: Harness) -> None:
+        batch = secret_batch()
+        with harness.encrypted() as server:
+            with open_backend(server.trusting) as backend:
+                backend.open_store(ALICE).apply(batch)
+                connections = server.connections()
+            assert connections
+            assert all(connections)
+            with open_backend(server.trusting) as backend:
+                assert everything(backend, ALICE) == {kind: batch.puts(kind) for kind in batch.kinds()}
+
+    @case("SECRETS-4", checks=("BACKEND-5",), needs=(Ability.TLS,))
+    def test_a_server_with_a_strangers_certificate_is_told_nothing(self, harness: Harness) -> None:
+        with harness.encrypted() as server:
+            _assert_refused(server.distrusting)
+            open_backend(server.trusting).close()
+
+    @case("SECRETS-5", checks=("BACKEND-5",), needs=(Ability.TLS,))
+    def test_encryption_that_only_one_side_demands_is_a_mistake_in_the_url(self, harness: Harness) -> None:
+        with harness.encrypted() as server:
+            _assert_refused(server.plain)
+            open_backend(server.trusting).close()
+        _assert_refused(server.trusting)
+
+
+def _assert_refused(url: str) -> None:
+    """It is refused at once, since trying again would change nothing, and told what to look at."""
+    with pytest.raises(ConfigurationError, match=r"(?i)\b(tls|ssl|sslmode|encryption|certificate)\b"):
+        finishes(lambda: open_backend(url, deadline=10 * HANGS))
 
 
 def secret_batch() -> Changes:
