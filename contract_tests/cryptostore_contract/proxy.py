@@ -4,6 +4,12 @@
         backend = open_backend(f"postgresql://127.0.0.1:{proxy.port}/test")
         with proxy.silent():      # neither side hears the other any more; nothing is closed
             ...
+        reached = proxy.silence_after(100)      # a commit sends more than that, and stalls
+        ...
+        reached.wait()
+        proxy.break_off()     # clients are told, the server is not
+        ...
+        proxy.deliver()       # the rest of the commit arrives late
 
 It runs in a thread of its own, so that it serves blocking clients in the same process. Its methods may be called from
 any thread and have taken effect when they return.
@@ -27,6 +33,10 @@ T = TypeVar("T")
 Target: TypeAlias = tuple[str, int] | str
 
 _CHUNK: Final = 65_536
+#: Seconds of quiet after which a client has sent what it had to send.
+_QUIET: Final = 0.05
+#: Seconds in which a server ends a connection that its client has ended.
+_PATIENCE: Final = 30.0
 #: SO_LINGER with no time: closing sends RST.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -48,6 +58,15 @@ class _Limit:
 
     left: int
     then: Callable[[], None]
+    reached: threading.Event
+
+
+@dataclass
+class _Late:
+    """A server that does not know that its client is gone, and what the client had still sent to it."""
+
+    server: socket.socket
+    unsent: bytearray
 
 
 class Proxy:
@@ -63,6 +82,8 @@ class Proxy:
         self._connections: set[_Connection] = set()
         self._accepted = 0
         self._limits: dict[Direction, _Limit] = {}
+        self._passed = dict.fromkeys(Direction, 0)
+        self._late: list[_Late] = []
         self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
@@ -83,13 +104,24 @@ class Proxy:
         """Reset every connection (RST to both sides), with whatever was on its way."""
         self._do(self._cut())
 
-    def cut_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> None:
-        """Pass `size` more bytes on in this direction, counted over all connections, then cut them all, once."""
-        self._limits[direction] = _Limit(size, self._reset_all)
+    def cut_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> threading.Event:
+        """Pass `size` more bytes on in this direction, counted over all connections, then cut them all, once.
 
-    def silence_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> None:
+        The event is set when that is done.
+        """
+        return self._limit(size, direction, self._reset_all)
+
+    def silence_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> threading.Event:
         """The same, but begin a silence instead of cutting."""
-        self._limits[direction] = _Limit(size, self._flowing.clear)
+        return self._limit(size, direction, self._flowing.clear)
+
+    def pass_all(self) -> None:
+        """Take back what `cut_after` and `silence_after` have not come to yet."""
+        self._limits.clear()
+
+    def passed(self, direction: Direction) -> int:
+        """How many bytes were passed on in this direction so far, on all connections."""
+        return self._passed[direction]
 
     def refuse(self) -> None:
         """Refuse new connections, as a host does where nothing listens; those that are open stay."""
@@ -115,6 +147,20 @@ class Proxy:
     def speak(self, *, late_bytes: bool = False) -> None:
         """End a silence. What was held back arrives late, or else is lost with its connections, which are cut."""
         self._do(self._release(late_bytes))
+
+    def break_off(self) -> None:
+        """End a silence for the clients alone: they are reset, and new connections work.
+
+        The server hears nothing of that. What clients had sent before they gave up is kept for `deliver`.
+        """
+        self._do(self._break_off())
+
+    def deliver(self) -> None:
+        """Hand the server what was kept by `break_off`, and then the end of the connections.
+
+        Returns when the server has ended them, too, and so has done all that it was told. Raises TimeoutError.
+        """
+        self._do(self._deliver())
 
     @contextlib.contextmanager
     def silent(self, *, late_bytes: bool = False) -> Iterator[None]:
@@ -168,9 +214,19 @@ class Proxy:
         # Their callbacks close the sockets.
         await asyncio.sleep(0)
 
+    async def _break_off(self) -> None:
+        self._late += [late for late in await asyncio.gather(*map(_orphaned, list(self._connections))) if late]
+        self._flowing.set()
+
+    async def _deliver(self) -> None:
+        late, self._late = self._late, []
+        await asyncio.gather(*map(_hand_over, late))
+
     async def _shut_down(self) -> None:
         await self._stop_listening()
         await self._cut()
+        for late in self._late:
+            late.server.close()
 
     def _accept(self, listener: socket.socket) -> None:
         client, _ = listener.accept()
@@ -201,25 +257,33 @@ class Proxy:
     async def _pump(self, connection: _Connection, direction: Direction) -> None:
         source, sink = connection.way(direction)
         while chunk := await self._loop.sock_recv(source, _CHUNK):
+            connection.unsent[direction] = chunk
             if self.delay:
                 await asyncio.sleep(self.delay)
             await self._flowing.wait()
             reached = self._count(direction, len(chunk))
             if reached is not None:
-                await self._pass_on(connection.number, direction, chunk[: reached.left], sink)
-                chunk = chunk[reached.left :]
+                await self._pass_on(connection, direction, chunk[: reached.left], sink)
+                chunk = connection.unsent[direction] = chunk[reached.left :]
                 reached.then()
+                reached.reached.set()
                 if connection.resets:
                     return
                 await self._flowing.wait()
-            await self._pass_on(connection.number, direction, chunk, sink)
+            await self._pass_on(connection, direction, chunk, sink)
 
-    async def _pass_on(self, number: int, direction: Direction, chunk: bytes, sink: socket.socket) -> None:
+    async def _pass_on(self, connection: _Connection, direction: Direction, chunk: bytes, sink: socket.socket) -> None:
+        connection.unsent[direction] = b""
         if not chunk:
             return
         if self._tap is not None:
-            self._tap(number, direction, chunk)
+            self._tap(connection.number, direction, chunk)
+        self._passed[direction] += len(chunk)
         await self._loop.sock_sendall(sink, chunk)
+
+    def _limit(self, size: int, direction: Direction, then: Callable[[], None]) -> threading.Event:
+        limit = self._limits[direction] = _Limit(size, then, threading.Event())
+        return limit.reached
 
     def _count(self, direction: Direction, size: int) -> _Limit | None:
         """The limit, if these bytes reach it."""
@@ -244,6 +308,8 @@ class _Connection:
         self.task: asyncio.Task[None] | None = None
         #: Whether closing sends RST rather than what is left to send.
         self.resets = False
+        #: What was received last, and not passed on yet.
+        self.unsent = dict.fromkeys(Direction, b"")
         client.setblocking(False)
         self._sockets = [client]
 
@@ -258,6 +324,14 @@ class _Connection:
         client, server = self._sockets
         return (client, server) if direction is Direction.TO_SERVER else (server, client)
 
+    def give_up_server(self) -> socket.socket | None:
+        """Keep only the client's side. None for a connection that was never made to the server."""
+        return self._sockets.pop() if len(self._sockets) > 1 else None
+
+    def give_up_client(self) -> socket.socket:
+        """Keep only the server's side."""
+        return self._sockets.pop(0)
+
     def reset(self) -> asyncio.Task[None]:
         """Break both sides off. The task ends when that is done."""
         assert self.task is not None, "set where the connection is accepted"
@@ -271,6 +345,38 @@ class _Connection:
             if self.resets and end.family != socket.AF_UNIX:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             end.close()
+
+
+async def _orphaned(connection: _Connection) -> _Late | None:
+    """Part a client from its server, which is not told of it."""
+    server, client = connection.give_up_server(), connection.give_up_client()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    await asyncio.gather(connection.reset(), return_exceptions=True)
+    unsent = bytearray(connection.unsent[Direction.TO_SERVER])
+    with contextlib.closing(client), contextlib.suppress(OSError):
+        while chunk := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, _CHUNK), _QUIET):
+            unsent += chunk
+    return _Late(server, unsent) if server else None
+
+
+async def _hand_over(late: _Late) -> None:
+    """Send what is late, and read until the server has ended the connection."""
+    with contextlib.closing(late.server):
+        async with asyncio.timeout(_PATIENCE):
+            await asyncio.gather(_read_out(late.server), _send_rest(late))
+
+
+async def _read_out(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while await asyncio.get_running_loop().sock_recv(server, _CHUNK):
+            pass
+
+
+async def _send_rest(late: _Late) -> None:
+    # A server may have ended a session long before.
+    with contextlib.suppress(OSError):
+        await asyncio.get_running_loop().sock_sendall(late.server, late.unsent)
+        late.server.shutdown(socket.SHUT_WR)
 
 
 def _free_port() -> int:

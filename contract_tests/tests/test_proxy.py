@@ -17,6 +17,9 @@ class Echo:
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
+        #: What was received, by connection.
+        self.heard: list[bytes] = []
+        self._connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -25,18 +28,27 @@ class Echo:
         self._listener.close()
         self._thread.join()
 
+    def hang_up(self) -> None:
+        """End every connection."""
+        for connection in self._connections:
+            connection.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+            number = len(self.heard)
+            self.heard.append(b"")
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=[connection, number], daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, number: int) -> None:
         with connection:
             try:
                 while chunk := connection.recv(65_536):
+                    self.heard[number] += chunk
                     connection.sendall(chunk)
             except OSError:
                 pass
@@ -184,6 +196,62 @@ def test_silence_after_passes_exactly_so_many_bytes(echo: Echo) -> None:
         client.settimeout(SECONDS)
         proxy.speak(late_bytes=True)
         assert received(client, 6) == b"abcdef"
+
+
+def test_what_a_client_had_sent_is_delivered_after_it_was_broken_off(echo: Echo) -> None:
+    passed: list[tuple[Direction, bytes]] = []
+    with Proxy(echo.address, tap=lambda _number, *facts: passed.append(facts)) as proxy, connected(proxy) as client:
+        reached = proxy.silence_after(2)
+        client.sendall(b"abcd")
+        assert reached.wait(SECONDS)
+        client.sendall(b"efgh")
+        proxy.break_off()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        with connected(proxy) as later:
+            later.sendall(b"x")
+            assert received(later, 1) == b"x"
+        assert (Direction.TO_SERVER, b"ab") in passed
+        assert b"c" not in b"".join(echo.heard)
+        proxy.deliver()
+        assert echo.heard == [b"ab" + b"cdefgh", b"x"]
+
+
+def test_nothing_is_delivered_twice(echo: Echo) -> None:
+    with Proxy(echo.address) as proxy, connected(proxy) as client:
+        reached = proxy.silence_after(0)
+        client.sendall(b"ab")
+        assert reached.wait(SECONDS)
+        proxy.break_off()
+        proxy.deliver()
+        proxy.deliver()
+        assert echo.heard == [b"ab"]
+
+
+def test_late_bytes_for_a_server_that_is_gone_are_no_error(echo: Echo) -> None:
+    with Proxy(echo.address) as proxy, connected(proxy) as client:
+        reached = proxy.silence_after(1)
+        client.sendall(b"bye")
+        assert reached.wait(SECONDS)
+        proxy.break_off()
+        echo.hang_up()
+        proxy.deliver()
+
+
+def test_passed_counts_each_direction(proxy: Proxy) -> None:
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        assert received(client, 5) == b"hello"
+    assert (proxy.passed(Direction.TO_SERVER), proxy.passed(Direction.TO_CLIENT)) == (5, 5)
+
+
+def test_a_limit_that_was_taken_back_cuts_nothing(proxy: Proxy) -> None:
+    with connected(proxy) as client:
+        reached = proxy.cut_after(3)
+        proxy.pass_all()
+        client.sendall(b"hello")
+        assert received(client, 5) == b"hello"
+        assert not reached.is_set()
 
 
 def test_without_a_server_the_client_is_reset(echo: Echo) -> None:
