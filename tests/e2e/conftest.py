@@ -10,6 +10,7 @@ import pytest
 
 from homeserver import Homeserver
 from homeserver_bed import Bed, Figure
+from homeserver_proxy import HomeserverProxy
 from homeserver_selection import FIGURE
 from postgres_database import PostgresDatabase
 from postgres_fixtures import postgres_database
@@ -31,6 +32,14 @@ def homeserver() -> Iterator[Homeserver]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def proxy(homeserver: Homeserver) -> Iterator[HomeserverProxy]:
+    """Something between a client and the homeserver, where a test can put faults in."""
+    proxy = HomeserverProxy(homeserver.url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

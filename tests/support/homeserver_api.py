@@ -143,6 +143,16 @@ class Api:
         owner = replace(user, access_token=self.login(user, device_id))
         self._ask("POST", "/_matrix/client/v3/keys/upload", body, owner)
 
+    def upload_one_time_keys(self, access_token: str, keys: Mapping[str, Any]) -> None:
+        """Upload one-time keys by their ids, with a device's own access token."""
+        owner = User("", "", access_token)
+        self._ask("POST", "/_matrix/client/v3/keys/upload", {"one_time_keys": keys}, owner)
+
+    def send_to_device(self, by: User, kind: str, user: User, device_id: str, content: Mapping[str, Any]) -> None:
+        """Send a device whatever a stranger likes."""
+        path = f"/_matrix/client/v3/sendToDevice/{quote(kind, safe='')}/{next(self._transactions)}"
+        self._ask("PUT", path, {"messages": {user.user_id: {device_id: content}}}, by)
+
     def device_keys(self, by: User, user: User) -> dict[str, Any]:
         """The devices of a user whose keys the server knows."""
         answer = self._ask("POST", "/_matrix/client/v3/keys/query", {"device_keys": {user.user_id: []}}, by)

@@ -26,6 +26,8 @@ from nio import (
     RoomMessageText,
     RoomSendResponse,
     SyncResponse,
+    ToDeviceMessage,
+    ToDeviceResponse,
 )
 from nio.store import SqliteStore
 
@@ -66,7 +68,9 @@ class Worker:
         self._points = points
         self._client: Any = None
         self._synced = False
+        self._syncing: asyncio.Task[Any] | None = None
         self._loops: list[asyncio.Task[None]] = []
+        self._go_on = asyncio.Event()
 
     async def do_start(self) -> dict[str, Any]:
         """Open the store and log in; who we are then."""
@@ -81,6 +85,7 @@ class Worker:
 
     async def do_sync(self, wait: float = 0) -> None:
         """One sync, with the requests that follow it in `sync_forever`."""
+        self._syncing = asyncio.current_task()
         response = await self._client.sync(int(wait * 1000), _FILTER, full_state=not self._synced)
         _checked(response, SyncResponse)
         self._synced = True
@@ -91,6 +96,11 @@ class Worker:
             await self._client.keys_query()
         if self._client.should_claim_keys:
             await self._client.keys_claim(self._client.get_users_for_key_claiming())
+
+    async def do_cancel_sync(self) -> None:
+        """Cancel the sync that is on its way."""
+        assert self._syncing is not None
+        self._syncing.cancel()
 
     async def do_sync_forever(self) -> None:
         """Begin to sync; an "ended" event says when and why it ends."""
@@ -137,19 +147,46 @@ class Worker:
         """How often each named point was passed."""
         return dict(self._points.passed)
 
-    async def do_answer(self, derived: bool = False) -> None:
-        """Answer every message of others; with `derived`, the answer's transaction id comes from the message's id."""
+    async def do_answer(self, derived: bool = False, wait: bool = False, sync: bool = False) -> None:
+        """Answer every message of others; with `derived`, the answer's transaction id comes from the message's id.
+
+        With `wait`, say "asked" and answer after "go_on" only; with `sync`, try to sync before.
+        """
 
         async def answer(room: MatrixRoom, event: RoomMessageText) -> None:
             if event.sender == self._config.user_id or event.body.startswith("answer "):
                 return
             self._points.reached("answer:before")
+            if wait:
+                _tell(event="asked", id=event.event_id)
+                await self._go_on.wait()
+            if sync:
+                await self._client.sync()
             await self.do_send(
                 room.room_id, f"answer {event.event_id}", tx_id=transaction_id(event) if derived else None
             )
             self._points.reached("answer:sent")
 
         self._client.add_event_callback(answer, RoomMessageText)
+
+    async def do_go_on(self) -> None:
+        """Let callbacks that wait go on, and later ones not wait."""
+        self._go_on.set()
+
+    async def do_upload(self) -> str:
+        """Upload keys at once, however often that failed; the answer."""
+        self._client._next_upload = 0.0
+        response = await self._client.keys_upload()
+        return f"{type(response).__name__}: {response}"
+
+    async def do_send_room_key(self, user: str, device: str, room: str) -> None:
+        """Send a device a new room key for whatever room."""
+        olm = self._client.olm
+        olm.create_outbound_group_session(room)
+        for _, content in olm.share_group_session_parallel(room, [user], ignore_unverified_devices=True):
+            message = ToDeviceMessage("m.room.encrypted", user, device, content["messages"][user][device])
+            _checked(await self._client.to_device(message), ToDeviceResponse)
+        del olm.outbound_group_sessions[room]
 
     async def do_trust(self, user: str, device: str, how: str) -> None:
         """Verify, blacklist or ignore a device."""
@@ -219,7 +256,7 @@ class Worker:
         number, name = command.pop("id"), command.pop("do")
         try:
             _tell(id=number, result=await getattr(self, f"do_{name}")(**command))
-        except Exception as error:  # noqa: BLE001  # the test is told, and judges
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the test is told, and judges
             _tell(id=number, error=type(error).__name__, text=str(error))
 
 
