@@ -19,12 +19,25 @@ from typing import Final
 
 from nio import InviteMemberEvent, MatrixRoom, RoomMessageText
 
-from cryptostore import BackendUnavailable, ConfigurationError, FencedOut
+from cryptostore import (
+    AccountNotFound,
+    BackendUnavailable,
+    ConfigurationError,
+    FencedOut,
+    PluginError,
+    SchemaError,
+    StorageFull,
+    WrongPickleKey,
+)
 from cryptostore.nio import ProductionMatrixClient, transaction_id
 
-#: Exit codes, for whatever restarts the bot. It must not do so after the second: another process does the work now.
+#: Exit codes, for whatever restarts the bot. It must not do so after these: a person has to act, or another process
+#: does the work now.
 MISCONFIGURED: Final = 2
 TAKEN_OVER: Final = 10
+
+#: What no restart mends.
+_FOR_A_PERSON: Final = (AccountNotFound, ConfigurationError, PluginError, SchemaError, WrongPickleKey)
 
 #: Seconds before another try when the database or the homeserver is away.
 _PAUSE: Final = 5
@@ -75,7 +88,7 @@ async def run() -> None:
         while True:
             try:
                 await client.sync_forever(timeout=30_000)
-            except BackendUnavailable as error:
+            except (BackendUnavailable, StorageFull) as error:
                 # Nothing was sent and nothing is lost; the next try flushes what waits.
                 _log.warning("%s; trying again in %d s", error, _PAUSE)
                 await asyncio.sleep(_PAUSE)
@@ -91,7 +104,7 @@ async def main() -> int:
         await bot
     except asyncio.CancelledError:
         return 0
-    except ConfigurationError as error:
+    except _FOR_A_PERSON as error:
         _log.error("%s", error)
         return MISCONFIGURED
     except FencedOut as error:
