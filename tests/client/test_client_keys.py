@@ -12,7 +12,7 @@ from nio import AsyncClientConfig, KeysUploadError, KeysUploadResponse
 from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import FencedOut, OlmAccount, OutboundGroupSession
 from cryptostore.nio import transaction_id
-from small_homeserver import Request, SmallHomeserver
+from small_homeserver import HangUp, Request, SmallHomeserver
 
 
 def uploads(server: SmallHomeserver, person: Person) -> list[str]:
@@ -109,14 +109,6 @@ def test_a_failed_upload_is_tried_again_later_with_other_keys(memory_url: str, a
             assert not tried[0] & tried[1]
 
     asyncio.run(scenario())
-
-
-class HangUp(web.Response):
-    """No answer: the connection is cut."""
-
-    async def prepare(self, request: Any) -> Any:
-        request.transport.abort()
-        raise ConnectionResetError
 
 
 def test_an_upload_without_an_answer_is_not_repeated(memory_url: str) -> None:

@@ -40,6 +40,14 @@ class Request:
         return part in self.path
 
 
+class HangUp(web.Response):
+    """No answer: the connection is cut."""
+
+    async def prepare(self, request: Any) -> Any:
+        request.transport.abort()
+        raise ConnectionResetError
+
+
 @dataclass
 class SmallHomeserver:
     """Users' devices, their keys and their rooms."""

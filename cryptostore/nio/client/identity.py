@@ -9,6 +9,7 @@ from nio import Api, KeysQueryResponse, WhoamiResponse
 
 from cryptostore.errors import ConfigurationError
 
+from .device_keys import DeviceKeysResponse
 from .prefetch import PrefetchingClient
 
 _log: Final = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class IdentityClient(PrefetchingClient):
         if self._is_identity_checked or not self.logged_in:
             return self._is_identity_checked
         method, path, data = Api.keys_query(self.access_token, [self.user_id])
-        response = await self._send(KeysQueryResponse, method, path, data)
+        response = await self._send(DeviceKeysResponse, method, path, data)
         if not isinstance(response, KeysQueryResponse):
             _log.warning("the homeserver did not say which keys it knows for this device: %s", response)
             return False

@@ -16,8 +16,10 @@ from nio import (
     KeysQueryResponse,
     KeysUploadError,
     KeysUploadResponse,
+    LocalProtocolError,
 )
 
+from .device_keys import DeviceKeysResponse
 from .identity import IdentityClient
 
 _LONGEST_PAUSE: Final = 3600.0
@@ -69,8 +71,11 @@ class UploadingClient(IdentityClient):
 
     async def keys_query(self) -> KeysQueryResponse | KeysQueryError:
         """As nio's; users who change while the question is under way are asked about again."""
+        if not self.users_for_key_query:
+            raise LocalProtocolError("No key query required.")
         asked = self.machine.tracking.generations(self.users_for_key_query)
-        response: KeysQueryResponse | KeysQueryError = await super().keys_query()
+        method, path, data = Api.keys_query(self.access_token, self.users_for_key_query)
+        response: KeysQueryResponse | KeysQueryError = await self._send(DeviceKeysResponse, method, path, data)
         if isinstance(response, KeysQueryResponse):
             self.machine.tracking.answered(asked)
         return response

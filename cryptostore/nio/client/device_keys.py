@@ -1,0 +1,54 @@
+"""The answer to a key query: what one device says of itself spoils nobody else's keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from nio import ErrorResponse, KeysQueryResponse
+
+_log: Final = logging.getLogger(__name__)
+
+
+class DeviceKeysResponse(KeysQueryResponse):
+    """As nio's, without the devices whose keys are malformed: nio would refuse the whole answer, or raise."""
+
+    @classmethod
+    def from_dict(cls, parsed_dict: Any) -> KeysQueryResponse | ErrorResponse:
+        answer = _with_devices(parsed_dict, _has_what_nio_takes_for_granted)
+        response: KeysQueryResponse | ErrorResponse = super().from_dict(answer)
+        if isinstance(response, ErrorResponse):
+            # One by one takes twice as long.
+            response = super().from_dict(_with_devices(answer, _is_accepted))
+        return response
+
+
+def _with_devices(answer: Any, is_usable: Callable[[str, str, Any], bool]) -> Any:
+    """The answer with the devices that are usable."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("device_keys"), dict):
+        return answer
+    users = {user: devices for user, devices in answer["device_keys"].items() if isinstance(devices, dict)}
+    return answer | {
+        "device_keys": {
+            user: {device: keys for device, keys in devices.items() if is_usable(user, device, keys)}
+            for user, devices in users.items()
+        }
+    }
+
+
+def _has_what_nio_takes_for_granted(user_id: str, device_id: str, keys: Any) -> bool:
+    usable = (
+        isinstance(keys, dict) and isinstance(keys.get("user_id"), str) and isinstance(keys.get("unsigned", {}), dict)
+    )
+    return usable or _left_out(user_id, device_id)
+
+
+def _is_accepted(user_id: str, device_id: str, keys: Any) -> bool:
+    parsed = KeysQueryResponse.from_dict({"device_keys": {user_id: {device_id: keys}}})
+    return isinstance(parsed, KeysQueryResponse) or _left_out(user_id, device_id)
+
+
+def _left_out(user_id: str, device_id: str) -> bool:
+    _log.warning("left out %s %s, whose keys are malformed", user_id, device_id)
+    return False
