@@ -1,0 +1,123 @@
+"""A fail-over to a synchronous standby: nothing that was acknowledged is lost, and the store goes on by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from cryptostore import Account, BackendUnavailable, Changes, CryptoStore, SyncToken, Value, open_backend
+from cryptostore_contract.waiting import finishes, result_of, start
+from postgres_database import DATABASE, ROLE, own_database
+from postgres_server import PostgresServer
+from postgres_standby import PostgresStandby
+
+ALICE: Final = Account("@alice:example.org", "DEVICE")
+#: Seconds that a fail-over may take, on a slow machine too.
+LONG: Final = 100.0
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def standby(primary: PostgresServer) -> Iterator[PostgresStandby]:
+    own_database(primary)
+    server = PostgresStandby(primary)
+    server.make_synchronous()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def url(primary: PostgresServer, standby: PostgresStandby) -> str:
+    """As an operator writes it who has two hosts: libpq looks for the one that takes writes."""
+    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+    return f"postgresql://{ROLE}@{hosts}/{DATABASE}?target_session_attrs=read-write"
+
+
+class Writer:
+    """Applies one small batch after the other, and knows which of them were acknowledged."""
+
+    def __init__(self, store: CryptoStore) -> None:
+        self.acknowledged = 0
+        self.progress = threading.Condition()
+        self._store = store
+        self._stop = threading.Event()
+        self._work = start(self._write)
+
+    def wait_for(self, number: int) -> None:
+        """Until this batch was acknowledged."""
+        with self.progress:
+            assert self.progress.wait_for(lambda: self.acknowledged >= number, LONG), "no batch was acknowledged"
+
+    def stop(self) -> int:
+        """Stop between two batches. How many were acknowledged; raises what a batch raised."""
+        self._stop.set()
+        result_of(self._work)
+        return self.acknowledged
+
+    def _write(self) -> None:
+        while not self._stop.is_set():
+            number = self.acknowledged + 1
+            self._store.apply(Changes([SyncToken(str(number)), Value("batch", f"{number:06}", b"whole")]))
+            with self.progress:
+                self.acknowledged = number
+                self.progress.notify_all()
+
+
+def assert_whole(store: CryptoStore, number: int) -> None:
+    """All batches up to this one are there, and no other."""
+    assert store.get(SyncToken, [()])[()].token == str(number)
+    assert [value.name for value in store.scan(Value)] == [f"{each:06}" for each in range(1, number + 1)]
+
+
+def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
+    primary: PostgresServer, standby: PostgresStandby, url: str
+) -> None:
+    with open_backend(url, deadline=LONG) as backend:
+        writer = Writer(backend.open_store(ALICE))
+        writer.wait_for(20)
+        primary.kill()
+        at_the_kill = writer.acknowledged
+        standby.promote()
+        # The batch that was in flight is sent again, and counts once, whether or not it had reached the standby.
+        writer.wait_for(at_the_kill + 20)
+        acknowledged = writer.stop()
+    with standby.connect(DATABASE) as connection:
+        table = Identifier("cryptostore", "account")
+        assert connection.execute(SQL("SELECT sequence FROM {}").format(table)).fetchall() == [(acknowledged,)]
+    with open_backend(url) as backend:
+        assert_whole(backend.open_store(ALICE), acknowledged)
+    primary.start()
+    # It is the first host of the URL and takes writes, but has no standby any more that would confirm them.
+    with open_backend(url, deadline=2) as backend, pytest.raises(BackendUnavailable):
+        backend.open_store(ALICE)
+
+
+def test_a_batch_that_only_the_lost_primary_had_is_not_there_and_was_not_acknowledged(
+    primary: PostgresServer, standby: PostgresStandby, url: str
+) -> None:
+    with open_backend(url, deadline=2) as backend:
+        store = backend.open_store(ALICE)
+        store.apply(Changes([SyncToken("1"), Value("batch", "000001", b"whole")]))
+        batch = Changes([SyncToken("2"), Value("batch", "000002", b"whole")])
+        with standby.frozen(), pytest.raises(BackendUnavailable):
+            # It is on the primary's disk, and waits for the standby in vain.
+            finishes(lambda: store.apply(batch))
+        with standby.frozen():
+            primary.kill()
+        standby.promote()
+        with open_backend(url) as other:
+            found = other.accounts()[ALICE].sequence
+            assert found in (1, 2), "the standby may have got the batch when it thawed, but only whole"
+        finishes(lambda: store.apply(batch))
+    with open_backend(url) as backend:
+        assert_whole(backend.open_store(ALICE), 2)
