@@ -14,6 +14,9 @@ from immutabledict import immutabledict
 #: An identifier's greatest length in UTF-8 bytes (Matrix specification, appendix "Identifier grammar").
 MAX_IDENTIFIER_BYTES: Final = 255
 
+#: The greatest length of one text or bytes field: no database takes values of any size.
+MAX_VALUE_LENGTH: Final = 64 * 1024 * 1024
+
 #: The greatest integer that canonical JSON allows (Matrix specification, appendix "Canonical JSON").
 MAX_JSON_INTEGER: Final = 2**53 - 1
 
@@ -36,8 +39,8 @@ class FieldType(enum.Enum):
     """How a field's values look; a backend maps each of these to a column type."""
 
     IDENTIFIER = "1 to 255 UTF-8 bytes without NUL or lone surrogates"
-    TEXT = "text without NUL or lone surrogates, may be empty"
-    BYTES = "any bytes"
+    TEXT = "text of up to 64 Mi characters without NUL or lone surrogates, may be empty"
+    BYTES = "any bytes, up to 64 MiB"
     FLAG = "true or false"
     COUNT = "an integer from 0 to 2^63 - 1"
     INTEGER = "an integer from -2^63 to 2^63 - 1"
@@ -99,6 +102,8 @@ def _identifier(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {type(value).__name__}")
+    if len(value) > MAX_VALUE_LENGTH:
+        raise ValueError(f"must be at most {MAX_VALUE_LENGTH} characters, not {len(value)}")
     if "\0" in value:
         raise ValueError("must not contain NUL")
     if not value.isascii():
@@ -113,6 +118,8 @@ def _text(value: Any) -> str:
 def _bytes(value: Any) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError(f"must be bytes, not {type(value).__name__}")
+    if len(value) > MAX_VALUE_LENGTH:
+        raise ValueError(f"must be at most {MAX_VALUE_LENGTH} bytes, not {len(value)}")
     return value
 
 

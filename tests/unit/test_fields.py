@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from immutabledict import immutabledict
 
 from cryptostore import DeviceTrust, FieldType
-from cryptostore.fields import NO_SCALARS, check, to_json
+from cryptostore.fields import MAX_VALUE_LENGTH, NO_SCALARS, check, to_json
 
 ODD_HOUR = timezone(timedelta(hours=5, minutes=30))
 
@@ -126,6 +126,14 @@ def test_refused_values_are_not_quoted(field_type: FieldType, value: Any, reason
     assert str(caught.value) == reason
     # A traceback would print the codec's error, too, and that one quotes the text.
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_no_value_is_longer_than_any_database_takes() -> None:
+    longest = bytes(MAX_VALUE_LENGTH)
+    assert check(FieldType.BYTES, longest) is longest
+    for field_type, value in ((FieldType.BYTES, longest + b"x"), (FieldType.TEXT, "x" * (MAX_VALUE_LENGTH + 1))):
+        with pytest.raises(ValueError, match=f"must be at most {MAX_VALUE_LENGTH} .*, not {MAX_VALUE_LENGTH + 1}"):
+            check(field_type, value)
 
 
 def test_every_field_type_has_a_refused_value() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg.sql import SQL, Composed, Identifier
@@ -14,6 +14,9 @@ from .columns import COLUMNS
 
 _AND: Final = SQL(" AND ")
 _COMMA: Final = SQL(", ")
+
+#: Characters and bytes that one statement puts, about.
+_PORTION: Final = 64 * 1024 * 1024
 
 
 class Statements:
@@ -123,14 +126,32 @@ class Statements:
         )
 
 
-def record_arrays(kind: type[Record], records: Sequence[Record]) -> list[list[Any]]:
-    """One array for each field of the records."""
-    return [[COLUMNS[field.type].write(getattr(record, field.name)) for record in records] for field in fields_of(kind)]
+def portions(kind: type[Record], records: Iterable[Record]) -> Iterator[list[list[Any]]]:
+    """The records as arrays, one for each field, for as many statements as are needed.
+
+    A server ends the session over a message of 1 GiB: not a refusal, and the batch would be sent again for ever.
+    """
+    columns = [(field.name, COLUMNS[field.type].write) for field in fields_of(kind)]
+    rows: list[list[Any]] = []
+    size = 0
+    for record in records:
+        if size > _PORTION:
+            yield _transposed(rows)
+            rows, size = [], 0
+        row = [write(getattr(record, name)) for name, write in columns]
+        rows.append(row)
+        size += sum([len(value) for value in row if isinstance(value, (str, bytes))])
+    if rows:
+        yield _transposed(rows)
 
 
 def key_arrays(keys: Iterable[Key]) -> list[list[Any]]:
     """One array for each key field."""
-    return [list(column) for column in zip(*keys, strict=True)]
+    return _transposed(keys)
+
+
+def _transposed(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _names(fields: Iterable[Field]) -> list[Identifier]:

@@ -19,7 +19,7 @@ from cryptostore.sequence import Batch
 from .accounts import AccountRow, Accounts, time_from_epoch
 from .columns import COLUMNS
 from .connections import Connection, Connections
-from .statements import Statements, key_arrays, record_arrays
+from .statements import Statements, key_arrays, portions
 from .transactions import transaction
 
 R = TypeVar("R", bound=Record)
@@ -110,8 +110,11 @@ class PostgresStore(CryptoStore):
 
     def _put_and_delete(self, connection: Connection, changes: Changes) -> None:
         for kind in changes.kinds():
-            if records := changes.puts(kind):
-                connection.execute(self._statements.upsert[kind], [self._id, *record_arrays(kind, records)])
+            for number, arrays in enumerate(portions(kind, changes.puts(kind))):
+                if number:
+                    # An answer to wait for, or all of the batch would be in the driver's buffer, which ends at 2 GiB.
+                    connection.execute("SELECT 1").fetchone()
+                connection.execute(self._statements.upsert[kind], [self._id, *arrays])
             if keys := changes.deletes(kind):
                 connection.execute(self._statements.delete[kind], [*key_arrays(keys), self._id])
 

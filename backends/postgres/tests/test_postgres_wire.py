@@ -16,6 +16,7 @@ from cryptostore import (
     Backend,
     Changes,
     CryptoStore,
+    CryptoStoreError,
     FencedOut,
     InboundGroupSession,
     Mode,
@@ -26,6 +27,7 @@ from cryptostore import (
 )
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import samples
+from cryptostore_postgres import statements
 from cryptostore_postgres.store import PostgresStore
 from postgres_database import PostgresDatabase
 from postgres_wire import Statement, Wire
@@ -135,6 +137,26 @@ def sessions(count: int) -> list[Record]:
 def test_a_batch_is_one_round_trip_beside_the_liveness_check(store: CryptoStore, wire: Wire, count: int) -> None:
     store.apply(Changes(sessions(count), [(Value, ("n", "v"))]))
     assert wire.waits == ["Query", "Sync"]
+
+
+def test_a_huge_batch_is_sent_in_portions_and_is_one_batch_all_the_same(
+    store: CryptoStore, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "_PORTION", 3 * 1_000)
+    records = sessions(10)
+    store.apply(Changes(records))
+    upserts = [statement for statement in wire.statements if statement.text.startswith("INSERT")]
+    assert len(upserts) == 4
+    assert set(store.scan(InboundGroupSession)) == set(records)
+    assert isinstance(store, PostgresStore)
+    upsert = store._statements.upsert
+    assert isinstance(upsert, dict)
+    # The last kind of the batch.
+    monkeypatch.setitem(upsert, SyncToken, b"SELECT 1 / 0, %b::bigint, %b::text[]")
+    later = [*sessions(20), SyncToken("t")]
+    with pytest.raises(CryptoStoreError):
+        store.apply(Changes(later))
+    assert set(store.scan(InboundGroupSession)) == set(records)
 
 
 @pytest.mark.parametrize("count", [1, 10_000])
