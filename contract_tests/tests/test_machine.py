@@ -7,7 +7,7 @@ import pytest
 from cryptostore_contract import managed
 from cryptostore_contract.cases.machine import explore
 from cryptostore_contract.memory import MemoryHarness
-from cryptostore_contract.mutants import deletes_ignored
+from cryptostore_contract.mutants.batches import deletes_ignored
 
 
 def test_a_failure_comes_with_the_shortest_history_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,68 +2,75 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
-from cryptostore_contract import StoreContract
-from cryptostore_contract.manifest import cases_of, functions_of
-from cryptostore_contract.mutants import MUTANTS
+from cryptostore_contract import Harness, StoreContract, cases_of
+from cryptostore_contract.crash_mutants import CRASH_MUTANTS
+from cryptostore_contract.memory import MemoryHarness
+from cryptostore_contract.mutants import Mutant, load
+from cryptostore_contract.mutants.idle import KILL_NONE
+from cryptostore_contract.mutation_table import every_mutant, lines
+from mutant_trials import check_all, check_named
 
 pytest_plugins = ["pytester"]
 
-_MODULE = """
-import pytest
-from cryptostore_contract import StoreContract, managed
-from cryptostore_contract.memory import MemoryHarness
-from cryptostore_contract.mutants import MUTANTS
+each_mutant = pytest.mark.parametrize(
+    "mutant", [*load("memory"), *load("sqlite")], ids=lambda mutant: f"{mutant.backend}-{mutant.name}"
+)
 
-def contract(name, apply):
-    class Mutated(StoreContract):
-        @pytest.fixture
-        def harness(self, monkeypatch):
-            with monkeypatch.context() as patch:
-                apply(patch)
-                yield from managed(MemoryHarness())
-    Mutated.__name__ = Mutated.__qualname__ = name
-    return Mutated
+_ROOT: Final = Path(__file__).parents[2]
 
-TestSound = contract("TestSound", lambda patch: None)
-for mutant in MUTANTS:
-    globals()["Test_" + mutant.name] = contract("Test_" + mutant.name, mutant.apply)
-"""
+
+@pytest.fixture(scope="module")
+def sqlite_harness() -> Callable[[], Harness]:
+    """The harness of the SQLite backend's own tests."""
+    path = _ROOT / "backends" / "sqlite" / "tests" / "test_sqlite_contract.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    harness: Callable[[], Harness] = module.SQLiteHarness
+    return harness
 
 
 @pytest.fixture
-def outcomes(pytester: pytest.Pytester) -> dict[str, list[pytest.TestReport]]:
-    """The reports of every mutant's case, and of the same cases on the sound model, by class."""
-    functions = functions_of(StoreContract)
-    path = pytester.makepyfile(test_broken=_MODULE)
-    wanted = [("TestSound", mutant.killed_by) for mutant in MUTANTS]
-    wanted += [(f"Test_{mutant.name}", mutant.killed_by) for mutant in MUTANTS]
-    ids = [f"{path.name}::{name}::{functions[case_id].__name__}" for name, case_id in dict.fromkeys(wanted)]
-    run = pytester.inline_run("-p", "no:cacheprovider", "-q", *ids)
-    reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
-    for report in run.getreports("pytest_runtest_logreport"):
-        if report.when == "call":
-            reports[report.nodeid.split("::")[1]].append(report)
-    return reports
+def new_harness(mutant: Mutant, sqlite_harness: Callable[[], Harness]) -> Callable[[], Harness]:
+    """Makes empty databases of the mutant's backend."""
+    return MemoryHarness if mutant.backend == "memory" else sqlite_harness
 
 
-def test_each_mutant_is_killed_by_its_case_and_the_sound_model_by_none(
-    outcomes: dict[str, list[pytest.TestReport]],
+@each_mutant
+def test_a_mutant_is_killed_by_each_of_its_cases_and_the_sound_store_by_none(
+    pytester: pytest.Pytester, mutant: Mutant, new_harness: Callable[[], Harness]
 ) -> None:
-    survivors = [mutant.name for mutant in MUTANTS if not any(map(asserted, outcomes[f"Test_{mutant.name}"]))]
-    assert survivors == []
-    assert {report.outcome for report in outcomes["TestSound"]} == {"passed"}
+    check_named(pytester, mutant, new_harness)
 
 
-def asserted(report: pytest.TestReport) -> bool:
-    """Whether a case failed, and by an assertion of its own, rather than by tripping over something."""
-    message: str = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
-    return message.startswith(("AssertionError", "assert ", "Failed: "))
+@pytest.mark.soak
+@pytest.mark.timeout(3_600)
+@each_mutant
+def test_no_case_that_is_said_to_kill_none_kills_a_mutant(
+    pytester: pytest.Pytester, mutant: Mutant, new_harness: Callable[[], Harness]
+) -> None:
+    check_all(pytester, mutant, new_harness)
 
 
-def test_mutants_have_names_of_their_own_and_cases_that_exist() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert {mutant.killed_by for mutant in MUTANTS} <= cases_of(StoreContract).keys()
+def test_every_case_is_named_by_a_mutant_or_has_a_reason_to_stay() -> None:
+    named = {case_id for mutant in every_mutant() for case_id in mutant.killed_by}
+    named |= {mutant.killed_by for mutant in CRASH_MUTANTS}
+    assert cases_of(StoreContract).keys() - named == KILL_NONE.keys()
+    assert all(KILL_NONE.values())
+
+
+def test_mutants_have_names_of_their_own_a_case_that_exists_and_a_bug() -> None:
+    mutants = every_mutant()
+    assert len(list(lines(mutants))) == len(mutants) + len(KILL_NONE) + 1
+    assert len({(mutant.backend, mutant.name) for mutant in mutants}) == len(mutants)
+    assert all(mutant.killed_by and mutant.bug for mutant in mutants)
+    assert {case_id for mutant in mutants for case_id in mutant.killed_by} <= cases_of(StoreContract).keys()

@@ -13,7 +13,7 @@ from cryptostore_contract.cases.isolation import IsolationCases
 from cryptostore_contract.cases.numbering import NumberingCases
 from cryptostore_contract.cases.restart import RestartCases
 from cryptostore_contract.memory import MemoryHarness
-from cryptostore_contract.mutants import account_missing_from_a_where
+from cryptostore_contract.mutants.accounts import account_missing_from_a_where
 
 class TestMemory(NumberingCases, IsolationCases, RestartCases):
     @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_failing_case_shows_what_was_compared(pytester: pytest.Pytester) -> No
         from cryptostore_contract import managed
         from cryptostore_contract.cases.schema import SchemaCases
         from cryptostore_contract.memory import MemoryHarness
-        from cryptostore_contract.mutants import acknowledged_and_not_stored
+        from cryptostore_contract.mutants.values import acknowledged_and_not_stored
 
         class TestMine(SchemaCases):
             @pytest.fixture

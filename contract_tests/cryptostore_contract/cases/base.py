@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from cryptostore import CryptoStore
+from cryptostore import CryptoStore, CryptoStoreError
 from cryptostore_contract.handles import Handles
 from cryptostore_contract.harness import Harness
 
@@ -40,3 +41,12 @@ class CaseGroup:
     def reader(self, store: CryptoStore, handles: Handles) -> CryptoStore:
         """The same account in READ mode, through another handle."""
         return handles.read(store.account)
+
+
+@contextmanager
+def nothing_in_the_way(reason: str) -> Iterator[None]:
+    """Fails for the reason given if the database refuses what the block asks for."""
+    try:
+        yield
+    except CryptoStoreError as error:
+        pytest.fail(f"{reason}: {type(error).__name__}: {error}")

@@ -39,12 +39,15 @@ class ConcurrencyCases(CaseGroup):
         backend = handles.open()
         accounts = [Account(f"@user{number}:example.org", "D") for number in range(_THREADS)]
 
-        def write(account: Account, thread: int) -> None:
-            with backend.open_store(account) as store:
+        # All are open before any of them writes.
+        stores: list[CryptoStore] = together([partial(backend.open_store, account) for account in accounts])
+
+        def write(store: CryptoStore, thread: int) -> None:
+            with store:
                 for number in range(_BATCHES):
                     put(store, value_of("same key", 100 * thread + number), sample(SyncToken, number))
 
-        together([partial(write, account, thread) for thread, account in enumerate(accounts)])
+        together([partial(write, store, thread) for thread, store in enumerate(stores)])
         for thread, account in enumerate(accounts):
             assert handles.stored(Value, account) == [value_of("same key", 100 * thread + _BATCHES - 1)]
         assert [owned.sequence for owned in backend.accounts().values()] == [_BATCHES] * _THREADS

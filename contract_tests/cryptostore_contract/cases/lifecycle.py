@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cryptostore import Backend, Batch, Changes, CryptoStore, Health, Mode, StoreClosed, SyncToken, Value
-from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.base import CaseGroup, nothing_in_the_way
 from cryptostore_contract.handles import Handles, by_kind, put
 from cryptostore_contract.manifest import case
 from cryptostore_contract.observed import SERVER_PROPERTY
@@ -56,9 +56,11 @@ class LifecycleCases(CaseGroup):
             reader = other.open_store(ALICE, Mode.READ)
             put(alice, sample(SyncToken))
             alice.close()
-            put(bob, sample(SyncToken, 2))
+            with nothing_in_the_way("a store that was closed took another with it"):
+                put(bob, sample(SyncToken, 2))
             backend.close()
-        assert reader.get(SyncToken, [()]) == {(): sample(SyncToken)}
+        with nothing_in_the_way("a backend that was closed took another with it"):
+            assert reader.get(SyncToken, [()]) == {(): sample(SyncToken)}
 
     @case("LIFECYCLE-5", checks=("CLOSE-1", "CLOSE-2"))
     def test_stores_and_backends_close_at_the_end_of_their_block(self, handles: Handles) -> None:
@@ -81,9 +83,10 @@ class LifecycleCases(CaseGroup):
     def test_many_stores_of_one_backend_are_open_at_once(self, handles: Handles) -> None:
         backend = handles.open()
         put(backend.open_store(ALICE), *one_of_each())
-        readers = [backend.open_store(ALICE, Mode.READ) for _ in range(100)]
-        for reader in readers:
-            assert reader.get(SyncToken, [()]) == {(): sample(SyncToken)}
+        with nothing_in_the_way("open stores keep what others need"):
+            readers = [backend.open_store(ALICE, Mode.READ) for _ in range(100)]
+            for reader in readers:
+                assert reader.get(SyncToken, [()]) == {(): sample(SyncToken)}
 
 
 def store_methods(store: CryptoStore) -> list[Callable[[], object]]:

@@ -109,9 +109,10 @@ class UnreadableCases(CaseGroup):
         put(store, other, sample(SyncToken))
         store.apply(Changes(deletes=[(InboundGroupSession, other.key)]))
         put(handles.own(), sample(SyncToken, 2))
-        assert handles.stored(InboundGroupSession) == []
-        # It is still reported: it is still there.
-        assert witness.unreadable == [(ALICE, InboundGroupSession.kind_name)]
+        for times in (1, 2):
+            assert handles.stored(InboundGroupSession) == []
+            # It is still reported: it is still there.
+            assert witness.unreadable == [(ALICE, InboundGroupSession.kind_name)] * times
 
     @case("UNREADABLE-4", checks=("COMMIT-8",), needs=_DAMAGE)
     def test_an_unreadable_row_is_replaced_or_deleted_as_any_other(

@@ -1,0 +1,201 @@
+"""Mutants of the SQLite backend on its disk: a full one, rows that are damaged, what is erased, schemas, the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cryptostore import (
+    Account,
+    BackendUnavailable,
+    Batch,
+    ConfigurationError,
+    CryptoStore,
+    Mode,
+    OlmAccount,
+    Record,
+    Schema,
+    StorageFull,
+    UnreadableRecord,
+)
+from cryptostore.sequence import BatchSequence
+from cryptostore_sqlite import accounts, connections
+from cryptostore_sqlite.backend import SQLiteBackend
+from cryptostore_sqlite.connections import Connections
+from cryptostore_sqlite.schema import Migrations
+from cryptostore_sqlite.store import SQLiteStore
+
+from .registry import mutant
+
+Decode = Callable[[Any], Any]
+
+_log = logging.getLogger(__name__)
+
+
+@mutant("STORAGE-1", "STORAGE-2", backend="sqlite")
+def full_disk_swallowed(patch: pytest.MonkeyPatch) -> None:
+    """A swallowed error: the batch counts as applied."""
+    original = SQLiteStore.commit
+
+    def commit(self: SQLiteStore, batch: Batch, timeout: float) -> None:
+        with contextlib.suppress(StorageFull):
+            original(self, batch, timeout)
+
+    patch.setattr(SQLiteStore, "commit", commit)
+
+
+@mutant("STORAGE-2", backend="sqlite")
+def refused_batch_kept_as_pending(patch: pytest.MonkeyPatch) -> None:
+    """A batch that was rolled back for certain is sent again before the next."""
+    original = BatchSequence._send
+
+    def send(sequence: BatchSequence, batch: Batch, ends: float) -> None:
+        try:
+            original(sequence, batch, ends)
+        except StorageFull:
+            sequence._pending = batch
+            raise
+
+    patch.setattr(BatchSequence, "_send", send)
+
+
+@mutant("STORAGE-3", backend="sqlite")
+def read_only_swallowed(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be written is left unwritten, without a word."""
+    open_store, commit = SQLiteBackend.open_store, SQLiteStore.commit
+
+    def open_anyway(backend: SQLiteBackend, account: Account, mode: Mode = Mode.OWN) -> CryptoStore:
+        try:
+            return open_store(backend, account, mode)
+        except (ConfigurationError, BackendUnavailable):
+            with backend._connections.reading() as connection:
+                account_id, ownership = accounts.find(connection, account)
+            return SQLiteStore(backend._connections, account_id, account, mode, ownership, 1)
+
+    def commit_or_not(self: SQLiteStore, batch: Batch, timeout: float) -> None:
+        with contextlib.suppress(ConfigurationError, BackendUnavailable):
+            commit(self, batch, timeout)
+
+    patch.setattr(SQLiteBackend, "open_store", open_anyway)
+    patch.setattr(SQLiteStore, "commit", commit_or_not)
+
+
+@mutant("STORAGE-4", backend="sqlite")
+def read_only_database_said_to_be_writable(patch: pytest.MonkeyPatch) -> None:
+    """Health is whether the file opens."""
+    patch.setattr(Connections, "is_writable", lambda _self: True)
+
+
+def _read_rows(patch: pytest.MonkeyPatch, read: Callable[..., Iterator[Any]]) -> None:
+    patch.setattr("cryptostore_sqlite.store.read_rows", read)
+
+
+@mutant("UNREADABLE-1", "UNREADABLE-2", backend="sqlite")
+def unreadable_row_skipped_without_a_word(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be read is not there; of an Olm account, a new one would take its place."""
+
+    def read(_account: Account, _kind: type[Record], found: Iterable[Any], decode: Decode) -> Iterator[Any]:
+        for row in found:
+            with contextlib.suppress(ValueError, TypeError):
+                yield decode(row)
+
+    _read_rows(patch, read)
+
+
+@mutant("UNREADABLE-6", backend="sqlite")
+def unreadable_row_quoted(patch: pytest.MonkeyPatch) -> None:
+    """The warning shows the row, to be helpful."""
+
+    def read(_account: Account, kind: type[Record], found: Iterable[Any], decode: Decode) -> Iterator[Any]:
+        for row in found:
+            try:
+                yield decode(row)
+            except (ValueError, TypeError):
+                _log.warning("unreadable %s: %r", kind.kind_name, row)
+
+    _read_rows(patch, read)
+
+
+@mutant("UNREADABLE-3", backend="sqlite")
+def unreadable_row_cleaned_away(patch: pytest.MonkeyPatch) -> None:
+    """Taking an account over deletes what cannot be read."""
+    original = SQLiteBackend.open_store
+
+    def open_store(backend: SQLiteBackend, account: Account, mode: Mode = Mode.OWN) -> CryptoStore:
+        store = original(backend, account, mode)
+        if mode is Mode.OWN:
+            with backend._connections.writing(5) as connection:
+                connection.execute("DELETE FROM inbound_group_session WHERE first_known_index < 0")
+        return store
+
+    patch.setattr(SQLiteBackend, "open_store", open_store)
+
+
+@mutant("UNREADABLE-5", backend="sqlite")
+def every_account_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """Opening one account reports the damage to another's."""
+    original = SQLiteBackend.open_store
+
+    def open_store(backend: SQLiteBackend, account: Account, mode: Mode = Mode.OWN) -> CryptoStore:
+        for other in backend.accounts():
+            with contextlib.suppress(UnreadableRecord):
+                original(backend, other, Mode.READ).get(OlmAccount, [()])
+        return original(backend, account, mode)
+
+    patch.setattr(SQLiteBackend, "open_store", open_store)
+
+
+@mutant("ISOLATION-4", backend="sqlite")
+def deletion_forgets_the_records(patch: pytest.MonkeyPatch) -> None:
+    """Foreign keys are off in SQLite unless they are asked for."""
+    patch.setattr(connections, "_SETTINGS", connections._SETTINGS.replace("foreign_keys = ON", "foreign_keys = OFF"))
+
+
+@mutant("ISOLATION-4", "ISOLATION-5", backend="sqlite")
+def deleted_rows_left_in_the_file(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is written over with zeros."""
+    patch.setattr(connections, "_SETTINGS", connections._SETTINGS.replace("secure_delete = ON", "secure_delete = OFF"))
+    patch.setattr(Connections, "_erase", lambda _self, _writer: None)
+
+
+@mutant("SCHEMA-2", backend="sqlite")
+def newer_schema_accepted(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at `min_compatible`."""
+
+    def accept(_self: Migrations, found: Schema, _path: Path) -> Schema:
+        return found
+
+    patch.setattr(Migrations, "_refuse_too_new", accept)
+
+
+@mutant("SCHEMA-3", backend="sqlite")
+def newer_schema_touched_before_it_is_refused(patch: pytest.MonkeyPatch) -> None:
+    """The settings of a connection are written into the file before anybody looks at its version."""
+    original = connections._inspect
+
+    def inspect(path: Path, *arguments: Any) -> Schema | None:
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            (version,) = other.execute("PRAGMA user_version").fetchone()
+            other.execute(f"PRAGMA user_version = {version + 1}")
+        return original(path, *arguments)
+
+    patch.setattr(connections, "_inspect", inspect)
+
+
+@mutant("SECRETS-1", backend="sqlite")
+def statements_logged(patch: pytest.MonkeyPatch) -> None:
+    """A debug line shows every statement, with the values in it."""
+    original = connections._open_writer
+
+    def open_writer(*arguments: Any) -> sqlite3.Connection:
+        writer = original(*arguments)
+        writer.set_trace_callback(_log.debug)
+        return writer
+
+    patch.setattr(connections, "_open_writer", open_writer)
