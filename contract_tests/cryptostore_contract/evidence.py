@@ -22,6 +22,11 @@ PRESENT: Final[Mapping[Capability, tuple[str, ...]]] = {
     Capability.TLS: ("SECRETS-3", "SECRETS-4", "SECRETS-5"),
 }
 
+#: Why no case shows a capability, where none can.
+UNSHOWN: Final[Mapping[Capability, str]] = {
+    Capability.SURVIVES_POWER_LOSS: "a test cannot cut the power, nor see whether a disk keeps what it said it wrote",
+}
+
 #: The cases that show its absence where it is declared to be absent.
 ABSENT: Final[Mapping[Capability, tuple[str, ...]]] = {}
 
@@ -35,6 +40,8 @@ def capabilities(plugin: BackendPlugin, judged: list[Judged]) -> list[dict[str, 
         declared = claim.support in (Support.FULL, Support.VERSIONED)
         behind = (PRESENT if declared else ABSENT).get(capability, ())
         shown = _shown([outcomes[case_id] for case_id in behind], "present" if declared else "absent")
+        if declared and not behind:
+            shown += f": {UNSHOWN[capability]}"
         row = {"capability": capability.value, "declared": claim.support.value, "reason": claim.reason}
         rows.append(row | {"shown": shown, "cases": ", ".join(behind)})
     return rows

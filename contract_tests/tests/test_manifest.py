@@ -6,9 +6,12 @@ import re
 
 import pytest
 
+from cryptostore import FULL, INTERFACE_VERSION, BackendPlugin, Capability, memory
 from cryptostore_contract import Ability, Harness, StoreContract, case, cases_of, not_verified
+from cryptostore_contract.evidence import PRESENT, UNSHOWN, capabilities
 from cryptostore_contract.manifest import clauses, functions_of
 from cryptostore_contract.memory import MemoryHarness
+from cryptostore_contract.verdict import Judged, Outcome
 
 
 def test_the_clauses_are_found_in_the_interface() -> None:
@@ -65,6 +68,20 @@ def test_not_verified_are_the_cases_that_need_more_than_the_harness_offers() -> 
     lacking = not_verified(StoreContract, MemoryHarness)
     assert lacking == {case_id for case_id, one in cases_of(StoreContract).items() if not one.needs <= {Ability.REOPEN}}
     assert 0 < len(lacking) < len(cases_of(StoreContract))
+
+
+@pytest.mark.parametrize("capability", Capability)
+def test_every_capability_has_cases_or_a_reason_why_there_is_none(capability: Capability) -> None:
+    assert cases_of(StoreContract).keys() >= set(PRESENT[capability])
+    assert bool(PRESENT[capability]) is (capability not in UNSHOWN)
+
+
+def test_what_no_case_can_show_is_not_verified_and_says_why() -> None:
+    plugin = BackendPlugin("mine", INTERFACE_VERSION, memory.open_memory, dict.fromkeys(Capability, FULL))
+    judged = [Judged(case, Outcome.PASSED) for case in cases_of(StoreContract).values()]
+    shown = {row["capability"]: row["shown"] for row in capabilities(plugin, judged)}
+    assert shown.pop("survives power loss").startswith("not verified: a test cannot cut the power")
+    assert set(shown.values()) == {"present"}
 
 
 @pytest.mark.parametrize("ability", Ability)
