@@ -8,9 +8,9 @@ import pytest
 
 from command_line import run
 from fake_distributions import FakeSite
-from postgres_fixtures import postgres_database, postgres_url
+from postgres_fixtures import breakable_database, postgres_database, postgres_url
 
-__all__ = ["postgres_database", "postgres_url", "run"]
+__all__ = ["breakable_database", "postgres_database", "postgres_url", "run"]
 
 
 @pytest.fixture

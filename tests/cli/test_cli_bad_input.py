@@ -1,0 +1,133 @@
+"""What is wrong with a URL, a plugin or a database is one line with a remedy, an exit code, and never a password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from command_line import Ended, Run
+from cryptostore import INTERFACE_VERSION
+from cryptostore.cli.exits import ExitCode
+from fake_distributions import FakeSite
+from postgres_database import DATABASE, ROLE, PostgresDatabase
+from postgres_server import PASSWORD_ROLE, PostgresServer
+
+SECRET: Final = "s3cr3t-canary"
+GROUP: Final = "cryptostore.backends"
+MAJOR, MINOR = INTERFACE_VERSION
+
+COMMANDS: Final = {
+    "demo": ("demo", "--store"),
+    "demo-json": ("demo", "--json", "--store"),
+    "contract": ("contract",),
+    "contract-json": ("contract", "--json"),
+}
+
+PLUGIN: Final = """
+from cryptostore import BackendPlugin, hookimpl
+@hookimpl
+def cryptostore_backends():
+    return [BackendPlugin("fake", INTERFACE, print)]
+"""
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return COMMANDS[request.param]
+
+
+@pytest.fixture
+def server(breakable_database: PostgresDatabase) -> PostgresServer:
+    assert breakable_database.server is not None
+    return breakable_database.server
+
+
+@pytest.fixture
+def roles(server: PostgresServer) -> Iterator[None]:
+    """A role that is asked for its password, and one without any rights."""
+    with server.connect(DATABASE) as admin:
+        name = Identifier(PASSWORD_ROLE)
+        admin.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'another'").format(name))
+        admin.execute("CREATE ROLE nobody_much LOGIN")
+        yield
+        admin.execute(SQL("DROP ROLE {}; DROP ROLE nobody_much").format(name))
+
+
+def refused(ended: Ended, code: ExitCode, remedy: str) -> None:
+    """One line of error, which says what to do; the answer is left empty."""
+    assert ended.code == code, ended.err
+    assert ended.out == ""
+    [line] = [line for line in ended.err.splitlines() if not line.startswith("seed ")]
+    assert line.startswith("error: ")
+    assert remedy in line
+    assert SECRET not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        (f"nosuch://me:{SECRET}@host/db", "installed are: "),
+        (f"/no/scheme/{SECRET}", "begins with the name of its backend, as in"),
+        (f"postgresql://me:{SECRET}/db", "looks like postgresql://user:password@host"),
+        (f"postgresql://me:x@{SECRET}@host/db", "write them as %2F"),
+        (f"postgresql:me:{SECRET}@host/db", "write special characters in a password as %XX"),
+        (f"postgresql://me:{SECRET}@host/db?colour=red", "known are: "),
+        (f"postgresql://me:{SECRET}@host/db?deadline=soon", "must be a number of seconds"),
+    ],
+)
+def test_a_bad_url(run: Run, url: str, remedy: str) -> None:
+    refused(run("demo", "--store", url), ExitCode.USAGE, remedy)
+    refused(run("demo", "--json", "--store", url), ExitCode.USAGE, remedy)
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("import no_such_driver", "install another version of that distribution, or remove it"),
+        (PLUGIN.replace("INTERFACE", f"({MAJOR + 1}, 0)"), "install versions of the two that agree"),
+        ("", "install another version of that distribution, or remove it"),
+    ],
+    ids=["fails on import", "wrong interface", "no plugin"],
+)
+def test_a_bad_plugin(run: Run, site: FakeSite, source: str, remedy: str) -> None:
+    site.install("fake-store", {GROUP: {"fake": "fake_store"}}, fake_store=source)
+    for words in (("demo", "--store"), ("demo", "--json", "--store"), ("import-nio", "nio.db")):
+        refused(run(*words, f"fake://me:{SECRET}@host/db"), ExitCode.USAGE, remedy)
+    listed = {each["name"]: each for each in json.loads(run("backends", "--json").out)["backends"]}
+    assert remedy in listed["fake"]["problem"]
+    assert remedy in " ".join(run("backends").out.split())
+
+
+def test_two_plugins_of_one_name(run: Run, site: FakeSite) -> None:
+    for name in ("one-store", "other-store"):
+        module = name.replace("-", "_")
+        site.install(name, {GROUP: {"fake": module}}, **{module: PLUGIN.replace("INTERFACE", "(1, 0)")})
+    for words in (("demo", "--store"), ("demo", "--json", "--store"), ("import-nio", "nio.db")):
+        refused(run(*words, f"fake://me:{SECRET}@host/db"), ExitCode.USAGE, "uninstall all but one")
+    assert "uninstall all but one" in run("backends").out
+
+
+@pytest.mark.parametrize(
+    ("user", "database", "remedy"),
+    [
+        (ROLE, "nowhere", "create it with createdb"),
+        (PASSWORD_ROLE, DATABASE, "check user and password"),
+        ("nobody_known", DATABASE, "create the role, or check the URL"),
+        ("nobody_much", DATABASE, "CREATE SCHEMA "),
+    ],
+    ids=["missing database", "wrong password", "missing role", "no rights"],
+)
+def test_a_database_that_refuses(
+    run: Run, command: tuple[str, ...], server: PostgresServer, roles: None, user: str, database: str, remedy: str
+) -> None:
+    url = f"postgresql://{user}:{SECRET}@127.0.0.1:{server.port}/{database}"
+    refused(run(*command, url), ExitCode.USAGE, remedy)
+
+
+def test_a_server_that_is_not_there(run: Run, command: tuple[str, ...]) -> None:
+    url = f"postgresql://me:{SECRET}@127.0.0.1:1/db?deadline=0.5"
+    refused(run(*command, url), ExitCode.UNAVAILABLE, "check that the server runs, and host and port in the URL")
