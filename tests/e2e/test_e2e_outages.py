@@ -1,4 +1,4 @@
-"""PostgreSQL killed, frozen, and away beyond the deadline, while messages are on their way."""
+"""PostgreSQL killed and frozen while messages are on their way."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ import pytest
 from homeserver import Homeserver
 from homeserver_bed import Bed, met
 from homeserver_client import ClientFailed
+from homeserver_outages import DEADLINE
 from postgres_database import own_database
 from postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-#: Seconds that a client gives its database.
-DEADLINE = 3
 
 
 @pytest.fixture
@@ -72,25 +70,6 @@ def _unless_unavailable(answer: Future[Any]) -> Any:
         return None
 
 
-def test_away_beyond_the_deadline_nothing_is_sent_and_nothing_lost(fragile: Bed, server: PostgresServer) -> None:
-    talk, alice, bob = met(fragile)
-    talk.secrets(alice, "before the outage")
-    server.stop()
-    with pytest.raises(ClientFailed, match="BackendUnavailable"):
-        bob.call("sync")
-    # A first message in a new session: no room key may be shared, and the session must not count as shared.
-    for _ in range(2):
-        with pytest.raises(ClientFailed, match="BackendUnavailable"):
-            alice.call("send", room=talk.room, text="lost words", rotate=True)
-    server.start()
-    assert "lost words" not in alice.call("history", room=talk.room).values()
-    bob.call("sync")
-    talk.both_directions_work(alice, bob)
-    assert talk.unreadable(bob) == []
-    assert talk.unreadable(alice) == []
-    assert talk.indices_used_twice() == 0
-
-
 def test_frozen_beyond_the_deadline_nothing_is_sent_and_nothing_lost(fragile: Bed, server: PostgresServer) -> None:
     talk, alice, bob = met(fragile)
     talk.secrets(alice, "before the freeze")
@@ -103,24 +82,6 @@ def test_frozen_beyond_the_deadline_nothing_is_sent_and_nothing_lost(fragile: Be
     talk.both_directions_work(alice, bob)
     assert talk.unreadable(bob) == []
     assert talk.unreadable(alice) == []
-    assert talk.indices_used_twice() == 0
-
-
-def test_a_claim_that_the_outage_stopped_is_made_later(fragile: Bed, server: PostgresServer) -> None:
-    talk, alice, bob = met(fragile)
-    # A device that Alice has no Olm session with.
-    carol = fragile.device_of(talk.bob.user)
-    carol_client = fragile.start(carol)
-    carol_client.call("sync")
-    alice.call("sync")
-    server.stop()
-    with pytest.raises(ClientFailed, match="BackendUnavailable"):
-        alice.call("send", room=talk.room, text="lost words", rotate=True)
-    server.start()
-    said = talk.say(alice, "for the new device, too")
-    for client in (bob, carol_client):
-        client.call("sync")
-        assert client.call("history", room=talk.room)[said] == "for the new device, too"
     assert talk.indices_used_twice() == 0
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from cryptostore import Account, Mode, Value, open_backend
 from homeserver_bed import Bed, Talk, met
 from homeserver_client import ClientFailed
 
@@ -27,6 +30,51 @@ def test_of_two_processes_of_one_device_the_older_ends(bed: Bed) -> None:
     talk.both_directions_work(alice, newer)
     assert talk.unreadable(newer) == []
     assert talk.indices_used_twice() == 0
+
+
+def test_an_account_that_changes_hands_too_often_is_waited_for(any_bed: Bed) -> None:
+    talk, alice, bob = met(any_bed)
+    rivals, pauses = [bob], [_pause(talk)]
+    for _ in range(5):
+        rivals.append(any_bed.start(talk.bob))
+        rivals[-1].call("flush")
+        pauses.append(_pause(talk))
+    # Three in a minute are free; the seconds before the others grow.
+    assert pauses == [0.0, 0.0, 0.0, 0.0, 1.0, 2.0]
+    for older in rivals[:-1]:
+        with pytest.raises(ClientFailed, match="FencedOut"):
+            older.call("sync")
+    # Whoever takes over from a process that has ended waits for nobody.
+    rivals[-1].kill()
+    newest = any_bed.start(talk.bob)
+    newest.call("sync")
+    assert _pause(talk) == pauses[-1]
+    talk.both_directions_work(alice, newest)
+    assert talk.unreadable(newest) == []
+    assert talk.indices_used_twice() == 0
+
+
+def _pause(talk: Talk) -> float:
+    """How many seconds the last take-over of Bob's account waited."""
+    config, key = talk.bob.config, ("client", "take-overs")
+    account = Account(config.user_id, config.device_id)
+    with open_backend(config.store) as backend, backend.open_store(account, Mode.READ) as store:
+        found = store.get(Value, [key]).get(key)
+    return float(json.loads(found.value)["pause"]) if found else 0.0
+
+
+def test_an_account_deleted_under_a_running_client_ends_it(bed: Bed) -> None:
+    talk, alice, bob = met(bed)
+    bob.call("sync_forever")
+    config = talk.bob.config
+    with open_backend(config.store) as backend:
+        backend.delete_account(Account(config.user_id, config.device_id))
+    talk.say(alice, "who is there?", rotate=True)
+    ended = bob.until(lambda told: next((each for each in told if each["event"] == "ended"), None))
+    assert ended["error"] == "AccountNotFound"
+    with pytest.raises(ClientFailed, match="AccountNotFound"):
+        bob.call("send", room=talk.room, text="from the grave")
+    assert "from the grave" not in alice.call("history", room=talk.room).values()
 
 
 def test_two_accounts_in_one_database_and_one_room(bed: Bed) -> None:

@@ -89,6 +89,11 @@ class Client:
         else:
             raise AssertionError(f"the client lived on and answered {result!r}; points passed: {self.call('passed')}")
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL, wherever it is."""
         self._process.kill()
