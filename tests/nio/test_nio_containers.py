@@ -6,7 +6,6 @@ import gc
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from cachetools import LRUCache
@@ -15,20 +14,17 @@ from nio.crypto import DeviceStore, OlmDevice, SessionStore, TrustState
 from cryptostore import Device, DeviceTrust
 from cryptostore.nio import NioStore
 from cryptostore.nio.cache import LiveCache
+from cryptostore_contract import samples
+from nio_accounts import device, save
 from nio_places import ROOM, Ours, Ratchet, olm_session
 
-BOB = "@bob:example.org"
+BOB = samples.BOB.user_id
 
 
-def device(number: int = 1, **changed: Any) -> OlmDevice:
-    values = {"keys": {"ed25519": f"ed{number}", "curve25519": f"curve{number}"}, **changed}
-    return OlmDevice(BOB, f"DEVICE{number}", **values)
-
-
-def save(store: NioStore, *devices: OlmDevice) -> None:
+def add_and_save(store: NioStore, *devices: OlmDevice) -> None:
     for each in devices:
         store.load_device_keys().add(each)
-    store.save_device_keys({BOB: {each.id: each for each in devices}})
+    save(store, *devices)
 
 
 def forget_everything(store: NioStore) -> None:
@@ -107,7 +103,7 @@ def test_what_is_stored_and_changed_since_is_met_once(in_memory: Ours) -> None:
     better = ratchet.inbound()
     store.save_inbound_group_session(ratchet.advance(1).inbound())
     store.save_session("curve", olm_session())
-    save(store, device(1))
+    add_and_save(store, device(1))
     store.load_inbound_group_sessions().add(better)
     store.load_sessions().add("curve", olm_session())
     store.load_device_keys().add(device(2))
@@ -121,7 +117,7 @@ def test_what_is_saved_is_forgotten_and_read_again(in_memory: Ours) -> None:
     store, ratchet = in_memory.open(), Ratchet()
     store.save_session("curve", olm_session())
     store.save_inbound_group_session(ratchet.inbound())
-    save(store, device())
+    add_and_save(store, device())
     forget_everything(store)
     for cache in (store._sessions._senders, store._group_sessions._sessions, store._devices._users):
         assert not cache.pinned()
@@ -211,14 +207,14 @@ def test_devices_as_nios_key_query_uses_them(ours: Ours) -> None:
 def test_a_device_that_somebody_holds_is_the_only_one(in_memory: Ours) -> None:
     store = in_memory.open()
     held = device()
-    save(store, held)
+    add_and_save(store, held)
     forget_everything(store)
     assert store.load_device_keys()[BOB]["DEVICE1"] is held
 
 
 def test_unchanged_devices_are_not_written_again(in_memory: Ours) -> None:
     store = in_memory.open()
-    save(store, device(1), device(2))
+    add_and_save(store, device(1), device(2))
 
     def batches() -> int:
         with in_memory.owned() as other:
@@ -226,10 +222,10 @@ def test_unchanged_devices_are_not_written_again(in_memory: Ours) -> None:
 
     before = batches()
     store = in_memory.open()
-    save(store, device(1), device(2))
+    add_and_save(store, device(1), device(2))
     assert batches() == before
     store = in_memory.open()
-    save(store, device(1), device(2, display_name="laptop"))
+    add_and_save(store, device(1), device(2, display_name="laptop"))
     assert batches() == before + 1
 
 
@@ -247,7 +243,7 @@ def test_trust_is_set_and_taken_back(ours: Ours, trust: DeviceTrust) -> None:
     decide, undo, holds = SETTERS[trust]
     others = [each for each in SETTERS if each is not trust]
     store = ours.open()
-    save(store, device())
+    add_and_save(store, device())
     live = store.load_device_keys()[BOB]["DEVICE1"]
     assert not undo(store, device())
     assert decide(store, device())
@@ -264,7 +260,7 @@ def test_trust_is_set_and_taken_back(ours: Ours, trust: DeviceTrust) -> None:
 
 def test_one_decision_replaces_another(in_memory: Ours) -> None:
     store = in_memory.open()
-    save(store, device())
+    add_and_save(store, device())
     for decide, _, holds in SETTERS.values():
         assert decide(store, device())
         assert [each[2](store, device()) for each in SETTERS.values()].count(True) == 1
@@ -274,7 +270,7 @@ def test_one_decision_replaces_another(in_memory: Ours) -> None:
 def test_many_devices_are_ignored(ours: Ours) -> None:
     store = ours.open()
     known, unknown = device(1), device(2)
-    save(store, known)
+    add_and_save(store, known)
     store.ignore_devices([known, unknown, known])
     assert known.ignored
     assert unknown.ignored
@@ -285,19 +281,21 @@ def test_many_devices_are_ignored(ours: Ours) -> None:
 
 def test_trust_stays_with_the_ed25519_key(ours: Ours) -> None:
     store = ours.open()
-    save(store, device(1), device(2), device(3))
+    add_and_save(store, device(1), device(2), device(3))
     store.verify_device(device(1))
     store.ignore_device(device(2))
     store.blacklist_device(device(3))
     # The name and the Curve25519 key change, and nobody says anything about trust.
-    save(store, *(device(n, keys={"ed25519": f"ed{n}", "curve25519": "new"}, display_name="new") for n in (1, 2, 3)))
+    add_and_save(
+        store, *(device(n, keys={"ed25519": f"ed{n}", "curve25519": "new"}, display_name="new") for n in (1, 2, 3))
+    )
     assert [row.trust.value for row in ours.stored(Device)] == ["verified", "ignored", "blacklisted"]
     replaced = [device(n, keys={"ed25519": "another", "curve25519": "new"}) for n in (1, 2, 3)]
     assert [store.is_device_verified(replaced[0]), store.is_device_ignored(replaced[1])] == [False, False]
     assert store.is_device_blacklisted(replaced[2])
     assert not store.verify_device(replaced[0])
     assert not store.ignore_device(replaced[0])
-    save(store, *replaced)
+    add_and_save(store, *replaced)
     assert [row.trust.value for row in ours.stored(Device)] == ["unset", "unset", "blacklisted"]
     assert [each.trust_state.name for each in replaced] == ["unset", "unset", "blacklisted"]
 
@@ -306,7 +304,7 @@ def test_trust_that_is_set_on_the_object_alone_does_not_count(in_memory: Ours) -
     store = in_memory.open()
     forged = device(trust_state=TrustState.verified)
     assert not store.is_device_verified(forged)
-    save(store, forged)
+    add_and_save(store, forged)
     assert not store.is_device_verified(forged)
     assert not in_memory.reopen(store).load_device_keys()[BOB]["DEVICE1"].verified
 

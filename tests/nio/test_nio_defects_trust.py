@@ -1,0 +1,179 @@
+"""Defects of nio's own store in trust, secrets and times: absent here and, where it is cheap to show, present there.
+
+A test named `…_in_nio` shows the defect of that number in matrix-nio 0.26, by the same scenario where there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from nio.crypto import OlmAccount
+
+from cryptostore import records
+from cryptostore.nio import NioStore
+from cryptostore_contract.samples import ALICE, BOB
+from nio_accounts import AnyPlace, device, save, with_account
+from nio_places import Ours, Ratchet, TheirFiles, Theirs, olm_session, outcome
+
+# 18: display names, and trust in an unknown device
+
+
+def name_after_a_change(place: AnyPlace) -> str:
+    store = with_account(place)
+    save(store, device())
+    save(store, device(display_name="laptop"))
+    name: str = place.reopen(store).load_device_keys()[BOB.user_id]["DEVICE1"].display_name
+    return name
+
+
+def test_18_a_display_name_changes(ours: Ours) -> None:
+    assert name_after_a_change(ours) == "laptop"
+
+
+def test_18_in_nio(theirs: Theirs) -> None:
+    assert name_after_a_change(theirs) == "phone"
+
+
+def test_18_an_unknown_device_can_be_trusted(ours: Ours) -> None:
+    store = with_account(ours)
+    unknown = device()
+    assert not store.is_device_verified(unknown)
+    assert not store.unverify_device(unknown)
+    assert store.verify_device(unknown)
+    assert unknown.verified
+    store = ours.reopen(store)
+    assert store.is_device_verified(device())
+    assert store.load_device_keys()[BOB.user_id]["DEVICE1"] == unknown
+
+
+def test_18_trust_in_nio(theirs: Theirs) -> None:
+    store = with_account(theirs)
+    assert outcome(lambda: store.verify_device(device())) is AssertionError
+
+
+# 19: verified twice, unverified once
+
+
+def verified_after_twice_and_once(place: AnyPlace) -> bool:
+    store = with_account(place)
+    save(store, device())
+    store.verify_device(device())
+    store.verify_device(device())
+    store.unverify_device(device())
+    verified: bool = place.reopen(store).is_device_verified(device())
+    return verified
+
+
+def test_19_trust_is_taken_back_at_once(ours: Ours) -> None:
+    assert not verified_after_twice_and_once(ours)
+
+
+def test_19_in_nio(their_files: TheirFiles) -> None:
+    assert verified_after_twice_and_once(their_files)
+
+
+# 20: the pickle key
+
+
+@pytest.mark.parametrize("pickle_key", ["DEFAULT_KEY", ""])
+def test_20_a_pickle_key_that_everybody_knows_is_accepted_with_a_warning(
+    in_memory: Ours, pickle_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_memory.open(pickle_key="my own").close()
+    assert not caplog.records
+    in_memory.open(BOB, pickle_key)
+    assert [(record.levelno, "everybody knows" in record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, True)
+    ]
+
+
+def test_20_the_key_check_is_salted(ours: Ours) -> None:
+    for account in (ALICE, BOB):
+        with_account(ours, account, "one key")
+    checks = {ours.stored(records.OlmAccount, account)[0].key_check for account in (ALICE, BOB)}
+    assert len(checks) == 2
+
+
+def modes_of_files(folder: Path) -> set[int]:
+    return {file.stat().st_mode & 0o777 for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    """The one that most systems have."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_20_a_file_is_its_owners_alone(tmp_path: Path) -> None:
+    place = Ours(f"sqlite:///{tmp_path}/keys.db")
+    with_account(place)
+    assert modes_of_files(tmp_path) == {0o600}
+    place.close_all()
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_20_in_nio(theirs: Theirs, tmp_path: Path) -> None:
+    with_account(theirs)
+    assert modes_of_files(tmp_path) == {0o644}
+
+
+# 21: times, and closing
+
+
+@pytest.fixture
+def move_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Move this process to another time zone."""
+
+    def move(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+def hours_off_after_a_move(place: AnyPlace, move_to: Callable[[str], None]) -> float:
+    move_to("UTC")
+    store, session = with_account(place), olm_session()
+    store.save_session("curve", session)
+    created = session.creation_time.timestamp()
+    store = place.reopen(store)
+    move_to("Asia/Tokyo")
+    found: datetime = store.load_sessions().get("curve").creation_time
+    return round((found.timestamp() - created) / 3600, 3)
+
+
+def test_21_times_hold_in_another_time_zone(ours: Ours, move_to: Callable[[str], None]) -> None:
+    assert hours_off_after_a_move(ours, move_to) == 0
+
+
+def test_21_in_nio(theirs: Theirs, move_to: Callable[[str], None]) -> None:
+    assert hours_off_after_a_move(theirs, move_to) == -9
+
+
+def test_21_times_are_stored_in_utc(ours: Ours) -> None:
+    before = datetime.now(UTC)
+    store = with_account(ours)
+    store.save_session("curve", olm_session())
+    store.save_inbound_group_session(Ratchet().inbound())
+    (session,), (group_session,) = ours.stored(records.OlmSession), ours.stored(records.InboundGroupSession)
+    for moment in (session.created_at, session.last_used_at, group_session.received_at):
+        assert before <= moment <= datetime.now(UTC)
+
+
+def test_21_close_gives_the_database_back(ours: Ours) -> None:
+    store = with_account(ours)
+    store.close()
+    store.close()
+    assert outcome(lambda: store.save_account(OlmAccount())).__name__ == "StoreClosed"
+    assert isinstance(store, NioStore)
