@@ -19,7 +19,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 from cryptostore_contract import Ability
 
-from .facts import cases, checked_by, clauses, function_of, needing
+from .facts import bugs_found_by, cases, checked_by, clauses, function_of, needing
 
 
 class Described(GenericObject):
@@ -38,10 +38,14 @@ class CaseDescription(Described):
     """`{case} RECORDS-1`: the page says what the case does, and where to look when it fails."""
 
     def facts(self, name: str) -> list[str]:
-        """Its function, the clauses that it checks, and what it needs. KeyError for a case that there is not."""
+        """Its function, what it checks and needs, and bugs that it is shown to find.
+
+        KeyError for a case that there is not.
+        """
         case = cases()[name]
         facts = [f"`{function_of(name)}`", f"checks {_links('clause', sorted(case.checks))}"]
-        return facts + ([f"needs {_links('ability', sorted(need.name for need in case.needs))}"] if case.needs else [])
+        facts += [f"needs {_links('ability', sorted(need.name for need in case.needs))}"] if case.needs else []
+        return [*facts, *(f"finds this bug: {bug}" for bug in bugs_found_by(name))]
 
 
 class AbilityDescription(Described):

@@ -11,6 +11,7 @@ from typing import Final
 from cryptostore import Backend, CryptoStore
 from cryptostore_contract import Ability, StoreContract
 from cryptostore_contract.manifest import Case, cases_of, functions_of
+from cryptostore_contract.mutants import MUTANTS, load
 
 _MARKER: Final = re.compile(r"\[([A-Z]+-\d+)\]")
 
@@ -56,6 +57,13 @@ def function_of(case_id: str) -> str:
 def checked_by(clause_id: str) -> list[str]:
     """The IDs of the cases that check a clause."""
     return [case.id for case in cases().values() if clause_id in case.checks]
+
+
+def bugs_found_by(case_id: str) -> list[str]:
+    """What is wrong with the broken stores that a case is shown to find, a sentence each."""
+    for backend in ("sqlite", "postgres"):
+        load(backend)
+    return [mutant.bug for mutant in MUTANTS if case_id in mutant.killed_by]
 
 
 def needing(ability: Ability) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from cryptostore_contract import Ability
 from cryptostore_contract.manifest import clauses
+from cryptostore_contract.mutants import MUTANTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "contract"
@@ -62,3 +63,11 @@ def test_the_table_of_clauses_is_that_of_the_interface(facts: Any) -> None:
     assert found["GET-2"].text == "Keys compare byte by byte: no case folding, trimming or normalisation."
     assert found["COMMIT-4"].text == "Raises AccountNotFound for an account that was deleted (and perhaps made anew)."
     assert found["COMMIT-4"].owner == "CryptoStore.commit"
+
+
+def test_each_mutant_is_named_where_it_is_found(facts: Any) -> None:
+    named = {bug for case_id in facts.cases() for bug in facts.bugs_found_by(case_id)}
+    # Those of all backends are loaded by now.
+    assert named == {mutant.bug for mutant in MUTANTS}
+    assert {mutant.backend for mutant in MUTANTS} == {"memory", "sqlite", "postgres"}
+    assert all(bug.endswith(".") and "\n" not in bug for bug in named)
