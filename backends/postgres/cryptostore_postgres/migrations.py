@@ -18,8 +18,9 @@ from .options import Migrate, PostgresOptions
 
 # Whatever the role's default: what another program did while this one waited for its turn must be seen.
 _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
-# The call's deadline is the limit.
-_NO_LIMITS: Final = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)"
+# Whatever the role's: the call's deadline is the limit. The server must not go on long after it, when nobody waits for
+# the outcome any more, and keep the locks on the tables.
+_LIMITS: Final = "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', '0', true)"
 
 _NONE_YET: Final = Schema(version=0, min_compatible=0)
 
@@ -73,7 +74,7 @@ class Migrations:
             raise self._refusal(present, options)
         with connection.transaction():
             connection.execute(_READ_COMMITTED)
-            connection.execute(_NO_LIMITS)
+            connection.execute(_LIMITS, [str(max(1, int(1000 * options.common.deadline)))])
             # Held to the end of the transaction, so that programs that start together migrate once.
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_lock_number(options.schema)])
             present = read_schema(connection, options.schema)

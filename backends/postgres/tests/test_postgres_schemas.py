@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 import postgres_golden
 from cryptostore import (
     Account,
+    BackendUnavailable,
     Changes,
     Device,
     EncryptedRoom,
@@ -252,6 +253,17 @@ def test_a_migration_whose_server_is_killed_half_way_leaves_the_old_schema_whole
     assert_second_schema(second, url)
     assert times_migrated(breakable_database, schema) == 1
     breakable_database.drop_schema(schema)
+
+
+def test_a_migration_that_is_not_done_at_the_deadline_is_undone(
+    url: str, second: Path, tmp_path: Path, stored: Stored
+) -> None:
+    before = stored()
+    slow = migrations_of("cryptostore_postgres", tmp_path / "slow", "".join([*_SECOND, "SELECT pg_sleep(600);"]))
+    with pytest.raises(BackendUnavailable):
+        opened_with(slow, url, deadline=1)
+    assert stored() == before
+    assert_second_schema(second, url)
 
 
 @pytest.mark.parametrize("count", [2, 4])
