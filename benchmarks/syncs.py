@@ -4,8 +4,8 @@ Everything is real: HTTP on loopback, Olm and Megolm, files that are flushed, a 
 again afterwards and must read a message of every room key, or the run ends with an error.
 
 Commits are those that changed something. nio's are counted by SQLite itself, in the header of the file; ours on SQLite
-where its library is called, and on PostgreSQL on the wire. A sync's time holds the homeserver's answer, too, which is the
-same for all.
+where its library is called, and on PostgreSQL on the wire. A sync's time holds the homeserver's answer, too, which is
+the same for all.
 """
 
 from __future__ import annotations
@@ -287,7 +287,10 @@ def _cell(figure: float | None, base: float | None) -> str:
     if figure is None:
         return "-"
     shown = f"{figure:,}" if isinstance(figure, int) else f"{figure * 1000:.0f} ms"
-    return shown if base in (None, figure) or not figure else f"{shown} ({base / figure:.3g})"
+    if base in (None, figure) or not figure:
+        return shown
+    ratio = base / figure
+    return f"{shown} ({ratio:,.0f})" if ratio >= 100 else f"{shown} ({ratio:.3g})"  # two more digits say nothing
 
 
 def subjects(folder: Path, database: PostgresDatabase, schemas: list[str]) -> list[Callable[[], Subject]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from nio.crypto import InboundGroupSession as LiveGroupSession
+from nio.crypto import OutboundGroupSession, Session
 from nio.store import DefaultStore
 from unpaddedbase64 import decode_base64
 from vodozemac import AnyOlmMessage
@@ -35,11 +39,29 @@ def opened(url: str, key: str = KEY) -> NioStore:
     return NioStore(ALICE.user_id, ALICE.device_id, url, key)
 
 
-def test_a_whole_account(url: str, alice: Client, tmp_path: Path) -> None:
-    peer = Client(tmp_path, BOB)
-    session = alice.session_with(peer)
-    outbound, inbound = alice.received_session("second", "first", "third")
-    own = alice.own_session()
+@dataclass
+class Filled:
+    """An account with something of every kind, and the other ends of its sessions."""
+
+    olm_session: Session
+    own: OutboundGroupSession
+    sender: OutboundGroupSession
+    received: LiveGroupSession
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Client]:
+    """Bob, with a file of his own."""
+    client = Client(tmp_path, BOB)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def filled(alice: Client, peer: Client) -> Filled:
+    """Alice's account, ready to be imported."""
+    sender, received = alice.received_session("second", "first", "third")
+    filled = Filled(alice.session_with(peer), alice.own_session(), sender, received)
     alice.know("@carol:example.org", "PHONE", "Carol's ☎")
     alice.know("@carol:example.org", "OLD", deleted=True)
     alice.store.save_encrypted_rooms([ROOM, "!other:example.org"])
@@ -48,9 +70,12 @@ def test_a_whole_account(url: str, alice: Client, tmp_path: Path) -> None:
     alice.olm.account.shared = True
     alice.olm.save_account()
     alice.close()
+    return filled
 
+
+@pytest.mark.usefixtures("filled")
+def test_the_account_and_what_it_knows(url: str, alice: Client) -> None:
     assert list(import_all(alice.path, url)) == []
-
     assert accounts_in(url) == [ALICE]
     (account,) = all_of(url, OlmAccount)
     assert account.shared
@@ -63,37 +88,43 @@ def test_a_whole_account(url: str, alice: Client, tmp_path: Path) -> None:
     assert phone.keys["ed25519"] == "ed-of-@carol:example.org-PHONE"
     assert phone.keys["curve25519"] == "curve-of-@carol:example.org-PHONE"
     assert all_of(url, Value) == []
-    (olm_session,) = all_of(url, OlmSession)
-    assert olm_session.session_id == session.id
-    assert olm_session.created_at == session.creation_time.astimezone()
-    by_id = {each.session_id: each for each in all_of(url, InboundGroupSession)}
-    assert by_id.keys() == {inbound.id, own.id}
-    assert by_id[inbound.id].forwarding_chain == ("second", "first", "third")
-    assert by_id[own.id].forwarding_chain == ()
-    assert (by_id[inbound.id].signing_key, by_id[inbound.id].first_known_index) == ("ed of sender", 0)
 
+
+def test_the_sessions_of_an_account(url: str, alice: Client, filled: Filled) -> None:
+    assert list(import_all(alice.path, url)) == []
+    (olm_session,) = all_of(url, OlmSession)
+    assert olm_session.session_id == filled.olm_session.id
+    assert olm_session.created_at == filled.olm_session.creation_time.astimezone()
+    by_id = {each.session_id: each for each in all_of(url, InboundGroupSession)}
+    assert by_id.keys() == {filled.received.id, filled.own.id}
+    received = by_id[filled.received.id]
+    assert received.forwarding_chain == ("second", "first", "third")
+    assert (received.signing_key, received.first_known_index) == ("ed of sender", 0)
+    assert by_id[filled.own.id].forwarding_chain == ()
+
+
+def test_an_imported_account_goes_on(url: str, alice: Client, peer: Client, filled: Filled) -> None:
+    assert list(import_all(alice.path, url)) == []
     store = opened(url)
-    account_in_use = store.load_account()
-    assert account_in_use is not None
-    assert account_in_use.identity_keys == alice.olm.account.identity_keys
+    account = store.load_account()
+    assert account is not None
+    assert account.identity_keys == alice.olm.account.identity_keys
     sessions = store.load_inbound_group_sessions()
-    received = sessions.get(ROOM, "curve of sender", inbound.id)
+    received = sessions.get(ROOM, "curve of sender", filled.received.id)
     assert received is not None
-    assert received.decrypt(outbound.encrypt("after the import")) == ("after the import", 0)
-    assert sessions.get(ROOM, alice.curve25519, own.id) is not None
-    live = store.load_sessions().get(peer.curve25519)
-    assert live is not None
-    message = live.encrypt("still in step").to_pre_key()
+    assert received.decrypt(filled.sender.encrypt("after the import")) == ("after the import", 0)
+    assert sessions.get(ROOM, alice.curve25519, filled.own.id) is not None
+    olm_session = store.load_sessions().get(peer.curve25519)
+    assert olm_session is not None
+    message = olm_session.encrypt("still in step").to_pre_key()
     assert message is not None
     received_by_peer: Any = peer.olm.account.create_inbound_session(alice.curve25519, message)
     assert received_by_peer[1] == b"still in step"
     store.close()
-    peer.close()
 
 
-def test_the_last_use_of_an_olm_session(memory_url: str, alice: Client, tmp_path: Path) -> None:
+def test_the_last_use_of_an_olm_session(memory_url: str, alice: Client, peer: Client) -> None:
     """nio saves it and never loads it, so after every restart it prefers the wrong session."""
-    peer = Client(tmp_path, BOB)
     session = alice.session_with(peer)
     session.creation_time = datetime(2024, 1, 2, 3, 4, 5, 678)  # noqa: DTZ001  # nio's times have no zone
     session.use_time = datetime(2025, 6, 7, 8, 9, 10)  # noqa: DTZ001
@@ -102,7 +133,6 @@ def test_the_last_use_of_an_olm_session(memory_url: str, alice: Client, tmp_path
     (record,) = all_of(memory_url, OlmSession)
     assert record.created_at == session.creation_time.astimezone()
     assert record.last_used_at == session.use_time.astimezone()
-    peer.close()
 
 
 def test_trust_of_a_sqlite_store(memory_url: str, alice: Client) -> None:
