@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from psycopg.errors import LockNotAvailable
 from psycopg.sql import SQL, Identifier
 
-from cryptostore.errors import AccountNotFound
+from cryptostore.errors import AccountNotFound, InvalidRecord
 from cryptostore.interface import Ownership
 from cryptostore.records import Account
 
@@ -18,6 +20,8 @@ from .transactions import transaction
 
 _ANY_EPOCH: Final = 2**63 - 1
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_log: Final = logging.getLogger(__name__)
 
 
 class AccountRow(NamedTuple):
@@ -62,8 +66,8 @@ class Accounts:
         self._delete = SQL("DELETE FROM {} WHERE user_id = %s AND device_id = %s").format(table)
 
     def all(self, connection: Connection) -> list[AccountRow]:
-        """Every account, in order."""
-        return [_row(values) for values in connection.execute(self._all, binary=True).fetchall()]
+        """Every account, in order; a row that cannot be read is reported and left out."""
+        return list(_readable(connection.execute(self._all, binary=True).fetchall()))
 
     def find(self, connection: Connection, account: Account) -> AccountRow:
         """One account. Raises AccountNotFound."""
@@ -105,6 +109,14 @@ class Accounts:
 def time_from_epoch(microseconds: int) -> datetime:
     """A time that the server gave as microseconds since 1970."""
     return _UNIX_EPOCH + timedelta(microseconds=microseconds)
+
+
+def _readable(rows: Iterable[tuple[Any, ...]]) -> Iterator[AccountRow]:
+    for values in rows:
+        try:
+            yield _row(values)
+        except (InvalidRecord, ValueError) as error:
+            _log.warning("skipped an unreadable account (%s)", type(error).__name__)
 
 
 def _row(values: tuple[Any, ...]) -> AccountRow:

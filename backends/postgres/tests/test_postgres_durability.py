@@ -270,6 +270,22 @@ def test_a_time_that_no_datetime_can_hold_blocks_nothing(url: str, admin: psycop
         assert store.select(OlmSession, [()])[()] == [records[0], records[3]]
 
 
+def test_an_unreadable_account_hides_no_other(
+    url: str, admin: psycopg.Connection, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = Identifier(schema, "account")
+    with open_backend(url) as backend:
+        for number in range(4):
+            backend.open_store(Account("@many:example.org", str(number)))
+        admin.execute(SQL("UPDATE {} SET since = 'infinity' WHERE device_id = '1'").format(table))
+        admin.execute(SQL("UPDATE {} SET user_id = '' WHERE device_id = '2'").format(table))
+        assert [account.device_id for account in backend.accounts()] == ["0", "3"]
+        assert caplog.messages == [f"skipped an unreadable account ({why})" for why in ("InvalidRecord", "ValueError")]
+        # Taking it over mends its time.
+        backend.open_store(Account("@many:example.org", "1"))
+        assert [account.device_id for account in backend.accounts()] == ["0", "1", "3"]
+
+
 def test_no_call_outlasts_its_deadline_when_all_pooled_connections_are_dead(
     breakable_database: PostgresDatabase, schema: str
 ) -> None:
