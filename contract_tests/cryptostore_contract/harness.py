@@ -7,10 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from cryptostore import Account, Backend, Capability, Key, Record, Support, load_backend, open_backend
 from cryptostore.urls import scheme_of
+
+if TYPE_CHECKING:
+    from .proxy import Proxy
 
 
 class Ability(enum.StrEnum):
@@ -39,6 +42,10 @@ class Ability(enum.StrEnum):
     CUT_CONNECTIONS = "cut connections"
     #: `silent_network` swallows all bytes in both directions without closing anything.
     SILENT_NETWORK = "silent network"
+    #: `proxy` is the suite's own proxy, which every connection by `url` goes through.
+    PROXY = "proxy"
+    #: `end_sessions` has the server end every session, as its administrator does.
+    END_SESSIONS = "end sessions"
     #: `frozen_server` stops the server's processes (SIGSTOP).
     FROZEN_SERVER = "frozen server"
     #: `stop_server` and `start_server`.
@@ -127,6 +134,15 @@ class Harness(ABC):
     def silent_network(self) -> AbstractContextManager[None]:
         """Swallow all bytes while the context is open; afterwards new connections work."""
         self._missing(Ability.SILENT_NETWORK)
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy between every connection by `url` and the server."""
+        self._missing(Ability.PROXY)
+
+    def end_sessions(self) -> None:
+        """End every session of the backend at the server, which tells the clients so."""
+        self._missing(Ability.END_SESSIONS)
 
     def frozen_server(self) -> AbstractContextManager[None]:
         """Freeze the server while the context is open."""

@@ -21,6 +21,7 @@ from .cases.restart import RestartCases
 from .cases.scanning import ScanningCases
 from .cases.schema import SchemaCases
 from .cases.secrets import SecretCases
+from .cases.severing import SeveringCases
 from .cases.storage import StorageCases
 from .cases.unreadable import UnreadableCases
 
@@ -40,6 +41,7 @@ class StoreContract(
     RestartCases,
     CrashCases,
     FaultCases,
+    SeveringCases,
     StorageCases,
     SchemaCases,
     UnreadableCases,

@@ -18,12 +18,13 @@ class TestMemory(StoreContract):
 NOT_VERIFIED = frozenset(
     [
         *[f"CRASHES-{number}" for number in range(1, 6)],
-        *[f"FAULTS-{number}" for number in range(1, 12)],
+        *[f"FAULTS-{number}" for number in range(1, 13)],
         *["ISOLATION-4", "ISOLATION-5"],
         "NIO-1",
         *[f"RESTART-{number}" for number in range(2, 8)],
         *[f"SCHEMA-{number}" for number in (2, 3, 5, 6, 7, 8)],
         *[f"SECRETS-{number}" for number in range(2, 6)],
+        *[f"SEVERING-{number}" for number in range(1, 8)],
         *[f"STORAGE-{number}" for number in range(1, 5)],
         *[f"UNREADABLE-{number}" for number in range(1, 7)],
     ]

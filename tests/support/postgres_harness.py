@@ -35,17 +35,26 @@ class ExternalPostgresHarness(Harness):
             Ability.OLDER_SCHEMA,
             Ability.CUT_CONNECTIONS,
             Ability.SILENT_NETWORK,
+            Ability.PROXY,
+            Ability.END_SESSIONS,
         }
     )
 
     def __init__(self, database: PostgresDatabase) -> None:
         self.database: Final = database
         self.schema: Final = database.new_schema()
-        self.proxy: Final = Proxy(database.address)
+        self._proxy: Final = Proxy(database.address)
 
     @property
     def url(self) -> str:
-        return self.database.url(self.schema, self.proxy.port)
+        return self.database.url(self.schema, self._proxy.port)
+
+    @property
+    def proxy(self) -> Proxy:
+        return self._proxy
+
+    def end_sessions(self) -> None:
+        self.database.end_sessions()
 
     def raw_storage(self) -> bytes:
         with self.database.connect() as connection:
@@ -80,15 +89,15 @@ class ExternalPostgresHarness(Harness):
         postgres_golden.load(self.database, version, self.schema)
 
     def cut_connections(self) -> None:
-        self.proxy.cut()
+        self._proxy.cut()
 
     @contextlib.contextmanager
     def silent_network(self) -> Iterator[None]:
-        with self.proxy.silent():
+        with self._proxy.silent():
             yield
 
     def close(self) -> None:
-        self.proxy.close()
+        self._proxy.close()
         self.database.drop_schema(self.schema)
 
     def _account_is(self) -> Composed:
@@ -149,14 +158,14 @@ class PostgresHarness(ExternalPostgresHarness):
     def no_free_connections(self) -> Iterator[None]:
         with contextlib.ExitStack() as taken:
             # No client may come back for a connection while they are being taken.
-            self.proxy.refuse()
-            self.proxy.cut()
+            self._proxy.refuse()
+            self._proxy.cut()
             self.database.end_sessions()
             url = self.database.url(self.schema).partition("?")[0]
             with contextlib.suppress(psycopg.OperationalError):
                 while True:
                     taken.enter_context(contextlib.closing(psycopg.connect(url)))
-            self.proxy.accept()
+            self._proxy.accept()
             yield
 
     @contextlib.contextmanager

@@ -161,5 +161,6 @@ class TestSQLite(StoreContract):
 
 def test_what_sqlite_leaves_unverified() -> None:
     """The cases of a server and of a network; SQLite has neither."""
-    of_servers = {f"FAULTS-{number}" for number in range(1, 12)} | {f"SECRETS-{number}" for number in range(2, 6)}
+    of_servers = {f"FAULTS-{number}" for number in range(1, 13)} | {f"SEVERING-{number}" for number in range(1, 8)}
+    of_servers |= {f"SECRETS-{number}" for number in range(2, 6)}
     assert not_verified(StoreContract, SQLiteHarness) == of_servers

@@ -157,6 +157,14 @@ class FaultCases(CaseGroup):
         put(handles.own(), sample(SyncToken))
         assert handles.everything() == by_kind([sample(SyncToken)])
 
+    @case("FAULTS-12", checks=("STORE-3", "BACKEND-3", "APPLY-5", "OPEN-5"), needs=(Ability.PROXY,))
+    def test_refused_connections_are_unavailable_and_the_batch_applies_later(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        with outage(handles) as (backend, store), harness.proxy.refusing():
+            harness.proxy.cut()
+            unavailable(handles, backend, store)
+
 
 def batch_number(number: int) -> list[OlmSession | Value]:
     """Enough records for a batch to have a middle, all of them replaced by the next."""
@@ -172,8 +180,9 @@ def write_batches(store: CryptoStore, count: int) -> None:
 
 def unavailable(handles: Handles, backend: Backend, store: CryptoStore) -> None:
     """Every call that needs the server raises BackendUnavailable, and none of them hangs."""
+    with pytest.raises(BackendUnavailable):
+        finishes(lambda: store.apply(Changes(one_of_each(2))))
     calls: list[Callable[[], object]] = [
-        lambda: store.apply(Changes(one_of_each(2))),
         lambda: store.get(SyncToken, [()]),
         lambda: store.select(Value, [()]),
         lambda: list(store.scan(Value)),
@@ -184,9 +193,10 @@ def unavailable(handles: Handles, backend: Backend, store: CryptoStore) -> None:
         lambda: backend.delete_account(BOB),
         lambda: handles.open(deadline=SHORT).accounts(),
     ]
-    for call in calls:
+    # At once, since each waits for its whole deadline.
+    for waiting in [start(call) for call in calls]:
         with pytest.raises(BackendUnavailable):
-            finishes(call)
+            result_of(waiting)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,251 @@
+"""One commit severed at offsets of its traffic: whatever had passed, and whatever arrives late, it is made once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+import pytest
+
+from cryptostore import BackendUnavailable, Batch, Changes, FencedOut, OlmSession, SyncToken, Value
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.handles import Handles, by_kind, everything
+from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.manifest import case
+from cryptostore_contract.proxy import Direction
+from cryptostore_contract.samples import ALICE, changed, sample
+from cryptostore_contract.waiting import HANGS, finishes, result_of, start
+
+T = TypeVar("T")
+
+#: Seconds of a handle's deadline, and of one attempt: how long a server waits for a lock depends on them.
+_DEADLINE = 2.0
+_ATTEMPT = 1.0
+
+
+class SeveringCases(CaseGroup):
+    """Cuts inside a commit, with a retry, a new owner or a restart of the server behind each."""
+
+    @case("SEVERING-1", checks=("COMMIT-2", "COMMIT-6", "COMMIT-7"), needs=(Ability.PROXY,))
+    @pytest.mark.parametrize("direction", Direction)
+    def test_a_commit_severed_anywhere_is_made_once_though_its_bytes_arrive_late(
+        self, handles: Handles, harness: Harness, direction: Direction
+    ) -> None:
+        severed = Severed(handles, harness)
+        for offset in sampled(severed.traffic(direction), 5):
+            severed.cut_and_repeat(offset, direction)
+            severed.stall_and_repeat(offset, direction)
+
+    @case("SEVERING-2", checks=("COMMIT-1", "COMMIT-3", "OPEN-2"), needs=(Ability.PROXY,))
+    @pytest.mark.parametrize("direction", Direction)
+    def test_a_commit_that_arrives_behind_a_new_owners_changes_nothing(
+        self, handles: Handles, harness: Harness, direction: Direction
+    ) -> None:
+        severed = Severed(handles, harness)
+        for offset in sampled(severed.traffic(direction), 3):
+            severed.stall_and_take_over(offset, direction)
+
+    @case("SEVERING-3", checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"), needs=(Ability.PROXY, Ability.KILL_SERVER))
+    def test_a_server_killed_inside_a_commit_has_it_whole_or_not_at_all(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        severed = Severed(handles, harness)
+        last = severed.traffic(Direction.TO_SERVER)
+        for offset in (last // 3, last - 1, last):
+            severed.kill_server_and_repeat(offset)
+
+    @case("SEVERING-4", checks=("COMMIT-2", "COMMIT-6", "COMMIT-7"), needs=(Ability.PROXY, Ability.END_SESSIONS))
+    def test_a_session_ended_by_an_administrator_inside_a_commit_costs_no_batch(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        severed = Severed(handles, harness)
+        for direction in Direction:
+            for offset in sampled(severed.traffic(direction), 3):
+                severed.end_session_and_repeat(offset, direction)
+
+    @case("SEVERING-5", checks=("COMMIT-2", "COMMIT-6", "COMMIT-7"), needs=(Ability.PROXY,))
+    @pytest.mark.soak
+    @pytest.mark.timeout(14_400)
+    @pytest.mark.parametrize("direction", Direction)
+    def test_a_commit_severed_at_every_byte_is_made_once(
+        self, handles: Handles, harness: Harness, direction: Direction
+    ) -> None:
+        severed = Severed(handles, harness)
+        for offset in range(severed.traffic(direction) + 1):
+            severed.cut_and_repeat(offset, direction)
+            severed.stall_and_repeat(offset, direction)
+
+    @case("SEVERING-6", checks=("COMMIT-1", "COMMIT-3", "OPEN-2"), needs=(Ability.PROXY,))
+    @pytest.mark.soak
+    @pytest.mark.timeout(14_400)
+    @pytest.mark.parametrize("direction", Direction)
+    def test_a_commit_severed_at_every_byte_changes_nothing_behind_a_new_owners(
+        self, handles: Handles, harness: Harness, direction: Direction
+    ) -> None:
+        severed = Severed(handles, harness)
+        for offset in range(severed.traffic(direction) + 1):
+            severed.stall_and_take_over(offset, direction)
+
+    @case("SEVERING-7", checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"), needs=(Ability.PROXY, Ability.KILL_SERVER))
+    @pytest.mark.soak
+    @pytest.mark.timeout(14_400)
+    def test_a_server_killed_at_a_hundred_bytes_of_a_commit_has_it_whole_or_not_at_all(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        severed = Severed(handles, harness)
+        for offset in sampled(severed.traffic(Direction.TO_SERVER), 100):
+            severed.kill_server_and_repeat(offset)
+
+
+class Severed:
+    """Alice's account, whose commits are severed one after the other; everything goes through the harness's proxy."""
+
+    def __init__(self, handles: Handles, harness: Harness) -> None:
+        self._harness = harness
+        self._proxy = harness.proxy
+        self._store = handles.own(deadline=_DEADLINE)
+        self._number = 0
+        self._go_on("the first batch")
+
+    def traffic(self, direction: Direction) -> int:
+        """How many bytes a commit is in this direction; one is made."""
+        with self._new_store() as batch:
+            before = self._proxy.passed(direction)
+            self._attempt(batch)()
+            self._number = batch.number
+            return self._proxy.passed(direction) - before
+
+    def cut_and_repeat(self, offset: int, direction: Direction) -> None:
+        """Cut the connection for both sides, then make the commit again, and the next."""
+        note = f"cut at byte {offset} {direction.value}"
+        with self._new_store() as batch:
+            self._proxy.cut_after(offset, direction)
+            with contextlib.suppress(BackendUnavailable):
+                finishes(self._attempt(batch))
+            self._proxy.pass_all()
+            self._repeat(batch, note)
+            self._go_on(note)
+
+    def stall_and_repeat(self, offset: int, direction: Direction) -> None:
+        """Tell the client alone, make the commit again, and the next; and then let the server have the first."""
+        note = f"stalled at byte {offset} {direction.value}"
+        with self._new_store() as batch:
+            with self._stalled(batch, offset, direction):
+                self._proxy.break_off()
+            self._repeat(batch, note)
+            self._go_on(note)
+            self._proxy.deliver()
+            self._holds(f"{note}, delivered late", self._number)
+
+    def stall_and_take_over(self, offset: int, direction: Direction) -> None:
+        """Tell the client alone, have a new owner commit, and then let the server have what the old one sent."""
+        note = f"stalled at byte {offset} {direction.value} before a new owner"
+        with self._new_store() as batch:
+            with self._stalled(batch, offset, direction):
+                self._proxy.break_off()
+            older = self._store
+            with self._new_store():
+                self._number = self._store.ownership.sequence
+                assert self._number in (batch.number - 1, batch.number), note
+                self._go_on(note)
+                self._proxy.deliver()
+            with pytest.raises(FencedOut):
+                persist(lambda: older.commit(batch, _ATTEMPT))
+            self._holds(f"{note}, delivered late", self._number)
+
+    def kill_server_and_repeat(self, offset: int) -> None:
+        """Kill the server when it has so much of a commit; then make the commit again, and the next."""
+        note = f"server killed at byte {offset}"
+        with self._new_store() as batch:
+            with self._stalled(batch, offset, Direction.TO_SERVER):
+                self._harness.kill_server()
+                self._proxy.speak()
+            self._harness.start_server()
+            self._holds(note, batch.number - 1, batch.number)
+            self._repeat(batch, note)
+            self._go_on(note)
+
+    def end_session_and_repeat(self, offset: int, direction: Direction) -> None:
+        """Have the administrator end the session; then make the commit again, and the next."""
+        note = f"session ended at byte {offset} {direction.value}"
+        with self._new_store() as batch:
+            with self._stalled(batch, offset, direction):
+                self._harness.end_sessions()
+                # The client reads what the server said of it.
+                self._proxy.speak(late_bytes=True)
+            self._repeat(batch, note)
+            self._go_on(note)
+
+    @contextlib.contextmanager
+    def _stalled(self, batch: Batch, offset: int, direction: Direction) -> Iterator[None]:
+        """Attempt a commit, and be in the context when its traffic has come to the offset."""
+        reached = self._proxy.silence_after(offset, direction)
+        attempt = start(self._attempt(batch))
+        # A commit may be some bytes shorter than the one that was measured.
+        while not reached.wait(0.01) and not attempt.done():
+            pass
+        yield
+        with contextlib.suppress(BackendUnavailable):
+            result_of(attempt)
+        self._proxy.pass_all()
+        self._proxy.speak(late_bytes=True)
+
+    def _attempt(self, batch: Batch) -> Callable[[], None]:
+        return partial(self._store.commit, batch, _ATTEMPT)
+
+    def _next(self) -> Batch:
+        return Batch(self._number + 1, replacement(self._number + 1))
+
+    @contextlib.contextmanager
+    def _new_store(self) -> Iterator[Batch]:
+        """A store for one cut, with nothing left over from the one before it, and the batch that is to be cut."""
+        with self._harness.open(deadline=_DEADLINE) as backend:
+            self._store = persist(lambda: backend.open_store(ALICE))
+            yield self._next()
+
+    def _repeat(self, batch: Batch, note: str) -> None:
+        """Send the same batch again until it is known to be there."""
+        persist(self._attempt(batch))
+        self._number = batch.number
+        self._holds(note, self._number)
+
+    def _go_on(self, note: str) -> None:
+        self._repeat(self._next(), note)
+
+    def _holds(self, note: str, *numbers: int) -> None:
+        """The account is as the batch of one of these numbers leaves it."""
+        with self._harness.open() as backend:
+            found = backend.accounts()[ALICE].sequence
+            assert found in numbers, note
+            changes = replacement(found)
+            expected = by_kind(record for kind in changes.kinds() for record in changes.puts(kind))
+            assert everything(backend, ALICE) == expected, note
+
+
+def replacement(number: int) -> Changes:
+    """A small batch that replaces what the one before it left, and deletes a part of it."""
+    ratchet = changed(sample(OlmSession), number)
+    return Changes(
+        [ratchet, sample(SyncToken, number), Value("n", f"{number}", b"value")],
+        [(Value, ("n", f"{number - 1}"))],
+    )
+
+
+def sampled(size: int, count: int) -> list[int]:
+    """Offsets into so many bytes: the edges and, evenly spread between them, `count` more."""
+    between = [size * position // (count + 1) for position in range(1, count + 1)]
+    return sorted({0, 1, *between, size - 1, size})
+
+
+def persist(call: Callable[[], T]) -> T:
+    """Call again while the database is unavailable: a server may keep what a lost session locked for a while."""
+    ends = time.monotonic() + HANGS
+    while True:
+        try:
+            return finishes(call)
+        except BackendUnavailable:
+            assert time.monotonic() < ends, "the network is back, and the database is not"
+            time.sleep(0.02)
