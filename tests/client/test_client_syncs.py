@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from nio import LocalProtocolError, MatrixRoom, RoomKeyEvent, RoomMessageText
+from nio import LocalProtocolError, MatrixRoom, MegolmEvent, RoomKeyEvent, RoomMessageText
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import InboundGroupSession, OlmMessage, OlmSession, SyncToken
@@ -293,6 +293,30 @@ def test_a_worse_key_for_a_known_session_does_not_take_its_place(url: str) -> No
             (kept,) = bob.stored(InboundGroupSession)
             assert kept.first_known_index == good.first_known_index == 0
             assert bob.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_callback_for_a_worse_key_reads_with_the_better_one(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            await alice.say("one")
+            _position, event = server.timeline[ROOM][-1]
+            await alice.say("two")
+            await bob.client.sync()
+            session = alice.client.machine.outbound_group_sessions[ROOM]
+            session.users_shared_with.clear()
+            session.shared = False
+            ((_, content),) = alice.client.machine.share_group_session_parallel(ROOM, [BOB.user_id])
+            server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])
+            await bob.restart()
+            old = MegolmEvent.from_dict(event)
+            assert isinstance(old, MegolmEvent)
+            old.room_id = ROOM
+            read: list[Any] = []
+            bob.client.add_to_device_callback(lambda _key: read.append(bob.client.decrypt_event(old)), RoomKeyEvent)
+            await bob.client.sync()
+            assert [message.body for message in read] == ["one"]
 
     asyncio.run(scenario())
 
