@@ -56,7 +56,10 @@ def _translate(error: sqlite3.Error, path: Path, opening: bool) -> CryptoStoreEr
     code, name = _code(error), name_of(error)
     primary = code & _PRIMARY
     if code in _NO_ROOM:
-        return StorageFull(f"there is no room for {path} ({name}): the disk is full, or over a quota or a size limit")
+        return StorageFull(
+            f"there is no room for {path} ({name}): the disk is full, or over a quota or a size limit; make room, then "
+            "try again"
+        )
     if primary in _BUSY:
         return BackendUnavailable(f"{path} was in use by another program until the deadline ({name})")
     if primary in _NO_ACCESS:

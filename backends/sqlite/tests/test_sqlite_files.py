@@ -258,6 +258,28 @@ def test_a_database_that_was_moved_takes_no_batch_until_it_is_back(url: str, pat
         assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
 
 
+def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_in_the_way(url: str, path: Path) -> None:
+    script = """
+        import resource, signal, sys
+        from cryptostore import StorageFull, open_backend
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for size in range(0, 200_000, 10_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+            try:
+                open_backend(sys.argv[1]).close()
+            except StorageFull as error:
+                print("full", "make room" in str(error))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        print(open_backend(sys.argv[1]).schema().version)
+    """
+    *refusals, version = run(script, url).splitlines()
+    assert set(refusals) == {"full True"}
+    assert len(refusals) > 3
+    assert int(version) > 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_forked_process_can_neither_use_nor_reopen_the_database(url: str, path: Path) -> None:
     script = """
         import os, sys
