@@ -39,6 +39,9 @@ DEVICES_OF_A_USER: Final = 20
 #: Seconds by measurement, one for each run.
 Timings = dict[str, list[float]]
 
+#: By user id and device id.
+Devices = dict[str, dict[str, OlmDevice]]
+
 
 class Subject(ABC):
     """A store to measure."""
@@ -105,10 +108,21 @@ class Ours(Subject):
 def measure(subject: Subject, device_id: str, count: int) -> Timings:
     """One run on a device of its own."""
     seconds: Timings = {}
-    sessions = [_session(number) for number in range(count)]
-    devices = _devices(count)
+    sessions, devices = [_session(number) for number in range(count)], _devices(count)
+    _measure_saving(subject, device_id, sessions, devices, seconds)
+    _measure_opening(subject, device_id, sessions, seconds)
+    _measure_loading(subject, device_id, count, seconds)
+    if isinstance(subject, Ours):
+        changes = Changes(map(_record, sessions))
+        with _timed(seconds, f"open, and apply {count:,} session records without nio"):
+            subject.apply(f"{device_id} without nio", changes)
+    return seconds
 
-    store = subject.open(device_id)
+
+def _measure_saving(
+    subject: Subject, device_id: str, sessions: list[InboundGroupSession], devices: Devices, seconds: Timings
+) -> None:
+    store, count = subject.open(device_id), len(sessions)
     Olm(USER, device_id, store)  # makes the account
     with _timed(seconds, f"save {count:,} inbound sessions in one batch"), subject.one_batch(store):
         for session in sessions:
@@ -121,28 +135,26 @@ def measure(subject: Subject, device_id: str, count: int) -> Timings:
             store.save_inbound_group_session(session)
     subject.close(store)
 
-    with _timed(seconds, f"open with {count:,} sessions and devices"):
+
+def _measure_opening(subject: Subject, device_id: str, sessions: list[InboundGroupSession], seconds: Timings) -> None:
+    with _timed(seconds, f"open with {len(sessions):,} sessions and devices"):
         store = subject.open(device_id)
         machine = Olm(USER, device_id, store)
-    wanted = sessions[count // 2]
+    wanted = sessions[len(sessions) // 2]
     with _timed(seconds, "find one session after opening"):
         found = machine.inbound_group_store.get(wanted.room_id, wanted.sender_key, wanted.id)
     if found is None:
         raise RuntimeError(f"{subject.name} lost a session")
     subject.close(store)
 
+
+def _measure_loading(subject: Subject, device_id: str, count: int, seconds: Timings) -> None:
     store = subject.open(device_id)
     with _timed(seconds, f"load {count:,} devices"):
         loaded = sum(1 for _ in store.load_device_keys())
     if loaded != count:
         raise RuntimeError(f"{subject.name} has {loaded} of {count} devices")
     subject.close(store)
-
-    if isinstance(subject, Ours):
-        changes = Changes(map(_record, sessions))
-        with _timed(seconds, f"open, and apply {count:,} session records without nio"):
-            subject.apply(f"{device_id} without nio", changes)
-    return seconds
 
 
 def _record(session: InboundGroupSession) -> records.InboundGroupSession:
@@ -156,8 +168,8 @@ def _session(number: int) -> InboundGroupSession:
     return InboundGroupSession(key, "an ed25519 key", f"sender {number}", f"!room{number % ROOMS}:example.org")
 
 
-def _devices(count: int) -> dict[str, dict[str, OlmDevice]]:
-    devices: dict[str, dict[str, OlmDevice]] = {}
+def _devices(count: int) -> Devices:
+    devices: Devices = {}
     for number in range(count):
         user_id, device_id = f"@user{number // DEVICES_OF_A_USER}:example.org", f"DEVICE{number}"
         keys = {"ed25519": f"ed25519 key {number}", "curve25519": f"curve25519 key {number}"}

@@ -42,7 +42,7 @@ from postgres_database import PostgresDatabase, provided_database
 from postgres_wire import Wire
 from small_homeserver import SmallHomeserver, small_homeserver
 
-TOKEN: Final = "a token for measurements"
+TOKEN: Final = "a token for measurements"  # noqa: S105  # of a homeserver that ends with the run
 PICKLE_KEY: Final = "a pickle key for measurements"
 WRITES: Final = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
@@ -207,7 +207,7 @@ def send_room_keys(alice: Person, count: int) -> list[tuple[str, dict[str, Any]]
         machine.create_outbound_group_session(ROOM)
         ((_, content),) = machine.share_group_session_parallel(ROOM, [BOB.user_id])
         machine.outbound_group_sessions[ROOM].shared = True
-        alice.server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])
+        alice.server._send_to_device(ALICE.user_id, "m.room.encrypted", content["messages"])  # noqa: SLF001  # ours
         messages.append(alice.client.encrypt(ROOM, "m.room.message", {"msgtype": "m.text", "body": str(number)}))
     return messages
 
@@ -246,7 +246,7 @@ async def _check(subject: Subject, server: SmallHomeserver, messages: list[tuple
     bob = await subject.open(server)
     bob.add_event_callback(note, RoomMessageText)
     for number, (kind, content) in enumerate(messages):
-        server._say((ALICE.user_id, ALICE.device_id), ROOM, kind, str(number), content)
+        server._say((ALICE.user_id, ALICE.device_id), ROOM, kind, str(number), content)  # noqa: SLF001  # ours
     await settle(bob)
     await subject.close(bob)
     missing = {str(number) for number in range(len(messages))} - read
