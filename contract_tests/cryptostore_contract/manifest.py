@@ -15,8 +15,13 @@ from .plugin import CASE_ATTRIBUTE
 
 _CLAUSE: Final = re.compile(r"\[([A-Z]+-\d+)\]")
 
-#: The cases whose functions were really called in this process; the plugin takes each out when its test is over.
-CALLED: Final[set[str]] = set()
+#: The cases whose functions came to their end in this process; the plugin takes each out when its test is over.
+COMPLETED: Final[set[str]] = set()
+
+#: The suite's own functions by case ID, as they were defined: what a class has under their names can be changed.
+OWN: Final[dict[str, Callable[..., None]]] = {}
+
+_HOME: Final = f"{__package__}.cases."
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -36,10 +41,12 @@ def case(case_id: str, *, checks: tuple[str, ...], needs: tuple[Ability, ...] = 
     def attach(function: F) -> F:
         @functools.wraps(function)
         def noted(*arguments: Any, **named: Any) -> None:
-            CALLED.add(case_id)
             function(*arguments, **named)
+            COMPLETED.add(case_id)
 
         setattr(noted, CASE_ATTRIBUTE, Case(case_id, frozenset(checks), frozenset(needs)))
+        if function.__module__.startswith(_HOME):
+            OWN[case_id] = noted
         return cast(F, noted)
 
     return attach

@@ -20,8 +20,8 @@ class Node:
     """One test: a case, or a part of a parametrized one."""
 
     case_id: str
-    #: Whether it was the suite's own function that was called; None where none was called.
-    own: bool | None = None
+    #: What was not the suite's own in it.
+    stranger: str = ""
     #: The abilities that the harness lacks for it.
     missing: list[str] = field(default_factory=list)
     failed: bool = False
@@ -74,7 +74,7 @@ class Observer:
         node = observed.nodes.setdefault(report.nodeid, Node(case_id))
         node.add(report)
         if CALL_PROPERTY in told:
-            node.own, harness, scheme, node.missing = told[CALL_PROPERTY]
+            node.stranger, harness, scheme, node.missing = told[CALL_PROPERTY]
             observed.harness, observed.scheme = harness or observed.harness, scheme or observed.scheme
         observed.server = str(told.get(SERVER_PROPERTY, observed.server))
 

@@ -5,6 +5,7 @@ Kept free of the suite's own imports: pytest loads it in every run in which this
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -21,8 +22,21 @@ if TYPE_CHECKING:
 #: Where the `case` decorator keeps what it was told.
 CASE_ATTRIBUTE: Final = "cryptostore_case"
 
+#: What cases are given beside the harness: fixtures of the suite, for whose place nothing else will do.
+OWN_FIXTURES: Final = ("handles", "store", "reader", "witness")
+
+#: How a run ends in which nothing failed, and whose verdict is INCOMPLETE; pytest itself uses 0 to 5.
+EXIT_INCOMPLETE: Final = 6
+
 _SUITE: Final = "cryptostore_contract.suite"
 _FORMATS: Final = (".json", ".md")
+_HOME: Final = Path(__file__).parent
+
+#: Words on the command line that say that not everything is to run.
+_NARROWING: Final = (
+    *("-k", "-m", "-x", "--exitfirst", "--maxfail", "--deselect", "--ignore", "--co", "--setup-only", "--setup-plan"),
+    *("--lf", "--last-failed", "--sw", "--stepwise"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("cryptostore_report")
     if path is not None and Path(path).suffix not in _FORMATS:
         raise pytest.UsageError(f"--cryptostore-report={path}: the name must end in {' or '.join(_FORMATS)}")
+    if path is not None and not hasattr(config, "workerinput"):
+        if not Path(path).absolute().parent.is_dir():
+            raise pytest.UsageError(f"--cryptostore-report={path}: the folder does not exist; create it")
+        # A run that is killed must not leave the report on an earlier one.
+        Path(path).unlink(missing_ok=True)
     config.pluginmanager.register(ContractPlugin(config, path), "cryptostore-contract")
 
 
@@ -73,41 +92,77 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     # Plain texts: the report crosses processes, and execnet takes no enums.
     missing = sorted(ability.value for ability in case.needs - harness.abilities) if harness else []
     place = [harness.name, harness.url.partition(":")[0].lower()] if harness else ["", ""]
-    told = [False, *place, missing]
+    told = ["", *place, missing]
     item.user_properties.append((CALL_PROPERTY, told))
     if missing:
         pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {place[0]!r} lacks")
-    own = _is_the_suites_own(item, case)
+    told[0] = _stranger_in(item, case)
     try:
         return (yield)
     finally:
-        told[0] = own and _was_called(case)
+        # A conftest can make pytest call nothing at all, or swallow what is raised.
+        told[0] = told[0] or ("" if _was_completed(case) else "did not run to its end")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> Generator[None, object, object]:
+    """Note every contract class, though nothing of it may be collected in the end."""
+    if isinstance(obj, type) and collector.istestclass(obj, name) and _is_contract(obj):
+        _plugin_of(collector.config).observer.expect(f"{collector.nodeid}::{name}")
+    return (yield)
 
 
 def _case_of(item: pytest.Item) -> Case | None:
     """The case that an item is, or, in a contract class, the one in whose place it stands."""
     declared: Case | None = getattr(getattr(item, "function", None), CASE_ATTRIBUTE, None)
-    suite = sys.modules.get(_SUITE)
-    if declared is None and suite is not None and issubclass(getattr(item, "cls", None) or object, suite.StoreContract):
-        replaced = getattr(suite.StoreContract, getattr(item, "originalname", ""), None)
+    if declared is None and _is_contract(getattr(item, "cls", None)):
+        from .manifest import OWN
+
+        name = getattr(item, "originalname", "")
+        replaced = next((function for function in OWN.values() if function.__name__ == name), None)
         declared = getattr(replaced, CASE_ATTRIBUTE, None)
     return declared
 
 
-def _is_the_suites_own(item: pytest.Item, case: Case) -> bool:
-    from .manifest import functions_of  # a run that has a case in it has loaded the suite
-    from .suite import StoreContract
-
-    return getattr(item, "function", None) is functions_of(StoreContract).get(case.id)
+def _is_contract(cls: type | None) -> bool:
+    suite = sys.modules.get(_SUITE)
+    return suite is not None and cls is not None and issubclass(cls, suite.StoreContract)
 
 
-def _was_called(case: Case) -> bool:
-    """Whether the case's function ran since this was last asked: a conftest can make pytest call nothing at all."""
-    from .manifest import CALLED
+def _stranger_in(item: pytest.Item, case: Case) -> str:
+    """What in a test is not the suite's own: its function, or what it is given beside the harness."""
+    from .manifest import OWN  # a run that has a case in it has loaded the suite
 
-    called = case.id in CALLED
-    CALLED.discard(case.id)
-    return called
+    if getattr(item, "function", None) is not OWN.get(case.id):
+        return "is not the suite's own function"
+    fixtures: Any = getattr(item, "_fixtureinfo", None)
+    for name in OWN_FIXTURES:
+        defined = fixtures.name2fixturedefs.get(name) if fixtures is not None else None
+        if defined and not _is_from_here(defined[-1].func):
+            return f"its fixture {name!r} is not the suite's own"
+    return ""
+
+
+def _is_from_here(function: Any) -> bool:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and Path(code.co_filename).is_relative_to(_HOME)
+
+
+def _was_completed(case: Case) -> bool:
+    """Whether the case's function has come to its end since this was last asked."""
+    from .manifest import COMPLETED
+
+    completed = case.id in COMPLETED
+    COMPLETED.discard(case.id)
+    return completed
+
+
+def _is_narrowed(config: pytest.Config) -> bool:
+    """Whether whoever started the run chose among its tests, in so many words."""
+    given = [str(argument) for argument in config.invocation_params.args]
+    return any("::" in argument or argument.startswith(_NARROWING) for argument in given)
 
 
 def _plugin_of(config: pytest.Config) -> ContractPlugin:
@@ -129,13 +184,23 @@ class ContractPlugin:
         workeroutput: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
         if workeroutput is not None:
             workeroutput[CASE_PROPERTY] = list(self.observer.contracts)
-        elif self._path is not None:
+            return
+        if self._path is not None:
             from .report import write_report  # only where there is one to write
 
             write_report(Path(self._path), self.observer.contracts.values())
+        if session.exitstatus == pytest.ExitCode.OK and self._must_be_complete(session.config):
+            from .verdict import Verdict, overall
+
+            if overall(self.observer.contracts.values()) is Verdict.INCOMPLETE:
+                session.exitstatus = EXIT_INCOMPLETE
+
+    def _must_be_complete(self, config: pytest.Config) -> bool:
+        """Whether an incomplete verdict is a failure: where it is written down, and where nobody asked for less."""
+        return self._path is not None or bool(self.observer.contracts and not _is_narrowed(config))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.observer.contracts:
+        if not self.observer.contracts or terminalreporter.config.option.collectonly:
             return
         from .report import terminal_lines
 

@@ -15,7 +15,7 @@ from cryptostore.plugins import InstalledBackend, installed_backends
 from .acceptance import ROWS, acceptance
 from .evidence import capabilities
 from .observed import Observed
-from .verdict import Judged, Outcome, Verdict, judge, manifest, verdict_on
+from .verdict import Judged, Outcome, judge, manifest, overall, verdict_on
 
 #: How many reasons the terminal shows; the file has all.
 _REASONS_SHOWN: Final = 20
@@ -25,9 +25,10 @@ Document = dict[str, Any]
 
 def document(contracts: Iterable[Observed]) -> Document:
     """All that is known about a run, ready for JSON."""
-    found = [_contract(observed) for observed in contracts]
+    observed = list(contracts)
+    found = [_contract(each) for each in observed]
     return {
-        "verdict": _overall([contract["verdict"] for contract in found]),
+        "verdict": overall(observed).value,
         "suite": {"version": metadata.version("matrix-cryptostore-contract"), "cases": len(manifest())},
         "core": {"version": metadata.version("matrix-cryptostore"), "interface": ".".join(map(str, INTERFACE_VERSION))},
         "python": platform.python_version(),
@@ -91,12 +92,6 @@ def _contract(observed: Observed) -> Document:
 
 def _backend(scheme: str) -> InstalledBackend | None:
     return next((backend for backend in installed_backends() if backend.name == scheme), None)
-
-
-def _overall(verdicts: list[str]) -> str:
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL.value
-    return Verdict.PASS.value if set(verdicts) == {Verdict.PASS} else Verdict.INCOMPLETE.value
 
 
 def _counts(judged: list[Judged]) -> dict[str, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .manifest import Case, cases_of, functions_of
+from .manifest import OWN, Case
 from .observed import Node, Observed
+from .plugin import CASE_ATTRIBUTE
 from .suite import StoreContract
 
 
@@ -58,7 +59,15 @@ def manifest() -> list[Case]:
         group, _, number = case.id.rpartition("-")
         return order.index(group), int(number)
 
-    return sorted(cases_of(StoreContract).values(), key=position)
+    return sorted((getattr(function, CASE_ATTRIBUTE) for function in OWN.values()), key=position)
+
+
+def overall(contracts: Iterable[Observed]) -> Verdict:
+    """The verdict on all contract classes of a run: PASS only where there is one, and each has it."""
+    verdicts = {verdict_on(judge(observed)) for observed in contracts}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCOMPLETE
 
 
 def verdict_on(judged: list[Judged]) -> Verdict:
@@ -78,7 +87,7 @@ def _judge_case(case: Case, observed: Observed) -> Judged:
     if any(node.failed for node in nodes):
         return Judged(case, Outcome.FAILED)
     if not nodes:
-        soak = _is_soak(functions_of(StoreContract)[case.id])
+        soak = _is_soak(OWN[case.id])
         return Judged(case, Outcome.SOAK) if soak else Judged(case, Outcome.INCOMPLETE, "did not run")
     if hindrance := next(filter(None, map(_hindrance, nodes)), ""):
         return Judged(case, Outcome.INCOMPLETE, hindrance)
@@ -91,11 +100,11 @@ def _hindrance(node: Node) -> str:
     if node.missing:
         return ""
     # A skip is a better reason than what a skipped function could not do.
-    return node.hindrance or ("is not the suite's own function" if node.own is False else "")
+    return node.hindrance or node.stranger
 
 
 def _count_parts(case: Case, nodes: list[Node]) -> Judged:
-    passed, parts = sum(node.passed for node in nodes), _parts(functions_of(StoreContract)[case.id])
+    passed, parts = sum(node.passed for node in nodes), _parts(OWN[case.id])
     if passed < max(parts, len(nodes)):
         return Judged(case, Outcome.INCOMPLETE, f"{passed} of its {max(parts, len(nodes))} parts passed")
     return Judged(case, Outcome.PASSED)

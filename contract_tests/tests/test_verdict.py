@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
 import pytest
 
+from cryptostore_contract import StoreContract
+from cryptostore_contract.manifest import functions_of
+from cryptostore_contract.plugin import EXIT_INCOMPLETE, OWN_FIXTURES
 from cryptostore_contract.verdict import Judged, Outcome, Verdict, manifest, verdict_on
 
 pytest_plugins = ["pytester"]
 
 _STRICT = ("--strict-markers", "-W", "error", "-p", "no:cacheprovider", "--cryptostore-report=report.json")
+
+#: How a run with a report ends.
+_EXITS = {"PASS": 0, "FAIL": 1, "INCOMPLETE": EXIT_INCOMPLETE}
 
 #: The whole contract on the in-memory model; `{body}` may spoil it.
 _CONTRACT = """
@@ -35,18 +42,21 @@ def run(pytester: pytest.Pytester, *arguments: str, body: str = "", conftest: st
     """The report on the only contract of a run."""
     pytester.makepyfile(test_it=_CONTRACT.format(body=body))
     pytester.makeconftest("import pytest\n" + conftest)
-    start = pytester.runpytest_subprocess if "-n2" in arguments else pytester.runpytest_inprocess
-    start(*_STRICT, *arguments)
+    # What patches the suite must not outlive the run.
+    alone = "-n2" in arguments or "cryptostore" in conftest
+    start = pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess
+    ended = start(*_STRICT, *arguments)
     report: dict[str, Any] = json.loads((pytester.path / "report.json").read_text())
     [contract] = report["contracts"]
     assert report["verdict"] == contract["verdict"]
+    assert ended.ret == _EXITS[contract["verdict"]] or ended.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     return dict(contract)
 
 
 def why_not_passed(contract: dict[str, Any]) -> str:
     """The reason why ISOLATION-9 did not pass, in a run in which its neighbours did."""
     assert contract["verdict"] == "INCOMPLETE"
-    assert contract["counts"]["passed"] == 2
+    assert contract["counts"]["passed"] == 2 or "fixture" in contract["incomplete"]["ISOLATION-9"]
     return str(contract["incomplete"]["ISOLATION-9"])
 
 
@@ -85,8 +95,15 @@ def test_it_is_pass_when_every_case_passes(pytester: pytest.Pytester) -> None:
             f"    import functools\n    @functools.wraps(StoreContract.{_CASE})\n    def {_CASE}(self, handles): pass",
             "is not the suite's own function",
         ),
+        (
+            "    @pytest.fixture\n"
+            "    def handles(self, harness, request):\n"
+            "        from cryptostore_contract.handles import Handles\n"
+            f"        return Handles(MemoryHarness() if request.node.name == '{_CASE}' else harness)",
+            "its fixture 'handles' is not the suite's own",
+        ),
     ],
-    ids=["overridden", "removed", "overridden and skipped", "autouse fixture", "wrapped"],
+    ids=["overridden", "removed", "overridden and skipped", "autouse fixture", "wrapped", "given another database"],
 )
 def test_a_subclass_that_keeps_a_case_from_running_is_found_out(
     pytester: pytest.Pytester, body: str, reason: str
@@ -125,7 +142,30 @@ _MODIFY = (
         (
             "@pytest.hookimpl(tryfirst=True)\n"
             f"def pytest_pyfunc_call(pyfuncitem):\n    return True if pyfuncitem.name == '{_CASE}' else None",
+            "did not run to its end",
+        ),
+        (
+            "from cryptostore.memory import MemoryBackend\n"
+            "@pytest.hookimpl(wrapper=True)\n"
+            "def pytest_pyfunc_call(pyfuncitem):\n"
+            "    with pytest.MonkeyPatch.context() as patch:\n"
+            f"        if pyfuncitem.name == '{_CASE}': patch.setattr(MemoryBackend, 'accounts', None)\n"
+            "        try: return (yield)\n"
+            "        except TypeError: return True",
+            "did not run to its end",
+        ),
+        (
+            f"from cryptostore_contract import StoreContract\nStoreContract.{_CASE} = lambda self: None",
             "is not the suite's own function",
+        ),
+        (
+            "from cryptostore_contract.cases.isolation import IsolationCases\n"
+            f"monkeypatch = pytest.MonkeyPatch()\nmonkeypatch.setattr(IsolationCases, '{_CASE}', lambda self: None)",
+            "is not the suite's own function",
+        ),
+        (
+            f"from cryptostore_contract.cases.isolation import IsolationCases\ndel IsolationCases.{_CASE}",
+            "did not run",
         ),
     ],
     ids=[
@@ -137,6 +177,10 @@ _MODIFY = (
         "skipped at run time",
         "not collected",
         "not called",
+        "its error swallowed",
+        "replaced in the class",
+        "patched in its group",
+        "deleted from its group",
     ],
 )
 def test_a_conftest_that_keeps_a_case_from_passing_is_found_out(
@@ -201,3 +245,114 @@ def test_a_run_without_a_contract_is_incomplete(pytester: pytest.Pytester) -> No
     pytester.runpytest_inprocess(*_STRICT)
     report = json.loads((pytester.path / "report.json").read_text())
     assert (report["verdict"], report["contracts"]) == ("INCOMPLETE", [])
+
+
+def test_a_class_that_is_tried_with_every_parameter_passes_with_none_left_out(pytester: pytest.Pytester) -> None:
+    module = _CONTRACT.format(body="    @pytest.fixture(autouse=True)\n    def each(self, number): assert number != 2")
+    pytester.makepyfile(test_it=module.replace("class Test", "@pytest.mark.parametrize('number', [1, 2])\nclass Test"))
+    ended = pytester.runpytest_inprocess(*_STRICT, *_FEW)
+    [contract] = json.loads((pytester.path / "report.json").read_text())["contracts"]
+    assert (ended.ret, contract["verdict"], contract["counts"]["passed"]) == (1, "FAIL", 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "conftest"),
+    [
+        ("    __test__ = False", ""),
+        ("", "def pytest_pycollect_makeitem(name):\n    if name == 'TestMemory': return []"),
+        ("", "def pytest_pycollect_makeitem(name):\n    if name.startswith('test_'): return []"),
+        ("", "def pytest_collection_modifyitems(items):\n    items.clear()"),
+        ("    def __init__(self, database): pass", ""),
+    ],
+    ids=["__test__", "the class not collected", "no case collected", "all cases deselected", "a constructor"],
+)
+def test_a_class_of_which_nothing_runs_is_reported(pytester: pytest.Pytester, body: str, conftest: str) -> None:
+    pytester.makepyfile(test_it=_CONTRACT.format(body=body), test_other="def test_other(): pass")
+    pytester.makeconftest(conftest)
+    options = ("-p", "no:cacheprovider", "-W", "ignore", "--cryptostore-report=report.json")
+    ended = pytester.runpytest_inprocess(*options)
+    [contract] = json.loads((pytester.path / "report.json").read_text())["contracts"]
+    assert (contract["contract"], contract["verdict"]) == ("test_it.py::TestMemory", "INCOMPLETE")
+    assert contract["counts"]["incomplete"] + contract["counts"]["soak"] == len(manifest())
+    # Where nothing at all is left, pytest says so itself.
+    assert ended.ret in (EXIT_INCOMPLETE, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def test_a_second_class_does_not_speak_for_the_first(pytester: pytest.Pytester) -> None:
+    other = f"class TestOther(TestMemory):\n    {_CASE} = None"
+    pytester.makepyfile(test_it=_CONTRACT.format(body="") + other)
+    pytester.runpytest_inprocess(*_STRICT, *_FEW)
+    contracts = json.loads((pytester.path / "report.json").read_text())["contracts"]
+    assert [("ISOLATION-9" in contract["incomplete"]) for contract in contracts] == [False, True]
+
+
+def test_what_failed_last_is_not_the_whole(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=_CONTRACT.format(body=f"    def {_CASE}(self): assert False"))
+    pytester.runpytest_inprocess(*_FEW)
+    pytester.makepyfile(test_it=_CONTRACT.format(body=""))
+    ended = pytester.runpytest_inprocess(*_FEW, "--lf", "--cryptostore-report=report.json")
+    [contract] = json.loads((pytester.path / "report.json").read_text())["contracts"]
+    assert (ended.ret, contract["verdict"], contract["counts"]["passed"]) == (EXIT_INCOMPLETE, "INCOMPLETE", 1)
+
+
+@pytest.mark.parametrize("option", ["-x", "--maxfail=1"])
+def test_a_run_that_stops_at_a_failure_leaves_the_rest_incomplete(pytester: pytest.Pytester, option: str) -> None:
+    fails = "    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self): assert False"
+    contract = run(pytester, *_FEW, option, body=fails)
+    assert contract["counts"]["failed"] == 1
+    assert contract["counts"]["incomplete"] + contract["counts"]["soak"] == len(manifest()) - 1
+
+
+def test_a_run_that_only_collects_is_incomplete(pytester: pytest.Pytester) -> None:
+    assert run(pytester, "--collect-only")["counts"]["passed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ini", "ends"),
+    [
+        (_FEW, "", pytest.ExitCode.OK),
+        ((*_FEW, "--cryptostore-report=report.md"), "", EXIT_INCOMPLETE),
+        ((), f'addopts = -k "{_FEW[1]}"', EXIT_INCOMPLETE),
+        (("--collect-only",), "", pytest.ExitCode.OK),
+    ],
+    ids=["narrowed by hand", "with a report", "narrowed by a file", "collected by hand"],
+)
+def test_less_than_all_is_no_failure_only_where_it_was_asked_for_by_hand(
+    pytester: pytest.Pytester, arguments: tuple[str, ...], ini: str, ends: int
+) -> None:
+    pytester.makepyfile(test_it=_CONTRACT.format(body=""))
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    assert pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments).ret == ends
+
+
+def test_an_override_fails_a_run_without_a_report(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "from cryptostore_contract import StoreContract\n\n"
+        "class TestMine(StoreContract):\n"
+        + "".join(f"    {function.__name__} = None\n" for function in functions_of(StoreContract).values())
+        + "    def test_mine(self): pass\n"
+    )
+    assert pytester.runpytest_inprocess("-p", "no:cacheprovider").ret == EXIT_INCOMPLETE
+
+
+def test_the_report_on_an_earlier_run_does_not_outlive_the_start_of_another(pytester: pytest.Pytester) -> None:
+    (pytester.path / "report.json").write_text('{"verdict": "PASS"}')
+    pytester.makeconftest("def pytest_collection_modifyitems(): raise SystemExit(3)")
+    pytester.makepyfile(test_it=_CONTRACT.format(body=""))
+    pytester.runpytest_subprocess(*_STRICT)
+    report = pytester.path / "report.json"
+    assert not report.exists() or json.loads(report.read_text())["verdict"] == "INCOMPLETE"
+
+
+def test_a_report_in_a_folder_that_is_not_there_is_refused_before_the_run(pytester: pytest.Pytester) -> None:
+    ended = pytester.runpytest_inprocess("--cryptostore-report=no/such/report.json")
+    assert ended.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_every_fixture_of_a_case_is_known_to_be_the_suites() -> None:
+    of_pytest = {"harness", "monkeypatch", "caplog", "tmp_path", "record_property", "capfd", "request"}
+    for case_id, function in functions_of(StoreContract).items():
+        marks: list[pytest.Mark] = getattr(function, "pytestmark", [])
+        parameters = {name for mark in marks if mark.name == "parametrize" for name in mark.args[0].split(", ")}
+        asked = set(inspect.signature(function).parameters) - {"self", "data"} - parameters
+        assert asked <= {*OWN_FIXTURES, *of_pytest}, case_id
