@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -194,16 +194,10 @@ def test_the_first_version_of_nios_schema(memory_url: str, alice: Client) -> Non
     assert all_of(memory_url, SyncToken) == []
 
 
-@pytest.mark.parametrize("as_text", [False, True])
-def test_pickles_of_libolm(memory_url: str, alice: Client, as_text: bool) -> None:
-    """Old nio releases stored libolm's pickles; they arrive in vodozemac's form and still work."""
-    alice.close()
+def put_libolm_pickles(path: Path, stored: Callable[[str], str | bytes]) -> None:
+    """Make the file of one account one that an old nio wrote."""
     account, olm, group = LIBOLM["account"], LIBOLM["olm_session"], LIBOLM["group_session"]
-
-    def stored(pickle: str) -> str | bytes:
-        return pickle if as_text else pickle.encode()
-
-    with edited(alice.path) as connection:
+    with edited(path) as connection:
         connection.execute("UPDATE accounts SET account = ?", (stored(account["pickle"]),))
         connection.execute(
             "INSERT INTO olmsessions (creation_time, last_usage_date, sender_key, account_id, session, session_id)"
@@ -215,7 +209,15 @@ def test_pickles_of_libolm(memory_url: str, alice: Client, as_text: bool) -> Non
             " VALUES ('curve', 1, 'ed', ?, ?, ?)",
             (ROOM, stored(group["pickle"]), group["id"]),
         )
+
+
+@pytest.mark.parametrize("stored", [str, str.encode], ids=["text", "bytes"])
+def test_pickles_of_libolm(memory_url: str, alice: Client, stored: Callable[[str], str | bytes]) -> None:
+    """Old nio releases stored libolm's pickles; they arrive in vodozemac's form and still work."""
+    alice.close()
+    put_libolm_pickles(alice.path, stored)
     assert list(import_all(alice.path, memory_url, LIBOLM["pickle_key"])) == []
+    account, olm, group = LIBOLM["account"], LIBOLM["olm_session"], LIBOLM["group_session"]
     assert all_of(memory_url, OlmSession)[0].pickle != olm["pickle"].encode()
     store = opened(memory_url, LIBOLM["pickle_key"])
     account_in_use = store.load_account()
