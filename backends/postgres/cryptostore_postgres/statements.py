@@ -47,7 +47,7 @@ class Statements:
     def select(self, kind: type[Record], lengths: Sequence[int]) -> bytes:
         """Rows under prefixes of the given lengths, each with its prefix's position.
 
-        Takes, for each length, the account, the positions, and an array for each key field.
+        Takes, for each length, the positions, an array for each key field, and the account.
         """
         order = _COMMA.join([Identifier("position"), *_names(key_fields_of(kind))])
         branches = SQL(" UNION ALL ").join([self._under_prefixes(kind, length) for length in lengths])

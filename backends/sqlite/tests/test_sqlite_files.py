@@ -260,7 +260,7 @@ def test_a_database_that_was_moved_takes_no_batch_until_it_is_back(url: str, pat
 
 def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_in_the_way(url: str, path: Path) -> None:
     script = """
-        import resource, signal, sys
+        import resource, sys
         from cryptostore import StorageFull, open_backend
 
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

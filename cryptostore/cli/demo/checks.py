@@ -69,10 +69,6 @@ def _reread(story: Story, readings: Iterable[Reading]) -> tuple[int, int]:
     return sum(len(reading.texts) for reading in readings), _readable(story, readings)
 
 
-def _read_at_the_end(story: Story) -> int:
-    return _readable(story, story.final_readings)
-
-
 def _readable(story: Story, readings: Iterable[Reading]) -> int:
     return sum(1 for reading in readings for event_id, text in reading.texts.items() if text == story.texts[event_id])
 

@@ -99,10 +99,6 @@ class Relay:
             self._deliver(Delivery(position, event))
         return self._transactions[sender, transaction]
 
-    def event_of(self, sender: str, transaction: str) -> str | None:
-        """The event that was sent with this transaction id, if it arrived."""
-        return self._transactions.get((sender, transaction))
-
     def acknowledge(self, user_id: str, since: str) -> None:
         """The `since` of a GET /sync: all up to it is with the client for good, and is forgotten here."""
         mailbox = self.mailboxes[user_id]
