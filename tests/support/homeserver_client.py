@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
+from homeserver_process import ClientProcess
 from homeserver_worker import WorkerConfig
 
 #: Generous, because machines that run tests are busy.
@@ -46,15 +45,7 @@ class Client:
         self._changed = threading.Condition()
         self._ended = False
         self.log: Final = folder / f"client-{os.getpid()}-{next(self._numbers)}.log"
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "homeserver_worker"],
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+        self._process = ClientProcess(self.log)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._write(asdict(config))
@@ -104,7 +95,6 @@ class Client:
         code = self._process.wait(timeout=_SECONDS)
         self._reader.join(timeout=_SECONDS)
         for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
             try:
                 pipe.close()
             except BrokenPipeError:
@@ -131,7 +121,6 @@ class Client:
         return self.log.read_text(errors="replace")[-3000:]
 
     def _write(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
@@ -140,7 +129,6 @@ class Client:
             return
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
             with self._changed:

@@ -316,5 +316,6 @@ async def main() -> None:
     os._exit(0)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Be a client, in this process."""
     asyncio.run(main())
