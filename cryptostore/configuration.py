@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from urllib.parse import quote, urlencode
 
 from dotenv import dotenv_values
@@ -57,6 +57,16 @@ class ClientSettings:
     device_id: str | None
     store: str = field(repr=False)
     pickle_key: str = field(repr=False)
+
+
+class StoreArguments(TypedDict, total=False):
+    """What may be given of the database and the pickle key; the rest is looked up as `client_settings` says."""
+
+    store: str | None
+    pickle_key: str | None
+    use_postgres: bool | None
+    pg_config: Mapping[str, Any] | None
+    env_file: str | os.PathLike[str] | None
 
 
 def client_settings(

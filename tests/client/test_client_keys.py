@@ -200,9 +200,13 @@ def test_an_invalidation_is_durable_before_the_next_send(url: str) -> None:
     async def scenario() -> None:
         async with people(url) as (_server, alice, _bob):
             await alice.say("one")
-            alice.client.invalidate_outbound_session(ROOM)
-            await alice.client.joined_members(ROOM)
-            assert alice.stored(OutboundGroupSession) == []
+            for _ in ("the one in use", "one of an earlier process"):
+                alice.client.invalidate_outbound_session(ROOM)
+                await alice.client.joined_members(ROOM)
+                assert alice.stored(OutboundGroupSession) == []
+                await alice.client.sync()
+                await alice.say("with another key")
+                await alice.restart()
 
     asyncio.run(scenario())
 

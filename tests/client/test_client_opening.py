@@ -71,7 +71,10 @@ def test_restore_login_alone_is_enough_as_in_nio(memory_url: str) -> None:
             await alice.client.close()
             client = a_client(server.url, memory_url)
             client.restore_login(ALICE.user_id, ALICE.device_id, f"token of {ALICE.device_id}")
+            # The look-ups of opening, on the event loop; `open` spares them.
+            assert client.statistics.loop_reads == 1
             await client.sync()
+            assert client.statistics.loop_reads == 1
             content = {"msgtype": "m.text", "body": "hello"}
             await client.room_send(ROOM, "m.room.message", content, ignore_unverified_devices=True)
             await bob.round()
@@ -105,6 +108,11 @@ def test_a_stock_client_may_take_the_database_over_and_give_it_back(url: str) ->
             assert bob.read == ["one", "two", "three"]
 
     asyncio.run(scenario())
+
+
+def test_an_argument_that_nobody_knows_is_an_error(memory_url: str) -> None:
+    with pytest.raises(TypeError, match="picle_key"):
+        a_client("https://example.org", memory_url, picle_key="a secret")
 
 
 def test_no_secret_in_the_repr() -> None:

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
+from database_urls import memory_url, url
 from nio_places import Ours, TheirFiles, Theirs, counted
 from postgres_fixtures import postgres_database, postgres_url
 
-__all__ = ["counted", "postgres_database", "postgres_url"]
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, on each of our backends."""
-    if request.param == "memory":
-        return f"memory://{uuid4()}"
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/keys.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def memory_url() -> str:
-    """An empty database in memory, for what does not depend on the backend."""
-    return f"memory://{uuid4()}"
+__all__ = ["counted", "memory_url", "postgres_database", "postgres_url", "url"]
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from nio import AsyncClientConfig
 
-from cryptostore.configuration import client_settings
+from cryptostore.configuration import StoreArguments, client_settings
 
 from .login import LoginClient
 from .sharing import SharingClient
@@ -36,26 +34,13 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
         user: str = "",
         device_id: str | None = None,
         *,
-        store: str | None = None,
-        pickle_key: str | None = None,
-        use_postgres: bool | None = None,
-        pg_config: Mapping[str, Any] | None = None,
-        env_file: str | os.PathLike[str] | None = ".env",
         config: AsyncClientConfig | None = None,
         flush_interval: float = 1.0,
         ssl: Any = None,
         proxy: str | None = None,
+        **given: Unpack[StoreArguments],
     ) -> None:
-        settings = client_settings(
-            homeserver,
-            user,
-            device_id,
-            store=store,
-            pickle_key=pickle_key,
-            use_postgres=use_postgres,
-            pg_config=pg_config,
-            env_file=env_file,
-        )
+        settings = client_settings(homeserver, user, device_id, **given)
         super().__init__(
             settings.homeserver,
             settings.user_id,
