@@ -62,6 +62,11 @@ class Child:
         assert self._process.returncode in _KILLED, f"ended with {self._process.returncode}:\n{self._error()}"
         return self.lines
 
+    def end(self) -> list[str]:
+        """All lines of a child that ends by itself, in whatever way."""
+        self._drain()
+        return self.lines
+
     def _drain(self) -> None:
         assert self._process.stdout is not None
         rest = self._process.stdout.read()

@@ -97,8 +97,12 @@ class Harness(ABC):
         return open_backend(self.url, **options)
 
     def claims(self, capability: Capability) -> bool:
-        """Whether the backend says that it has a capability in full."""
-        return load_backend(scheme_of(self.url)).claim(capability).support is Support.FULL
+        """Whether the backend says that it has a capability, in full or from some version of its database on."""
+        return self._support(capability) in (Support.FULL, Support.VERSIONED)
+
+    def lacks(self, capability: Capability) -> bool:
+        """Whether the backend says that it has not; one of which it says nothing is neither claimed nor lacking."""
+        return self._support(capability) in (Support.UNSUPPORTED, Support.NOT_IMPLEMENTED)
 
     def raw_storage(self) -> bytes:
         """Everything that is stored, as bytes: files, or a dump with every column in plain."""
@@ -171,6 +175,9 @@ class Harness(ABC):
     @abstractmethod
     def close(self) -> None:
         """Remove the database, and undo whatever is still broken. `managed` calls it."""
+
+    def _support(self, capability: Capability) -> Support:
+        return load_backend(scheme_of(self.url)).claim(capability).support
 
     def _missing(self, ability: Ability) -> NoReturn:
         raise NotImplementedError(f"the harness {self.name!r} does not offer {ability!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .cases.batches import BatchCases
+from .cases.capabilities import CapabilityCases
 from .cases.concurrency import ConcurrencyCases
 from .cases.crashes import CrashCases
 from .cases.faults import FaultCases
@@ -46,6 +47,7 @@ class StoreContract(
     SchemaCases,
     UnreadableCases,
     SecretCases,
+    CapabilityCases,
     MachineCases,
     NioCases,
     PerformanceCases,

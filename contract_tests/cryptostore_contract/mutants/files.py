@@ -13,8 +13,10 @@ import pytest
 
 from cryptostore import (
     Account,
+    BackendPlugin,
     BackendUnavailable,
     Batch,
+    Claim,
     ConfigurationError,
     CryptoStore,
     Mode,
@@ -22,6 +24,7 @@ from cryptostore import (
     Record,
     Schema,
     StorageFull,
+    Support,
     UnreadableRecord,
 )
 from cryptostore.sequence import BatchSequence
@@ -199,3 +202,11 @@ def statements_logged(patch: pytest.MonkeyPatch) -> None:
         return writer
 
     patch.setattr(connections, "_open_writer", open_writer)
+
+
+@mutant("CAPABILITIES-1", "CAPABILITIES-2", "CAPABILITIES-3", backend="sqlite")
+def everything_denied(patch: pytest.MonkeyPatch) -> None:
+    """A backend says of all that it can do that it cannot."""
+    patch.setattr(
+        BackendPlugin, "claim", lambda _self, _capability: Claim(Support.UNSUPPORTED, "to be on the safe side")
+    )

@@ -30,4 +30,12 @@ KILL_NONE: Final[Mapping[str, str]] = {
     "SECRETS-3": _YOUNG,
     "SECRETS-4": _YOUNG,
     "SECRETS-5": _YOUNG,
+    "FAULTS-12": _YOUNG,
+    "SEVERING-1": _YOUNG,
+    "SEVERING-2": _YOUNG,
+    "SEVERING-3": _YOUNG,
+    "SEVERING-4": _YOUNG,
+    "SEVERING-5": _YOUNG,
+    "SEVERING-6": _YOUNG,
+    "SEVERING-7": _YOUNG,
 }

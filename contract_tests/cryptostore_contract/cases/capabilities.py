@@ -1,0 +1,47 @@
+"""Capabilities: what a backend says that it lacks is really lacking, as far as any database can be asked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptostore import Capability, SyncToken
+from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.children import child
+from cryptostore_contract.handles import Handles, put
+from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.manifest import case
+from cryptostore_contract.samples import ALICE, BOB, sample
+
+#: Every backend that passes the contract has these: other cases ask them of all.
+_OF_ALL: Final = (Capability.FENCING, Capability.SNAPSHOT_READS, Capability.BOUNDED_SCAN)
+
+
+class CapabilityCases(CaseGroup):
+    """Both ways: other groups show what is declared, and these that the rest is absent."""
+
+    @case("CAPABILITIES-1", checks=("COMMIT-9",))
+    def test_a_database_that_is_said_to_end_with_its_process_does(self, handles: Handles, harness: Harness) -> None:
+        with child(harness.url, ALICE, "write", "1") as writer:
+            writer.end()
+        found = ALICE in handles.open().accounts()
+        if harness.lacks(Capability.SURVIVES_PROCESS_KILL):
+            assert not found, "declared not to survive its process, and does"
+        elif Ability.OTHER_PROCESS in harness.abilities:
+            assert found
+
+    @case("CAPABILITIES-2", checks=("BACKEND-1",))
+    def test_a_database_that_is_said_to_be_for_one_process_is(self, handles: Handles, harness: Harness) -> None:
+        put(handles.own(ALICE), sample(SyncToken))
+        lacks = harness.lacks(Capability.SEVERAL_PROCESSES)
+        url = harness.url + ("&" if "?" in harness.url else "?") + "deadline=1" if lacks else harness.url
+        with child(url, BOB, "write", "1") as writer:
+            writer.end()
+        found = BOB in handles.open().accounts()
+        if lacks:
+            assert not found, "declared for one process at a time, and two had it open"
+        elif Ability.PROCESSES_AT_ONCE in harness.abilities:
+            assert found
+
+    @case("CAPABILITIES-3", checks=("OPEN-2", "GET-6", "SCAN-2"))
+    def test_what_every_backend_must_have_is_not_said_to_be_absent(self, harness: Harness) -> None:
+        assert [capability.value for capability in _OF_ALL if harness.lacks(capability)] == []
