@@ -66,7 +66,8 @@ def _cleared(place: Place) -> Iterator[Place]:
     try:
         # What is wrong with the URL or the server is one error, not one a case.
         open_backend(place.new_url()).close()
-    except CryptoStoreError:
+    except BaseException:
+        # An interrupt, too, may come after the first file or schema was made.
         with contextlib.suppress(CryptoStoreError):
             place.clear()
         raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,25 @@ def test_the_report_is_printed_and_nothing_is_left(tmp_path: Path, processes: st
     [contract] = report["contracts"]
     assert (ended.returncode, contract["verdict"]) == (1, "INCOMPLETE")
     assert (contract["backend"], contract["harness"], contract["counts"]["passed"]) == ("sqlite", "live", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, processes: str) -> None:
+    command = [sys.executable, "-c", "from cryptostore.cli import main; main()", "contract"]
+    url = f"sqlite:///{tmp_path}/keys.db"
+    # A shell that started the tests in the background lets its children ignore this signal.
+    hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        [*command, url, "--processes", processes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear
+    ) as running:
+        assert running.stdout is not None
+        while b"." not in running.stdout.read(1):
+            pass
+        assert list(tmp_path.iterdir()) != []
+        running.send_signal(signal.SIGINT)
+        running.stdout.read()
+    assert running.returncode not in (0, None)
     assert list(tmp_path.iterdir()) == []
 
 
