@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 
 from cryptostore.errors import (
@@ -27,7 +28,7 @@ _log: Final = logging.getLogger(__name__)
 class Flusher:
     """Makes what waits in a store durable: now for whoever asks, and after `interval` seconds for nobody.
 
-    A flush that fails changes nothing: what it held waits again, and every caller that waited for it gets its error.
+    A flush that fails changes nothing: what it held waits again, and whoever it was begun for gets its error.
     After FencedOut, AccountNotFound or StoreClosed every later flush raises the same.
     """
 
@@ -46,13 +47,14 @@ class Flusher:
     async def flush(self) -> None:
         """Everything that changed before this call is durable when it returns.
 
-        Raises BackendUnavailable or StorageFull with everything kept for the next flush, and FencedOut,
-        AccountNotFound or StoreClosed, after which there is none.
+        Raises BackendUnavailable or StorageFull, by a try that began after this call, with everything kept for the
+        next flush, and FencedOut, AccountNotFound or StoreClosed, after which there is none.
         """
         self.check()
         if self._running is not None:
-            # It may have begun before the caller's last change.
-            await asyncio.shield(self._running)
+            # It may have begun before the caller's last change, and its time may end just when the database is back.
+            with suppress(BackendUnavailable, StorageFull):
+                await asyncio.shield(self._running)
         if self._running is None and self._store.is_dirty:
             self._start()
         if self._running is not None:
