@@ -172,4 +172,10 @@ def _all_is_well(talk: Talk, alice: Client, bob: Client) -> None:
     talk.both_directions_work(alice, bob)
     assert talk.unreadable(bob) == []
     assert talk.unreadable(alice) == []
+    # The same from what is in the databases alone.
+    for client, device in ((alice, talk.alice), (bob, talk.bob)):
+        client.kill()
+        client = talk.bed.start(device)
+        client.call("sync")
+        assert talk.unreadable(client) == []
     assert talk.indices_used_twice() == 0
