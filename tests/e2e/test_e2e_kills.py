@@ -99,7 +99,7 @@ def _recover(talk: Talk, alice: Client) -> Client:
 
 
 def test_random_kills_with_traffic_in_flight_lose_nothing(bed: Bed, figure: Figure) -> None:
-    _kill_at_random(bed, kills=6, figure=figure)
+    _kill_at_random(bed, kills=15, figure=figure)
 
 
 @pytest.mark.soak
