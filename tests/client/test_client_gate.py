@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -282,5 +283,32 @@ def test_a_flush_waits_for_what_changed_while_another_was_on_its_way(memory_url:
             await alice.client.flush()
             assert [row.trust.value for row in alice.stored(Device) if row.user_id == BOB.user_id] == ["blacklisted"]
             await first
+
+    asyncio.run(scenario())
+
+
+def test_an_older_flush_that_found_no_database_does_not_fail_a_caller_who_finds_one(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, _bob):
+            (device,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            alice.client.verify_device(device)
+            apply, begun, go_on = alice.store.storage.apply_taken, threading.Event(), threading.Event()
+
+            def fail_once() -> None:
+                alice.store.storage.apply_taken = apply  # type: ignore[method-assign]
+                begun.set()
+                go_on.wait()
+                raise BackendUnavailable("away")
+
+            alice.store.storage.apply_taken = fail_once  # type: ignore[method-assign]
+            older = asyncio.create_task(alice.client.flush())
+            await asyncio.to_thread(begun.wait)
+            newer = asyncio.create_task(alice.client.flush())
+            await asyncio.sleep(0)
+            go_on.set()
+            with pytest.raises(BackendUnavailable):
+                await older
+            await newer
+            assert [row.trust.value for row in alice.stored(Device) if row.user_id == BOB.user_id] == ["verified"]
 
     asyncio.run(scenario())
