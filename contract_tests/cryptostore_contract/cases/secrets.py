@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from cryptostore import (
+    Account,
     Batch,
     Changes,
     ConfigurationError,
@@ -21,6 +22,7 @@ from cryptostore import (
 )
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.batches import spoil
+from cryptostore_contract.cases.nio_machines import Machine
 from cryptostore_contract.handles import Handles, everything, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
@@ -28,6 +30,12 @@ from cryptostore_contract.samples import ALICE, BOB, sample
 from cryptostore_contract.waiting import HANGS, finishes
 
 _CANARY = "canary0secret"
+
+#: Of these nothing is stored, either.
+_PICKLE_KEY = "canary0pickle0key"
+_PLAINTEXT = "canary0plaintext"
+
+_CAROL = Account("@carol:example.org", "CAROLDEVICE")
 
 
 class SecretCases(CaseGroup):
@@ -38,8 +46,12 @@ class SecretCases(CaseGroup):
         self, handles: Handles, harness: Harness, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.DEBUG):
-            seen = everything_said(handles)
-        for secret in secrets_of(harness):
+            seen = [*everything_said(handles), *everything_said_by_machines(harness)]
+        if Ability.RAW_STORAGE in harness.abilities:
+            raw = harness.raw_storage()
+            assert _PICKLE_KEY.encode() not in raw
+            assert _PLAINTEXT.encode() not in raw
+        for secret in (*secrets_of(harness), _PICKLE_KEY, _PLAINTEXT):
             assert secret not in caplog.text
             for text in seen:
                 assert secret not in text
@@ -130,6 +142,20 @@ def everything_said(handles: Handles) -> list[str]:
     ]
     backend.close()
     return [*said, error_of(lambda: store.apply(batch))]
+
+
+def everything_said_by_machines(harness: Harness) -> list[str]:
+    """What real encryption machines and their stores say, on which neither a pickle key nor a plaintext may be seen."""
+    carol, bob = Machine(_CAROL, harness.url, _PICKLE_KEY), Machine(BOB, "memory://", _PICKLE_KEY)
+    carol.meet(bob)
+    bob.hear(carol.share_room_key(BOB.user_id))
+    assert bob.hear(carol.say(_PLAINTEXT, 1)) is None, "Bob has not verified Carol, and still believes her"
+    said = [repr(one) for one in (carol.store, carol.olm.account, *carol.olm.inbound_group_store)]
+    carol.close()
+    wrong = error_of(lambda: Machine(_CAROL, harness.url, f"{_PICKLE_KEY} that is wrong"))
+    assert wrong, "a wrong pickle key opened the account"
+    bob.close()
+    return [*said, wrong]
 
 
 def error_of(call: Callable[[], object]) -> str:

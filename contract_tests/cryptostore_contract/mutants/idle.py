@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Final
 
 _LONGER: Final = "the soak's longer form of {}, which kills"
+_CHANCE: Final = (
+    "whether the fault comes between a commit and its answer is chance; NUMBERING-5 meets the same bug surely"
+)
 _YOUNG: Final = "a mutant of it is still to be written"
 _ITS_OWN_ERROR: Final = "a backend with the bug raises its own error from the call under test, before any assertion"
 
@@ -18,10 +21,11 @@ KILL_NONE: Final[Mapping[str, str]] = {
     "CRASHES-4": _LONGER.format("CRASHES-2"),
     "CRASHES-5": _LONGER.format("CRASHES-2"),
     "FAULTS-1": _ITS_OWN_ERROR,
+    "FAULTS-2": _CHANCE,
     "FAULTS-3": _ITS_OWN_ERROR,
     "FAULTS-5": _ITS_OWN_ERROR,
-    "FAULTS-7": "whether the server dies between a commit and its answer is chance; FAULTS-2 meets the same bug surely",
-    "FAULTS-10": "the moment at which the network falls silent is chance; FAULTS-2 meets the same bug surely",
+    "FAULTS-7": _CHANCE,
+    "FAULTS-10": _CHANCE,
     "FAULTS-11": _ITS_OWN_ERROR,
     "MACHINE-2": _LONGER.format("MACHINE-1"),
     "RESTART-5": _LONGER.format("RESTART-4"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cryptostore import BackendUnavailable, Batch
+from cryptostore import BackendUnavailable, Batch, fields_of
 from cryptostore_postgres.connections import Connection, Connections
 from cryptostore_postgres.errors import translated
 from cryptostore_postgres.migrations import SHIPPED
@@ -128,14 +128,14 @@ def failed_batch_logged(patch: pytest.MonkeyPatch) -> None:
         try:
             original(self, batch, timeout)
         except BackendUnavailable:
-            puts = [vars(one) for kind in batch.changes.kinds() for one in batch.changes.puts(kind)]
-            _log.debug("could not commit %s", puts)
+            puts = [one for kind in batch.changes.kinds() for one in batch.changes.puts(kind)]
+            _log.debug("could not commit %s", [getattr(one, name) for one in puts for name, _ in fields_of(type(one))])
             raise
 
     patch.setattr(PostgresStore, "commit", commit)
 
 
-@mutant("FAULTS-2", backend="postgres")
+@mutant("NUMBERING-5", backend="postgres")
 def batch_committed_at_every_attempt(patch: pytest.MonkeyPatch) -> None:
     """No sequence number: a batch whose answer was lost is committed again."""
     _in_tables(
