@@ -54,7 +54,7 @@ class SeveringCases(CaseGroup):
     ) -> None:
         severed = Severed(handles, harness)
         last = severed.traffic(Direction.TO_SERVER)
-        for offset in (last // 3, last - 1, last):
+        for offset in (last // 2, last):
             severed.kill_server_and_repeat(offset)
 
     @case("SEVERING-4", checks=("COMMIT-2", "COMMIT-6", "COMMIT-7"), needs=(Ability.PROXY, Ability.END_SESSIONS))
