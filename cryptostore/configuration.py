@@ -144,19 +144,29 @@ def _pickle_key(given: str | None, variables: Mapping[str, str]) -> str:
     if key and file:
         raise ConfigurationError("set either CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE, not both")
     if file:
-        try:
-            # Editors end a file with a newline, which nobody means.
-            return Path(file).read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ConfigurationError(
-                f"CRYPTOSTORE_PICKLE_KEY_FILE names {file}, which cannot be read: {reason}"
-            ) from None
+        return read_pickle_key(file)
     if not key:
         raise ConfigurationError(
             "there is no pickle key, which encrypts the keys in the database: give pickle_key=..., or set "
             "CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE"
         )
+    return key
+
+
+def read_pickle_key(file: str | os.PathLike[str]) -> str:
+    """The pickle key in a file of one line, without the newline that editors put at its end.
+
+    Raises ConfigurationError, whose text holds nothing of the file, if it cannot be read or is not such a file.
+    """
+    try:
+        key = Path(file).read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise ConfigurationError(f"the pickle key cannot be read from {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # Its text would quote the file.
+        raise ConfigurationError(f"the pickle key in {file} is not UTF-8 text") from None
+    if not key or "\n" in key:
+        raise ConfigurationError(f"{file} must hold the pickle key in one line, and nothing else")
     return key
 
 

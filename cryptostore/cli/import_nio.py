@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cryptostore.configuration import read_pickle_key
 from cryptostore.errors import ConfigurationError
 from cryptostore.records import Account
 from cryptostore.urls import redact
@@ -43,7 +44,7 @@ def import_nio(
         typer.Option(metavar="NAME", help=f"Take the pickle key from this variable instead of {_PICKLE_KEY_VARIABLE}."),
     ] = None,
     pickle_key_file: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Take the pickle key from the first line of this file.")
+        Path | None, typer.Option(metavar="PATH", help="Take the pickle key from this file of one line.")
     ] = None,
     ask_pickle_key: Annotated[bool, typer.Option("--ask-pickle-key", help="Ask for the pickle key.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert all, and write nothing.")] = False,
@@ -82,7 +83,7 @@ def _pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
     if ask:
         return str(typer.prompt("Pickle key", hide_input=True, err=True))
     if file is not None:
-        return _first_line(file)
+        return read_pickle_key(file)
     key = os.environ.get(variable or _PICKLE_KEY_VARIABLE)
     if key is None and variable is not None:
         raise ConfigurationError(f"the environment has no variable {variable}")
@@ -93,19 +94,6 @@ def _pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
             soft_wrap=True,
         )
     return _DEFAULT_PICKLE_KEY if key is None else key
-
-
-def _first_line(file: Path) -> str:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigurationError(f"the pickle key cannot be read from {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        # Its text would quote the file.
-        raise ConfigurationError(f"the pickle key in {file} is not UTF-8 text") from None
-    if not lines or not lines[0]:
-        raise ConfigurationError(f"the first line of {file} is empty, where the pickle key should be")
-    return lines[0]
 
 
 def _transfer(imports: list[AccountImport], destination: str, findings: Findings) -> Mapping[Account, Counter[str]]:

@@ -27,7 +27,7 @@ def no_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     file = tmp_path / "pickle.key"
-    file.write_text(KEY + "\nonly the first line counts\n")
+    file.write_text(KEY + "\n")
     return file
 
 
@@ -164,7 +164,7 @@ def test_the_pickle_key_is_never_shown(
     [
         (["--pickle-key-env", "NO_SUCH_VARIABLE"], "no variable NO_SUCH_VARIABLE"),
         (["--pickle-key-file", "/no/such/file"], "No such file"),
-        (["--pickle-key-file", "/dev/null"], "is empty, where the pickle key should be"),
+        (["--pickle-key-file", "/dev/null"], "must hold the pickle key in one line"),
         (["--ask-pickle-key", "--pickle-key-env", "X"], "give one of"),
         (["--user-id", "@nobody:example.org"], f"it has: {ALICE}"),
     ],
