@@ -2,9 +2,9 @@
 
 from hypothesis import settings
 
-from homeserver_selection import pytest_collection_modifyitems, pytest_terminal_summary, pytest_testnodedown
+from homeserver_selection import pytest_deselected, pytest_terminal_summary, pytest_testnodedown
 
-__all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary", "pytest_testnodedown"]
+__all__ = ["pytest_deselected", "pytest_terminal_summary", "pytest_testnodedown"]
 
 # Machines that run tests are busy: a slow example is no failure.
 settings.register_profile("cryptostore", deadline=None)

@@ -113,7 +113,7 @@ def test_the_pickle_key_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(ConfigurationError, match="there is no pickle key"):
         client_settings()
     monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY_FILE", str(tmp_path / "key"))
-    with pytest.raises(ConfigurationError, match="cannot be read from .*: No such file"):
+    with pytest.raises(ConfigurationError, match="No such file"):
         client_settings()
     (tmp_path / "key").write_text(" a key \n")
     assert client_settings().pickle_key == " a key "

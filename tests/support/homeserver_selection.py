@@ -1,4 +1,4 @@
-"""Which runs the end-to-end tests belong to: those that ask for them, because Synapse must be installed first."""
+"""Says which end-to-end tests a run left out (Synapse must be installed first), and shows the figures of the others."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ _LEFT_OUT: Final = pytest.StashKey[int]()
 _WORKER_KEY: Final = "cryptostore_e2e_left_out"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the end-to-end tests to `-m e2e`, and their soak to `-m soak`."""
-    chosen = config.option.markexpr
-    left_out = [item for item in items if item.get_closest_marker("e2e") and not _asked_for(item, chosen)]
-    if left_out:
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-    config.stash[_LEFT_OUT] = len(left_out)
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count the end-to-end tests that this run leaves out."""
+    config = items[0].config
+    left_out = sum(item.get_closest_marker("e2e") is not None for item in items)
+    config.stash[_LEFT_OUT] = config.stash.get(_LEFT_OUT, 0) + left_out
     if hasattr(config, "workeroutput"):
-        config.workeroutput[_WORKER_KEY] = len(left_out)
-
-
-def _asked_for(item: pytest.Item, chosen: str) -> bool:
-    return "soak" in chosen if item.get_closest_marker("soak") else "e2e" in chosen
+        config.workeroutput[_WORKER_KEY] = config.stash[_LEFT_OUT]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -68,7 +68,7 @@ class Trial:
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Do no more than is needed: one killed part kills the case."""
-        if dict(item.user_properties)[CASE_PROPERTY][1] in self.killers() and "TestBroken" in item.nodeid:
+        if _case_of(item) in self.killers() and "TestBroken" in item.nodeid:
             pytest.skip("killed")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -93,8 +93,9 @@ def asserted(report: pytest.TestReport) -> bool:
     return at_home and crash.message.startswith(("AssertionError", "assert ", "Failed: "))
 
 
-def _case_of(report: pytest.TestReport) -> str:
-    return str(dict(report.user_properties)[CASE_PROPERTY][1])
+def _case_of(noted: pytest.TestReport | pytest.Item) -> str:
+    case: Any = dict(noted.user_properties)[CASE_PROPERTY]
+    return str(case[1])
 
 
 def check_named(pytester: pytest.Pytester, mutant: Mutant, new_harness: Callable[[], Harness]) -> None:
