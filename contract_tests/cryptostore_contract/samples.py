@@ -124,6 +124,9 @@ def exact(record: Record) -> tuple[object, ...]:
 def _exact(value: Any) -> object:
     if isinstance(value, Mapping):
         return sorted((name, type(item), item) for name, item in value.items())
+    if isinstance(value, frozenset):
+        # Equal sets may list their members in different orders, and so have different reprs.
+        return frozenset, sorted(value)
     return type(value), value
 
 

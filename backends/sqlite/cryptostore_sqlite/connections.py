@@ -185,7 +185,11 @@ def _inspect(path: Path, deadline: float, migrations: Migrations) -> Schema | No
     # A connection that may write, and is the last to close, moves what a killed program left in the -wal file into the
     # database. One that only reads does not, but leaves a -wal and -shm behind where there were none.
     mode = "ro" if files.has_write_ahead_log(path) else "rw"
-    with closing(_connect(path, deadline, "PRAGMA query_only = ON", mode=mode)) as connection:
+    with (
+        closing(_connect(path, deadline, "PRAGMA query_only = ON", mode=mode)) as connection,
+        # One snapshot: tables that another program makes meanwhile must not look like a stranger's.
+        _transaction(connection, "BEGIN"),
+    ):
         return migrations.inspect(connection, path)
 
 

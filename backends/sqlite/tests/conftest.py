@@ -20,15 +20,6 @@ _ORDINARY_USER = 65_534
 Execute = Callable[..., list[tuple[Any, ...]]]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def plugins_are_found_once() -> Iterator[None]:
-    """Some tests go on as an ordinary user, who may not list the folders of root's virtual environment."""
-    found = plugins._entry_points()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "_entry_points", lambda: found)
-        yield
-
-
 @pytest.fixture
 def alice() -> Account:
     return Account("@alice:example.org", "ALICEDEVICE")
@@ -56,9 +47,11 @@ def execute(path: Path) -> Execute:
 
 
 @pytest.fixture
-def ordinary_users_folder(url: str) -> Iterator[Path]:
+def ordinary_users_folder(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of an ordinary user, who runs the test even if root began it: permissions do not bind root."""
-    # Whatever is imported on first use is imported before, from places that only root may read.
+    # Whatever is imported or found on first use is so before, in places that only root may read.
+    found = plugins._entry_points()
+    monkeypatch.setattr(plugins, "_entry_points", lambda: found)
     open_backend(url).close()
     folder = Path(tempfile.mkdtemp(prefix="cryptostore-"))
     was_root = os.geteuid() == 0

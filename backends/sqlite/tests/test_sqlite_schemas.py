@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import shutil
@@ -14,7 +15,17 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 import sqlite_golden
-from cryptostore import Account, Changes, Device, EncryptedRoom, Ownership, SchemaTooNew, SyncToken, open_backend
+from cryptostore import (
+    Account,
+    Changes,
+    Device,
+    EncryptedRoom,
+    Ownership,
+    Schema,
+    SchemaTooNew,
+    SyncToken,
+    open_backend,
+)
 from cryptostore_contract.golden import GOLDEN
 from cryptostore_sqlite import schema
 from migrating import assert_golden, is_killed_at, migrations_of, opened_with, starting
@@ -148,6 +159,26 @@ def test_a_migration_that_is_killed_at_any_statement_leaves_the_old_schema_whole
             break
     # At each statement of the migration, and at COMMIT, was a process killed.
     assert statement - 1 == _SECOND.count(";\n") + 1
+
+
+def test_a_first_start_in_the_middle_of_anothers_look_leaves_it_ours(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        # Or the look would hold the other start up.
+        connection.execute("PRAGMA journal_mode = WAL")
+
+    class Watched(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "sqlite_schema" in sql:
+                monkeypatch.undo()
+                with open_backend(url):
+                    pass
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Watched))
+    with open_backend(url) as backend:
+        assert backend.schema() == Schema(version=1, min_compatible=1)
 
 
 @pytest.mark.parametrize("count", [2, 4])

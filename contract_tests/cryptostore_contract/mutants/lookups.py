@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from bisect import bisect_left
@@ -191,9 +192,9 @@ def scan_goes_on_after_close(patch: pytest.MonkeyPatch) -> None:
     original = MemoryStore._pages
 
     def pages(store: MemoryStore, kind: type[Record], prefix: Key) -> Iterator[Record]:
-        with pytest.MonkeyPatch.context() as unchecked:
-            unchecked.setattr(OpenFlag, "check", lambda _flag: None)
-            yield from original(store, kind, prefix)
+        unchecked = copy.copy(store)
+        unchecked.__dict__["_is_open"] = OpenFlag("a store that nobody closes")
+        yield from original(unchecked, kind, prefix)
 
     patch.setattr(MemoryStore, "_pages", pages)
 

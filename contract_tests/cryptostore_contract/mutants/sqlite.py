@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
+from sqlite3 import Connection
 from typing import Any, TypeVar
 
 import pytest
 
-from cryptostore import Account, Batch, Changes, FieldType, Key, Record, SyncToken
+from cryptostore import Account, Batch, Changes, FieldType, Key, Ownership, Record, SyncToken
 from cryptostore_sqlite import accounts, columns, statements
 from cryptostore_sqlite.backend import SQLiteBackend
-from cryptostore_sqlite.connections import Connections
 from cryptostore_sqlite.schema import SHIPPED
 from cryptostore_sqlite.store import SQLiteStore
 
@@ -137,6 +142,8 @@ def epoch_checked_outside_the_transaction_of_the_batch(patch: pytest.MonkeyPatch
     def commit(self: SQLiteStore, batch: Batch, timeout: float) -> None:
         with self._connections.reading() as connection:
             expected = self._expects(connection, batch)
+        # Long enough for another owner, whoever runs first.
+        time.sleep(0.01)
         with self._connections.writing(timeout) as connection:
             if expected:
                 self._put_and_delete(connection, batch.changes)
@@ -148,18 +155,22 @@ def epoch_checked_outside_the_transaction_of_the_batch(patch: pytest.MonkeyPatch
 @mutant("CONCURRENCY-4", backend="sqlite")
 def epoch_raised_by_two_statements(patch: pytest.MonkeyPatch) -> None:
     """The epoch is read before the lock is taken: two that open at once raise it to the same."""
-    original = SQLiteBackend.open_store
+    original, take_over = SQLiteBackend.open_store, accounts.take_over
+    read = threading.local()
 
     def open_store(backend: SQLiteBackend, account: Account, *mode: Any) -> Any:
         with backend._connections.reading() as connection:
             found = connection.execute(accounts._FIND, (account.user_id, account.device_id)).fetchone()
-        epoch = found[1] + 1 if found else 1
-        raised = accounts._TAKE_OVER.replace("epoch + 1", str(epoch))
-        with pytest.MonkeyPatch.context() as once:
-            once.setattr(accounts, "_TAKE_OVER", raised)
-            return original(backend, account, *mode)
+        read.epoch = found[1] + 1 if found else 1
+        return original(backend, account, *mode)
+
+    def take_over_as_read(connection: Connection, account: Account, owner: str) -> tuple[int, Ownership]:
+        account_id, ownership = take_over(connection, account, owner)
+        connection.execute("UPDATE account SET epoch = ? WHERE id = ?", (read.epoch, account_id))
+        return account_id, replace(ownership, epoch=read.epoch)
 
     patch.setattr(SQLiteBackend, "open_store", open_store)
+    patch.setattr(accounts, "take_over", take_over_as_read)
 
 
 @mutant("BATCHES-3", "STORAGE-1", backend="sqlite")
@@ -219,23 +230,21 @@ def scan_holds_its_snapshot(patch: pytest.MonkeyPatch) -> None:
     original = SQLiteStore._scan
 
     def scan(self: SQLiteStore, kind: type[R], prefix: Key) -> Iterator[R]:
-        with self._connections.reading() as connection, pytest.MonkeyPatch.context() as held:
+        with self._connections.reading() as connection:
             connection.execute("SELECT count(*) FROM account").fetchone()
-            held.setattr(Connections, "reading", lambda _self: _Held(connection))
-            records = original(self, kind, prefix)
-            yield from records
+            # A store of its own for each scan: several go on at once.
+            store = copy.copy(self)
+            store.__dict__["_connections"] = _Held(connection)
+            yield from original(store, kind, prefix)
 
     patch.setattr(SQLiteStore, "_scan", scan)
 
 
 class _Held:
-    """A connection that is given out again, and not taken back."""
+    """One connection, given out to every reader."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def __enter__(self) -> Any:
-        return self._connection
-
-    def __exit__(self, *_arguments: object) -> None:
-        pass
+    def reading(self) -> AbstractContextManager[Connection]:
+        return nullcontext(self._connection)
