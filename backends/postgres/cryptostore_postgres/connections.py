@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool
 from cryptostore.errors import BackendUnavailable, ConfigurationError, CryptoStoreError, StoreClosed
 
 from .columns import adapters
-from .errors import refusal, translated
+from .errors import READ_ONLY, refusal, translated
 from .login import state_of_refusal
 from .options import PostgresOptions
 from .watchdog import Watchdog
@@ -129,8 +129,11 @@ class Connections:
         with translated(self._options.place, self._password), self._watchdog.guard(connection, ends):
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 _leave_clean(connection)
+                # The session may be with a standby, or have begun while nobody could write: another one may do better.
+                if isinstance(error, psycopg.Error) and error.sqlstate == READ_ONLY:
+                    connection.close()
                 raise
 
     def close(self) -> None:

@@ -18,8 +18,11 @@ from cryptostore.errors import (
     StoreClosed,
 )
 
+#: The SQLSTATE of a server that takes no writes: a standby, after a fail-over.
+READ_ONLY: Final = "25006"
+
 _DISK_FULL: Final = "53100"
-_READ_ONLY: Final = "25006"  # a standby, after a fail-over
+_TOO_MANY_CONNECTIONS: Final = "53300"
 _DENIED: Final = "42501"
 
 _SCHEMA: Final = frozenset(
@@ -106,6 +109,11 @@ def refusal(error: psycopg.Error, place: str, password: str, state_of: Callable[
     state = state_of() or "unknown"
     if state in _REMEDIES:
         return ConfigurationError(f"PostgreSQL at {place} refused the connection: {text}; {_REMEDIES[state]}")
+    if state == _TOO_MANY_CONNECTIONS:
+        return BackendUnavailable(
+            f"PostgreSQL at {place} has no free connection: {text}; raise max_connections on the server or the role's "
+            "CONNECTION LIMIT, or lower pool_size in the URLs of its clients"
+        )
     return BackendUnavailable(
         f"PostgreSQL at {place} cannot be reached: {text}; check that the server runs, and host and port in the URL"
     )
@@ -122,7 +130,7 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
         return ConfigurationError(f"{at}: {_primary(error)}; GRANT the right to the role, or use another user")
     if state in _CREDENTIALS:
         return ConfigurationError(f"{at} refused the user ({state}); check user and password")
-    if state == _READ_ONLY:
+    if state == READ_ONLY:
         return BackendUnavailable(
             f"{at} is read-only: {_primary(error)}; connect to the primary (target_session_attrs=read-write), or let "
             "the role write (default_transaction_read_only=off)"

@@ -1,5 +1,36 @@
 """Fixtures of the PostgreSQL backend's tests."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from postgres_database import DATABASE, PostgresDatabase
 from postgres_fixtures import breakable_database, postgres_database, postgres_harness, postgres_url
+from postgres_server import PostgresServer
 
 __all__ = ["breakable_database", "postgres_database", "postgres_harness", "postgres_url"]
+
+
+@pytest.fixture
+def server(breakable_database: PostgresDatabase) -> PostgresServer:
+    """The server, which a test may set up anew."""
+    assert breakable_database.server is not None
+    return breakable_database.server
+
+
+@pytest.fixture
+def admin(server: PostgresServer) -> Iterator[psycopg.Connection]:
+    """The superuser in the tests' database."""
+    with server.connect(DATABASE) as connection:
+        yield connection
+
+
+@pytest.fixture
+def schema(breakable_database: PostgresDatabase) -> Iterator[str]:
+    """The name of a schema that nobody has made."""
+    name = breakable_database.new_schema()
+    yield name
+    breakable_database.drop_schema(name)

@@ -23,6 +23,7 @@ from cryptostore import (
     Changes,
     ConfigurationError,
     CryptoStoreError,
+    Mode,
     SchemaError,
     SchemaTooNew,
     SyncToken,
@@ -36,25 +37,6 @@ from postgres_server import PASSWORD_ROLE, PostgresServer
 
 ALICE: Final = Account("@alice:example.org", "DEVICE")
 SECRET: Final = "s3cr3t-canary"
-
-
-@pytest.fixture
-def server(breakable_database: PostgresDatabase) -> PostgresServer:
-    assert breakable_database.server is not None
-    return breakable_database.server
-
-
-@pytest.fixture
-def schema(breakable_database: PostgresDatabase) -> Iterator[str]:
-    name = breakable_database.new_schema()
-    yield name
-    breakable_database.drop_schema(name)
-
-
-@pytest.fixture
-def admin(server: PostgresServer) -> Iterator[psycopg.Connection]:
-    with server.connect(DATABASE) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -237,6 +219,23 @@ def test_a_role_that_may_not_create_the_schema_is_told_what_to_run(
 def test_a_role_without_rights_on_the_schema_is_refused(server: PostgresServer, schema: str, role: str) -> None:
     open_backend(url_of(server, schema)).close()
     assert "GRANT" in refused(url_of(server, schema, role))
+
+
+def test_a_role_that_may_only_read_is_told_what_it_lacks_and_reads(
+    server: PostgresServer, admin: psycopg.Connection, schema: str, role: str
+) -> None:
+    with open_backend(url_of(server, schema)) as backend:
+        backend.open_store(ALICE).apply(Changes([SyncToken("t")]))
+    name = Identifier(schema)
+    admin.execute(
+        SQL("GRANT USAGE ON SCHEMA {0} TO guest; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO guest").format(name)
+    )
+    with open_backend(url_of(server, schema, role, more="&migrate=never")) as backend:
+        with pytest.raises(
+            ConfigurationError, match="permission denied for table account; GRANT the right to the role"
+        ):
+            backend.open_store(ALICE)
+        assert backend.open_store(ALICE, Mode.READ).get(SyncToken, [()]) == {(): SyncToken("t")}
 
 
 def test_without_migrations_missing_tables_are_told(

@@ -14,6 +14,7 @@ from cryptostore import (
     Account,
     AccountNotFound,
     Backend,
+    Batch,
     Changes,
     CryptoStore,
     CryptoStoreError,
@@ -43,6 +44,13 @@ ON_OUR_ROWS: Final = re.compile(
 )
 #: What a transaction may hold besides: each of these ends with it.
 TRANSACTION: Final = re.compile(r"BEGIN ISOLATION LEVEL READ COMMITTED|COMMIT|ROLLBACK|")
+#: A statement on the accounts themselves, by the ids that Matrix gives them.
+ON_ACCOUNTS: Final = re.compile(r'"t\d+_\d+"\."account"')
+#: What would outlive its transaction. A setting or a lock that ends with it says so.
+SESSION_STATE: Final = re.compile(
+    r"(^|;)\s*(SET\s+(?!LOCAL|TRANSACTION)|(UN)?LISTEN|PREPARE|DECLARE|CREATE\s+TEMP)"
+    r"|set_config\((?!([^()]|\([^()]*\))*,\s*true\))|pg_(try_)?advisory_lock"
+)
 SETTINGS: Final = re.compile(r"\s*SELECT (set_config\([^()]*(current_setting\([^()]*\)[^()]*)?true\)[\s,]*)+")
 
 
@@ -112,17 +120,111 @@ def test_every_statement_of_a_store_names_its_account_and_none_is_session_state(
     assert named > 6
 
 
-def test_taking_over_and_being_refused_leaves_no_session_state(backend: Backend, wire: Wire) -> None:
+def is_session_state(text: str) -> bool:
+    return SESSION_STATE.search(text) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SET synchronous_commit = 'off'", True),
+        ("BEGIN; SET SESSION ROLE x", True),
+        ("SET LOCAL synchronous_commit = 'on'", False),
+        ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", False),
+        ("UPDATE t SET sequence = sequence", False),
+        ("SELECT set_config('lock_timeout', '0', false)", True),
+        ("SELECT set_config('a', current_setting('b'), true), set_config('c', '0', false)", True),
+        ("SELECT set_config('a', current_setting('b'), true), set_config('c', '0', true)", False),
+        ("SELECT pg_advisory_lock(1)", True),
+        ("SELECT pg_advisory_xact_lock(1)", False),
+        ("LISTEN keys", True),
+    ],
+)
+def test_session_state_is_told_from_what_ends_with_its_transaction(text: str, expected: bool) -> None:
+    assert is_session_state(text) is expected
+
+
+def assert_no_session_state(wire: Wire) -> None:
+    """What was sent leaves nothing in the session, or in the server, that outlives its transaction."""
+    assert not wire.others - {b"D", b"E", b"X"}, "something else than Describe, Execute and Terminate was sent"
+    assert wire.statements
+    for statement in wire.statements:
+        assert statement.name == "", "a named prepared statement belongs to the session"
+        assert not is_session_state(statement.text), statement.text
+
+
+def assert_named(wire: Wire, account: Account, statements: int) -> None:
+    """So many statements were on the accounts, and each named this one by its ids."""
+    on_accounts = [statement for statement in wire.statements if ON_ACCOUNTS.search(statement.text)]
+    assert len(on_accounts) == statements, [statement.text for statement in on_accounts]
+    named = {account.user_id.encode(), account.device_id.encode()}
+    for statement in on_accounts:
+        assert named <= {parameter.data for parameter in statement.parameters}, statement.text
+
+
+def test_taking_over_looking_and_deleting_name_the_account(backend: Backend, wire: Wire) -> None:
+    backend.open_store(ALICE)
+    for mode in Mode:
+        wire.forget()
+        backend.open_store(ALICE, mode)
+        assert_no_session_state(wire)
+        assert_named(wire, ALICE, 1)
     wire.forget()
+    backend.delete_account(ALICE)
+    assert_no_session_state(wire)
+    assert_named(wire, ALICE, 1)
+
+
+def test_being_refused_leaves_no_session_state(backend: Backend, wire: Wire) -> None:
     older, newer = backend.open_store(ALICE), backend.open_store(ALICE)
+    wire.forget()
     with pytest.raises(FencedOut):
         older.apply(Changes([SyncToken("t")]))
     backend.delete_account(ALICE)
     with pytest.raises(AccountNotFound):
         newer.apply(Changes([SyncToken("t")]))
-    for statement in wire.statements:
-        assert statement.name == ""
-        assert is_for_the_transaction_alone(statement) or ON_OUR_ROWS.match(statement.text), statement.text
+    assert_no_session_state(wire)
+
+
+def test_a_batch_that_was_committed_already_is_confirmed_by_a_write_on_its_account(
+    store: CryptoStore, wire: Wire
+) -> None:
+    batch = Batch(1, Changes([SyncToken("t")]))
+    store.commit(batch, 5)
+    wire.forget()
+    store.commit(batch, 5)
+    assert_no_session_state(wire)
+    assert isinstance(store, PostgresStore)
+    [touch] = [each for each in wire.statements if "SET sequence = sequence" in each.text]
+    assert named_account(touch) == store._id
+
+
+def test_what_ends_a_stalled_owner_names_its_account(
+    backend: Backend, wire: Wire, postgres_database: PostgresDatabase
+) -> None:
+    store = backend.open_store(ALICE)
+    assert isinstance(store, PostgresStore)
+    wire.forget()
+    store._connections.read(lambda connection: store._accounts.end_stalled(connection, ALICE))
+    assert_no_session_state(wire)
+    assert_named(wire, ALICE, 1)
+
+
+def test_opening_migrating_and_looking_around_leave_no_session_state(
+    postgres_database: PostgresDatabase, wire: Wire
+) -> None:
+    schema = postgres_database.new_schema()
+    with Proxy(postgres_database.address, tap=wire) as proxy:
+        url = postgres_database.url(schema, proxy.port) + "&sslmode=disable&gssencmode=disable&pool_size=1"
+        for is_first in (True, False):
+            wire.forget()
+            with open_backend(url) as backend:
+                assert any("CREATE TABLE" in statement.text for statement in wire.statements) is is_first
+                assert backend.health().writable
+                assert backend.schema().version > 0
+                assert backend.accounts() == {}
+            assert_no_session_state(wire)
+    postgres_database.drop_schema(schema)
 
 
 def sessions(count: int) -> list[Record]:
