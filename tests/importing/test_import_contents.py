@@ -165,11 +165,9 @@ def test_trust_of_a_default_store(memory_url: str, folder: Path) -> None:
     ]
 
 
-def test_the_first_version_of_nios_schema(memory_url: str, alice: Client) -> None:
-    """Its devices had two columns for keys, and nio's own upgrade drops every decision about them."""
-    _, inbound = alice.received_session()
-    alice.close()
-    with edited(alice.path) as connection:
+def make_first_version(path: Path) -> None:
+    """Give a file the tables of nio's first version, whose devices had two columns for keys, and one trusted device."""
+    with edited(path) as connection:
         connection.executescript("""
             DROP TABLE devicetruststate; DROP TABLE keys; DROP TABLE devicekeys; DROP TABLE synctokens;
             CREATE TABLE devicekeys (
@@ -181,6 +179,12 @@ def test_the_first_version_of_nios_schema(memory_url: str, alice: Client) -> Non
             INSERT INTO devicetruststate VALUES (5, 2);
             UPDATE storeversion SET version = 1;
         """)
+
+
+def test_the_first_version_of_nios_schema(memory_url: str, alice: Client) -> None:
+    _, inbound = alice.received_session()
+    alice.close()
+    make_first_version(alice.path)
     assert not import_all(alice.path, memory_url)
     assert all_of(memory_url, Device) == [
         Device(
@@ -192,6 +196,14 @@ def test_the_first_version_of_nios_schema(memory_url: str, alice: Client) -> Non
     ]
     assert [session.session_id for session in all_of(memory_url, InboundGroupSession)] == [inbound.id]
     assert all_of(memory_url, SyncToken) == []
+
+
+def test_17_nios_own_upgrade_drops_every_decision_about_them(folder: Path, alice: Client) -> None:
+    alice.close()
+    make_first_version(alice.path)
+    Client(folder, ALICE).close()
+    with edited(alice.path) as connection:
+        assert connection.execute("SELECT count(*) FROM devicetruststate").fetchone() == (0,)
 
 
 def put_libolm_pickles(path: Path, stored: Callable[[str], str | bytes]) -> None:

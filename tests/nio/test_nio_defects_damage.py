@@ -88,3 +88,8 @@ def test_16_in_nio(theirs: Theirs) -> None:
     with store.database.bind_ctx(store.models):
         MegolmInboundSessions.update(session=b"damaged").where(MegolmInboundSessions.session_id == bad.id).execute()
     assert isinstance(outcome(lambda: good.found_in(theirs.reopen(store))), type)
+
+
+def test_16_a_wrong_pickle_key_in_nio(theirs: Theirs) -> None:
+    theirs.close(with_account(theirs))
+    assert outcome(lambda: theirs.open(pickle_key="another key").load_account()).__name__ == "LibolmPickleException"

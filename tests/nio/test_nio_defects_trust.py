@@ -5,15 +5,19 @@ A test named `…_in_nio` shows the defect of that number in matrix-nio 0.26, by
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from nio import AsyncClient, AsyncClientConfig
 from nio.crypto import OlmAccount
+from nio.store import SqliteStore
 
 from cryptostore import records
 from cryptostore.nio import NioStore
@@ -93,7 +97,12 @@ def test_20_a_pickle_key_that_everybody_knows_is_accepted_with_a_warning(
     ]
 
 
-def test_20_the_key_check_is_salted(ours: Ours) -> None:
+def test_20_that_key_in_nio(theirs: Theirs, caplog: pytest.LogCaptureFixture) -> None:
+    with_account(theirs, pickle_key="DEFAULT_KEY")
+    assert not caplog.records
+
+
+def test_20_equal_pickle_keys_do_not_look_equal_in_the_key_check(ours: Ours) -> None:
     for account in (ALICE, BOB):
         with_account(ours, account, "one key")
     checks = {ours.stored(records.OlmAccount, account)[0].key_check for account in (ALICE, BOB)}
@@ -162,7 +171,8 @@ def test_21_in_nio(theirs: Theirs, move_to: Callable[[str], None]) -> None:
     assert hours_off_after_a_move(theirs, move_to) == -3.5
 
 
-def test_21_times_are_stored_in_utc(ours: Ours) -> None:
+def test_21_times_are_stored_in_utc(ours: Ours, move_to: Callable[[str], None]) -> None:
+    move_to("Asia/Kolkata")
     before = datetime.now(UTC)
     store = with_account(ours)
     store.save_session("curve", olm_session())
@@ -178,3 +188,18 @@ def test_21_close_gives_the_database_back(ours: Ours) -> None:
     store.close()
     assert outcome(lambda: store.save_account(OlmAccount())).__name__ == "StoreClosed"
     assert isinstance(store, NioStore)
+
+
+async def used_after_close(folder: Path) -> None:
+    config = AsyncClientConfig(store=SqliteStore, store_name="keys.db", pickle_key="key")
+    client = AsyncClient("http://localhost", ALICE.user_id, ALICE.device_id, str(folder), config)
+    client.restore_login(ALICE.user_id, ALICE.device_id, "token")
+    await client.close()
+    assert isinstance(client.store, SqliteStore)
+    with closing(client.store.database):
+        client.store.save_encrypted_rooms({"!room:example.org"})
+        assert client.store.load_encrypted_rooms() == {"!room:example.org"}
+
+
+def test_21_closing_in_nio(tmp_path: Path) -> None:
+    asyncio.run(used_after_close(tmp_path))

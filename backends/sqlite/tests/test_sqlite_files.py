@@ -23,9 +23,12 @@ from cryptostore import (
     Mode,
     SchemaError,
     SchemaTooNew,
+    StorageFull,
     SyncToken,
+    Value,
     open_backend,
 )
+from cryptostore_sqlite.backend import SQLiteBackend
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
@@ -321,3 +324,20 @@ def test_a_process_forked_after_the_database_was_closed_opens_it(url: str) -> No
             os._exit(0)
     """
     assert run(script, url) == ""
+
+
+def test_a_database_that_may_not_grow_takes_nothing_of_a_batch_and_all_of_it_later(url: str, alice: Account) -> None:
+    batch = Changes([SyncToken("t"), Value("n", "v", b"v" * 1_000_000)])
+    with open_backend(url) as backend, backend.open_store(alice) as store:
+        assert isinstance(backend, SQLiteBackend)
+        writer = backend._connections._writer
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages + 10}")
+        with pytest.raises(StorageFull, match="make room"):
+            store.apply(batch)
+        assert backend.accounts()[alice].sequence == 0
+        assert store.get(SyncToken, [()]) == {}
+        writer.execute("PRAGMA max_page_count = 1000000")
+        store.apply(batch)
+    with open_backend(url) as backend, backend.open_store(alice, Mode.READ) as reader:
+        assert set(reader.get(SyncToken, [()])) | set(reader.get(Value, [("n", "v")])) == {(), ("n", "v")}
