@@ -86,10 +86,12 @@ class Changes:
     def _add(self, kind: type[Record], key: Key, record: Record | None) -> None:
         if kind not in KINDS:
             name = getattr(kind, "__name__", type(kind).__name__)
-            raise InvalidRecord(name, "kind", "is not one of the kinds in cryptostore.KINDS")
+            raise InvalidRecord(name, "kind", "is not one of those in cryptostore.KINDS; give a record of one of them")
         if record is None:
             check_key(kind, key)
         by_key = self._operations.setdefault(kind, {})
         if key in by_key:
-            raise InvalidRecord(kind.kind_name, "key", "has two operations in one batch; a batch takes one a key")
+            raise InvalidRecord(
+                kind.kind_name, "key", "has two operations in one batch; keep one, or apply two batches"
+            )
         by_key[key] = record

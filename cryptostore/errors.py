@@ -125,6 +125,22 @@ class ReadOnlyStore(CryptoStoreError):
 class AccountNotFound(CryptoStoreError):
     """The account is not in this database, or was deleted under a running owner."""
 
+    @classmethod
+    def missing(cls, account: object) -> AccountNotFound:
+        """What a backend raises for an account that it does not have."""
+        return cls(
+            f"{account} is not in this database; check the URL, the user id and the device id, or open the account "
+            "with Mode.OWN, which makes it"
+        )
+
+    @classmethod
+    def deleted(cls, account: object) -> AccountNotFound:
+        """What a backend raises when it finds that the account was deleted since it was opened."""
+        return cls(
+            f"{account} was deleted since it was opened; this handle can write no more: restore the account from a "
+            "backup, or stop, open it anew and log in as a new device"
+        )
+
 
 class SchemaError(CryptoStoreError):
     """The database's tables are missing or not as this program's migrations left them."""

@@ -92,7 +92,7 @@ class Database:
         try:
             return self.rows[account]
         except KeyError:
-            raise AccountNotFound(f"{account} is not in this database") from None
+            raise AccountNotFound.missing(account) from None
 
 
 class MemoryStore(CryptoStore):
@@ -147,7 +147,7 @@ class MemoryStore(CryptoStore):
     def _expects(self, batch: Batch) -> bool:
         """Whether the batch is the next one; False for one that was committed. Raises what `commit` raises."""
         if self._database.rows.get(self.account) is not self._row:
-            raise AccountNotFound(f"{self.account} was deleted")
+            raise AccountNotFound.deleted(self.account)
         now = self._row.ownership
         if now.epoch == self.ownership.epoch and batch.number in (now.sequence, now.sequence + 1):
             return batch.number == now.sequence + 1

@@ -70,7 +70,7 @@ class Cousin(TrackedUser):
     ],
 )
 def test_what_is_no_kind_is_refused(puts: list[Any], deletes: list[Any], name: str) -> None:
-    with pytest.raises(InvalidRecord, match="is not one of the kinds") as caught:
+    with pytest.raises(InvalidRecord, match="is not one of those in") as caught:
         Changes(puts, deletes)
     assert caught.value.kind == name
     assert "secret" not in str(caught.value)

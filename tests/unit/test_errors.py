@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 import cryptostore
-from cryptostore import CryptoStoreError, FencedOut, InvalidRecord, errors
+from cryptostore import AccountNotFound, CryptoStoreError, FencedOut, InvalidRecord, errors
 
 ERRORS = [
     member
@@ -70,3 +70,9 @@ def test_an_invalid_record_keeps_its_parts_across_processes() -> None:
 def test_fenced_out_keeps_its_facts_across_processes() -> None:
     error = FencedOut("fenced", owner="host:1", since=datetime(2024, 1, 1, tzinfo=UTC), outcome_unknown=True)
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+
+
+@pytest.mark.parametrize("error", [AccountNotFound.missing("@a:b D"), AccountNotFound.deleted("@a:b D")])
+def test_an_account_that_is_not_there_is_named_and_what_to_do(error: AccountNotFound) -> None:
+    assert str(error).startswith("@a:b D ")
+    assert "open the account with Mode.OWN" in str(error) or "restore the account from a backup" in str(error)

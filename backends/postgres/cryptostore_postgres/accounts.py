@@ -73,7 +73,7 @@ class Accounts:
         """One account. Raises AccountNotFound."""
         found = connection.execute(self._find, [account.user_id, account.device_id], binary=True).fetchone()
         if found is None:
-            raise AccountNotFound(f"{account} is not in this database")
+            raise AccountNotFound.missing(account)
         return _row(found)
 
     def take_over(self, connection: Connection, account: Account, owner: str, ends: float) -> AccountRow:

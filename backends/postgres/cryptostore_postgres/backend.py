@@ -58,7 +58,7 @@ class PostgresBackend(Backend):
 
         # An account that is gone at a second attempt was deleted by the first, whose answer was lost.
         if not self._connections.repeat(delete) and attempts == 1:
-            raise AccountNotFound(f"{account} is not in this database")
+            raise AccountNotFound.missing(account)
 
     def health(self) -> Health:
         self._is_open.check()

@@ -99,7 +99,7 @@ class PostgresStore(CryptoStore):
             elif error.sqlstate == _FENCED:
                 raise self._fenced(error) from error
             elif error.sqlstate == _NO_ACCOUNT:
-                raise AccountNotFound(f"{self.account} was deleted") from error
+                raise AccountNotFound.deleted(self.account) from error
             else:
                 raise
 

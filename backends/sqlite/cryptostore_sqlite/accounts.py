@@ -41,7 +41,7 @@ def find(connection: Connection, account: Account) -> tuple[int, Ownership]:
     """The account's id, and who owns it. Raises AccountNotFound."""
     row = connection.execute(_FIND, (account.user_id, account.device_id)).fetchone()
     if row is None:
-        raise AccountNotFound(f"{account} is not in this database")
+        raise AccountNotFound.missing(account)
     account_id, *columns = row
     return account_id, _ownership(*columns)
 
@@ -69,7 +69,7 @@ def advance(connection: Connection, account_id: int, sequence: int) -> None:
 def delete(connection: Connection, account: Account) -> None:
     """Delete the account; the tables of records follow by their foreign keys. Raises AccountNotFound."""
     if connection.execute(_DELETE, (account.user_id, account.device_id)).rowcount == 0:
-        raise AccountNotFound(f"{account} is not in this database")
+        raise AccountNotFound.missing(account)
 
 
 def _ownership(epoch: int, sequence: int, owner: bytes, since: int) -> Ownership:

@@ -87,7 +87,7 @@ class SQLiteStore(CryptoStore):
         """Whether the batch is the next one; False for one that was committed. Raises what `commit` raises."""
         now = accounts.current_ownership(connection, self._id)
         if now is None:
-            raise AccountNotFound(f"{self.account} was deleted from the database")
+            raise AccountNotFound.deleted(self.account)
         if now.epoch == self.ownership.epoch and batch.number in (now.sequence, now.sequence + 1):
             return batch.number == now.sequence + 1
         raise FencedOut.by(now.owner, now.since, self.account)

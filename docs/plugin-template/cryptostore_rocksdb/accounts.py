@@ -71,7 +71,7 @@ def find(opened: OpenDatabase, account: Account) -> AccountRow:
     """The account's row. Raises AccountNotFound, UnreadableRecord."""
     row = look_up(opened, account)
     if row is None:
-        raise AccountNotFound(f"{account} is not in this database")
+        raise AccountNotFound.missing(account)
     return row
 
 

@@ -84,7 +84,7 @@ class RocksDBStore(CryptoStore):
     def _expects(self, row: AccountRow | None, batch: Batch) -> bool:
         """Whether the batch is the next one; False for one that was committed. Raises what `commit` raises."""
         if row is None or row.id != self._id:
-            raise AccountNotFound(f"{self.account} was deleted from the database")
+            raise AccountNotFound.deleted(self.account)
         now = row.ownership
         if now.epoch == self.ownership.epoch and batch.number in (now.sequence, now.sequence + 1):
             return batch.number == now.sequence + 1
