@@ -27,10 +27,16 @@ POINTS = [
     ("batch:after", 1),
 ]
 
-#: After so many random kills Bob is left alone until he has answered everything. Synapse gives at most 100 to-device
-#: messages with one sync but all of the timeline, so that with a longer backlog messages come before their keys; nio
-#: does not try those again, and a bot does not answer them.
-_CATCH_UP = 3
+#: Where he dies if the keys come on several pages: Synapse gives at most 100 with one answer, but all of the timeline.
+PAGES = [
+    ("sync:before", 2),
+    ("sync:answered", 2),
+    ("to-device:event", 110),
+    ("batch:before", 2),
+    ("batch:after", 2),
+    ("sync:before", 3),
+    ("sync:answered", 3),
+]
 
 #: Where Bob dies while he sends a first message in a new session.
 SENDING = [
@@ -49,6 +55,15 @@ SENDING = [
 def test_a_kill_in_a_sync_loses_nothing(bed: Bed, point: str, nth: int) -> None:
     talk, alice, bob = met(bed)
     talk.secrets(alice, "secret")
+    bob.call("arm", point=point, nth=nth)
+    bob.dies(bob.begin("sync"))
+    _recover(talk, alice)
+
+
+@pytest.mark.parametrize(("point", "nth"), PAGES)
+def test_a_kill_between_pages_of_keys_loses_nothing(bed: Bed, point: str, nth: int) -> None:
+    talk, alice, bob = met(bed)
+    talk.say_all(alice, *(f"secret {number}" for number in range(120)), rotate=True)
     bob.call("arm", point=point, nth=nth)
     bob.dies(bob.begin("sync"))
     _recover(talk, alice)
@@ -118,8 +133,6 @@ def _kill_at_random(bed: Bed, kills: int, figure: Figure) -> None:
     for number in range(kills):
         bob.call("answer", derived=True)
         bob.call("sync_forever")
-        if number % _CATCH_UP == 0:
-            _assert_answered(alice, bob, set(talk.sent) - said, seed)
         talking = alice.begin(
             "say_all", room=talk.room, texts=[f"{number}.{each}" for each in range(KEYS // 3)], rotate=True
         )

@@ -109,6 +109,8 @@ class Homeserver:
             "presence": {"enabled": False},
             "bcrypt_rounds": 4,
             "caches": {"sync_response_cache_duration": "0s"},
+            # All of a backlog in one sync: what does not fit, a bot never sees.
+            "filter_timeline_limit": -1,
             **_LIMITS,
         }
 

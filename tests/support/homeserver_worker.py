@@ -201,6 +201,10 @@ class Worker:
         session = self._client.olm.outbound_group_sessions.get(room)
         return None if session is None else str(session.id)
 
+    async def do_shared_with(self, room: str) -> int:
+        """How many devices were given the key of the Megolm session in which we write to a room."""
+        return len(self._client.olm.outbound_group_sessions[room].users_shared_with)
+
     async def do_rotate(self, room: str) -> None:
         """Begin a new Megolm session with the next message."""
         self._client.invalidate_outbound_session(room)
