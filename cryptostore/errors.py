@@ -18,7 +18,8 @@
     ├── SchemaError
     │   └── SchemaTooNew
     ├── WrongPickleKey
-    └── UnreadableRecord
+    ├── UnreadableRecord
+    └── HomeserverUnavailable
 
 None derives from OSError or TimeoutError: matrix-nio retries those for ever, and a client would hang on a database
 error instead of showing it.
@@ -156,3 +157,7 @@ class WrongPickleKey(CryptoStoreError):
 
 class UnreadableRecord(CryptoStoreError):
     """A stored row cannot be turned into a record. It is kept as it is."""
+
+
+class HomeserverUnavailable(CryptoStoreError):
+    """The homeserver gave no usable answer where the client needs one; trying again later may work."""

@@ -15,6 +15,7 @@ from cryptostore.errors import ConfigurationError, StoreClosed
 from cryptostore.records import Account
 from cryptostore.urls import redact
 
+from .answers import NOT_JSON
 from .flushing import Flusher
 from .machine import ProductionOlm
 from .statistics import Statistics
@@ -154,7 +155,7 @@ class DurableClient(AsyncClient):
             parsed = {}
         if parsed or (transport_response.ok and (await transport_response.read()).strip() == b"{}"):
             return parsed
-        return {"errcode": "M_NOT_JSON", "error": f"HTTP status {transport_response.status} without a usable body"}
+        return {"errcode": NOT_JSON, "error": f"HTTP status {transport_response.status} without a usable body"}
 
     def restore_login(self, user_id: str, device_id: str, access_token: str) -> None:
         """As nio's. After `open` it reads nothing from the database.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from nio import Api, KeysQueryResponse, WhoamiResponse
+from nio import Api, ErrorResponse, KeysQueryResponse, WhoamiResponse
 
 from cryptostore.errors import ConfigurationError
 
@@ -22,22 +22,22 @@ class IdentityClient(PrefetchingClient):
         super().__init__(*args, **kwargs)
         self._is_identity_checked = False
 
-    async def check_identity(self) -> bool:
+    async def check_identity(self) -> ErrorResponse | None:
         """Compare this account's keys with those that the homeserver has for the device, once.
 
-        Returns False if this client is not logged in, or the homeserver gave no usable answer. Raises
+        Returns None if they are the same, and the homeserver's answer if it gave no usable one. Raises
         ConfigurationError if it knows other keys: this database is not the device's.
         """
-        if self._is_identity_checked or not self.logged_in:
-            return self._is_identity_checked
+        if self._is_identity_checked:
+            return None
         method, path, data = Api.keys_query(self.access_token, [self.user_id])
-        response = await self._send(DeviceKeysResponse, method, path, data)
-        if not isinstance(response, KeysQueryResponse):
+        response: KeysQueryResponse | ErrorResponse = await self._send(DeviceKeysResponse, method, path, data)
+        if isinstance(response, ErrorResponse):
             _log.warning("the homeserver did not say which keys it knows for this device: %s", response)
-            return False
+            return response
         self._compare(response.device_keys.get(self.user_id, {}).get(self.device_id))
         self._is_identity_checked = True
-        return True
+        return None
 
     async def close(self) -> None:
         self._is_identity_checked = False

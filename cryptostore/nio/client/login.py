@@ -14,14 +14,13 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.nio.storage import backends
 from cryptostore.records import Account, Value
 
+from .answers import failure, is_token_rejected
 from .identity import IdentityClient
 from .sealing import Seal
 
 _NAMESPACE: Final = "client"
 _TOKEN: Final = "access token"  # noqa: S105  # the record's name, not a token
 _DEVICE_ID_LENGTH: Final = 10
-#: What a homeserver says about a token that is no longer good.
-_REJECTED: Final = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN"})
 
 
 class LoginClient(IdentityClient):
@@ -37,7 +36,8 @@ class LoginClient(IdentityClient):
         to a new login as the same device. `token` is a login token (single sign-on), in place of a password.
 
         Raises ConfigurationError if the homeserver refuses, if the database holds several devices of this user and
-        none was named, and if homeserver and database do not belong together.
+        none was named, and if homeserver and database do not belong together. Raises HomeserverUnavailable if the
+        homeserver gives no usable answer: calling this again later may work.
         """
         if not self.user_id.startswith("@"):
             raise ConfigurationError(
@@ -49,7 +49,8 @@ class LoginClient(IdentityClient):
         self.access_token = self.access_token or await self._saved_token()
         if not await self._is_token_accepted():
             await self._log_in(password, device_name, token)
-        await self.check_identity()
+        if (answer := await self.check_identity()) is not None:
+            raise failure("the homeserver does not say which keys it knows for this device", answer)
         return LoginResponse(self.user_id, str(self.device_id), self.access_token)
 
     async def _find_account(self) -> Account:
@@ -85,8 +86,8 @@ class LoginClient(IdentityClient):
         answer = await self.whoami()
         if isinstance(answer, WhoamiResponse):
             return True
-        if answer.status_code not in _REJECTED:
-            raise ConfigurationError(f"the homeserver does not say whose access token this is: {answer}")
+        if not is_token_rejected(answer):
+            raise failure("the homeserver does not say whose access token this is", answer)
         self.access_token = ""
         return False
 
@@ -97,7 +98,7 @@ class LoginClient(IdentityClient):
             )
         answer = await self.login(password, device_name, token)
         if not isinstance(answer, LoginResponse):
-            raise ConfigurationError(f"the homeserver refuses to log {self.user_id} in: {answer}")
+            raise failure(f"the homeserver does not log {self.user_id} in", answer)
         sealed = await asyncio.to_thread(self._seal().seal, _TOKEN, self.access_token)
         self.production_store.storage.write(Changes([Value(_NAMESPACE, _TOKEN, sealed)]))
         await self.flush()

@@ -50,8 +50,8 @@ class UploadingClient(IdentityClient):
 
         Raises what `check_identity` and `flush` raise, and as nio's LocalProtocolError if there is nothing to upload.
         """
-        if self.logged_in and not await self.check_identity():
-            return KeysUploadError("the homeserver did not say which keys it knows for this device")
+        if self.logged_in and (answer := await self.check_identity()) is not None:
+            return KeysUploadError(answer.message, answer.status_code)
         async with self._one_upload:
             return await self._upload_once()
 

@@ -1,0 +1,29 @@
+"""What an error that the homeserver answers means for a client that keeps its login."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nio import ErrorResponse
+
+from cryptostore.errors import ConfigurationError, HomeserverUnavailable
+
+#: What a client makes of a body that is no JSON: a proxy's page, say.
+NOT_JSON: Final = "M_NOT_JSON"
+#: What a homeserver says about a token that is no longer good.
+_REJECTED_TOKEN: Final = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN"})
+#: HTTP statuses of a homeserver that says no.
+_REFUSALS: Final = frozenset({400, 401, 403})
+
+
+def is_token_rejected(answer: ErrorResponse) -> bool:
+    """Whether only a new login helps."""
+    return answer.status_code in _REJECTED_TOKEN
+
+
+def failure(text: str, answer: ErrorResponse) -> ConfigurationError | HomeserverUnavailable:
+    """The error to raise for `answer`: a person has to look only where the homeserver itself refuses."""
+    # nio's annotation is that of its client without asyncio.
+    status = getattr(answer.transport_response, "status", None)
+    refused = status in _REFUSALS and answer.status_code not in (None, NOT_JSON)
+    return (ConfigurationError if refused else HomeserverUnavailable)(f"{text}: {answer}")

@@ -1,0 +1,84 @@
+"""The exit codes of examples/bot.py, which decide whether a supervisor starts it again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+from small_homeserver import Request, SmallHomeserver, small_homeserver
+
+_BOT = Path(__file__).parents[2] / "examples" / "bot.py"
+_SECONDS = 60
+_OURS = ("MATRIX_", "CRYPTOSTORE_", "POSTGRES_", "USE_POSTGRES")
+
+
+@asynccontextmanager
+async def bot(server: SmallHomeserver, folder: Path, password: str = "password") -> AsyncIterator[Process]:
+    """The bot as a process of its own, whose log goes to a pipe."""
+    variables = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+        "MATRIX_HOMESERVER": server.url,
+        "MATRIX_USER_ID": "@bot:small",
+        "MATRIX_PASSWORD": password,
+        "CRYPTOSTORE_URL": f"sqlite:///{folder}/keys.db",
+        "CRYPTOSTORE_PICKLE_KEY": "a secret of this bot",
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, str(_BOT), env=variables, cwd=folder, stderr=PIPE)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def exit_code(process: Process) -> int:
+    """How the bot ended."""
+    return await asyncio.wait_for(process.wait(), _SECONDS)
+
+
+async def ready(process: Process) -> None:
+    """Read the bot's log until it says that it is ready."""
+    assert process.stderr is not None
+    seen = b""
+    while b"ready as" not in seen:
+        line = await asyncio.wait_for(process.stderr.readline(), _SECONDS)
+        assert line, seen.decode()
+        seen += line
+
+
+def bad_gateway(path: str, asked: Request) -> web.Response | None:
+    """What a proxy answers while the homeserver behind it restarts."""
+    return web.Response(status=502) if asked.is_for(path) else None
+
+
+def test_a_bot_that_meets_a_hiccup_at_its_start_is_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            for path in ("/login", "/whoami"):
+                server.faults.append(partial(bad_gateway, path))
+                async with bot(server, tmp_path) as process:
+                    assert await exit_code(process) == 1
+                server.faults.clear()
+                async with bot(server, tmp_path) as process:
+                    await ready(process)
+                    process.terminate()
+                    assert await exit_code(process) == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_bot_that_is_refused_is_not_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, bot(server, tmp_path, "wrong") as process:
+            assert await exit_code(process) == 2
+
+    asyncio.run(scenario())
