@@ -7,6 +7,7 @@ store for matrix-nio.
 from .capabilities import FULL, Capability, Claim, Support
 from .changes import Changes, RecordKey
 from .errors import (
+    AccessTokenRejected,
     AccountNotFound,
     AmbiguousBackend,
     BackendIncompatible,
@@ -58,6 +59,7 @@ __all__ = [
     "FULL",
     "INTERFACE_VERSION",
     "KINDS",
+    "AccessTokenRejected",
     "Account",
     "AccountNotFound",
     "AmbiguousBackend",

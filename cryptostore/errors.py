@@ -19,7 +19,8 @@
     │   └── SchemaTooNew
     ├── WrongPickleKey
     ├── UnreadableRecord
-    └── HomeserverUnavailable
+    ├── HomeserverUnavailable
+    └── AccessTokenRejected
 
 None derives from OSError or TimeoutError: matrix-nio retries those for ever, and a client would hang on a database
 error instead of showing it.
@@ -161,3 +162,7 @@ class UnreadableRecord(CryptoStoreError):
 
 class HomeserverUnavailable(CryptoStoreError):
     """The homeserver gave no usable answer where the client needs one; trying again later may work."""
+
+
+class AccessTokenRejected(CryptoStoreError):
+    """The homeserver does not accept the access token any more; a new login, as the same device, is needed."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
+from nio import LocalProtocolError, SyncError, SyncResponse
 
 from client_pairs import CONFIG
-from cryptostore import ConfigurationError, HomeserverUnavailable
+from cryptostore import AccessTokenRejected, ConfigurationError, FencedOut, HomeserverUnavailable
 from cryptostore.nio import ProductionMatrixClient
 from small_homeserver import Request, SmallHomeserver, small_homeserver
 
@@ -75,3 +77,74 @@ def test_a_refusal_is_for_a_person(memory_url: str, path: str, code: str, status
                     await client.login_or_restore("password")
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_a_token_revoked_while_running_ends_sync_forever(memory_url: str, *, is_soft: bool) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, a_client(server, memory_url) as client:
+            await client.login_or_restore("password")
+            device_id = client.device_id
+            told: list[SyncError] = []
+            client.add_response_callback(told.append, SyncError)  # type: ignore[arg-type]  # nio's annotation lacks errors
+            forever = asyncio.create_task(client.sync_forever(timeout=50))
+            await client.synced.wait()
+            revoked = {"errcode": "M_UNKNOWN_TOKEN", "error": "bye", "soft_logout": is_soft}
+            server.faults.append(fault("/sync", lambda: web.json_response(revoked, status=401)))
+            server.tokens.clear()
+            with pytest.raises(AccessTokenRejected, match="M_UNKNOWN_TOKEN bye"):
+                await asyncio.wait_for(forever, 10)
+            assert [answer.status_code for answer in told] == ["M_UNKNOWN_TOKEN"]
+            server.faults.clear()
+            await client.login_or_restore("password")
+            assert client.device_id == device_id
+            assert isinstance(await client.sync(), SyncResponse)
+
+    asyncio.run(scenario())
+
+
+def test_a_soft_logout_that_another_request_met_ends_sync_forever(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, a_client(server, memory_url) as client:
+            await client.login_or_restore("password")
+            forever = asyncio.create_task(client.sync_forever(timeout=50, loop_sleep_time=500))
+            await client.synced.wait()
+            revoked = {"errcode": "M_UNKNOWN_TOKEN", "error": "bye", "soft_logout": True}
+            server.faults.append(lambda _: web.json_response(revoked, status=401))
+            await client.whoami()
+            with pytest.raises(AccessTokenRejected):
+                await asyncio.wait_for(forever, 10)
+            server.faults.clear()
+            with pytest.raises(LocalProtocolError, match="Not logged in"):
+                await client.sync_forever(timeout=50)
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_lost_its_token_with_its_account_names_the_newer_one(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, a_client(server, memory_url) as older:
+            await older.login_or_restore("password")
+            await older.sync()
+            async with a_client(server, memory_url) as newer:
+                await newer.login_or_restore()
+                # As after a login, which makes the tokens before it void.
+                server.tokens.clear()
+                with pytest.raises(FencedOut):
+                    await older.sync_forever(timeout=50)
+
+    asyncio.run(scenario())
+
+
+def test_syncs_that_fail_are_logged(memory_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, a_client(server, memory_url) as client:
+            await client.login_or_restore("password")
+            server.faults.append(fault("/sync", HICCUPS["502 of a proxy"]))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(client.sync_forever(timeout=50), 0.5)
+
+    asyncio.run(scenario())
+    said = [record.getMessage() for record in caplog.records if "failed in a row" in record.getMessage()]
+    assert "1 syncs failed in a row, the last one with SyncError: M_NOT_JSON HTTP status 502" in said[0]
+    assert len(said) > 1

@@ -82,3 +82,21 @@ def test_a_bot_that_is_refused_is_not_started_again(tmp_path: Path) -> None:
             assert await exit_code(process) == 2
 
     asyncio.run(scenario())
+
+
+def test_a_bot_whose_token_is_revoked_ends_and_comes_back_as_the_same_device(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            async with bot(server, tmp_path) as process:
+                await ready(process)
+                before = list(server.tokens.values())
+                server.tokens.clear()
+                assert await exit_code(process) == 1
+            async with bot(server, tmp_path) as process:
+                await ready(process)
+                assert list(server.tokens.values()) == before
+            server.tokens.clear()
+            async with bot(server, tmp_path, "changed meanwhile") as process:
+                assert await exit_code(process) == 2
+
+    asyncio.run(scenario())

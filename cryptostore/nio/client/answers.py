@@ -6,7 +6,7 @@ from typing import Final
 
 from nio import ErrorResponse
 
-from cryptostore.errors import ConfigurationError, HomeserverUnavailable
+from cryptostore.errors import AccessTokenRejected, ConfigurationError, CryptoStoreError, HomeserverUnavailable
 
 #: What a client makes of a body that is no JSON: a proxy's page, say.
 NOT_JSON: Final = "M_NOT_JSON"
@@ -21,8 +21,10 @@ def is_token_rejected(answer: ErrorResponse) -> bool:
     return answer.status_code in _REJECTED_TOKEN
 
 
-def failure(text: str, answer: ErrorResponse) -> ConfigurationError | HomeserverUnavailable:
+def failure(text: str, answer: ErrorResponse) -> CryptoStoreError:
     """The error to raise for `answer`: a person has to look only where the homeserver itself refuses."""
+    if is_token_rejected(answer):
+        return AccessTokenRejected(f"{text}: {answer}")
     # nio's annotation is that of its client without asyncio.
     status = getattr(answer.transport_response, "status", None)
     refused = status in _REFUSALS and answer.status_code not in (None, NOT_JSON)

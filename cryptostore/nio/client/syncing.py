@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from nio import LocalProtocolError, SyncError, SyncResponse
 
-from cryptostore.errors import StoreClosed
+from cryptostore.errors import AccessTokenRejected, StoreClosed
 
+from .answers import is_token_rejected
 from .to_device import PageMissingError, ToDeviceClient
 
 #: Seconds between two syncs that the homeserver refuses, at most.
 _LONGEST_PAUSE: Final = 30.0
+
+_log: Final = logging.getLogger(__name__)
 
 
 class SyncingClient(ToDeviceClient):
@@ -81,22 +85,29 @@ class SyncingClient(ToDeviceClient):
     ) -> None:
         """As nio's, but when it ends, by whatever error, nothing that it started goes on.
 
-        Raises FencedOut, which names the process that has the account now, BackendUnavailable and StorageFull, after
-        which it may be called again, and what callbacks raise.
+        Raises FencedOut, which names the process that has the account now, AccessTokenRejected, after which
+        `login_or_restore` logs in again, BackendUnavailable and StorageFull, after which it may be called again, and
+        what callbacks raise. A sync that the homeserver refuses otherwise is logged and repeated.
         """
+        if not self.logged_in:
+            raise LocalProtocolError("Not logged in.")
         presence = set_presence or self._presence
         try:
             if not self._stop_sync_forever:
                 first_filter = sync_filter if first_sync_filter is None else first_sync_filter
                 # Alone, so that the state is complete before anything is asked because of it.
-                response = await self.sync(0, first_filter, since, full_state, presence)
-                await self.run_response_callbacks([response])
+                await self._run_together([self.sync(0, first_filter, since, full_state, presence)])
                 await self._run_together(self._errands())
                 await self._end_of_round(loop_sleep_time)
             while not self._stop_sync_forever:
                 sync = self.sync(timeout, sync_filter, None, None, presence)
                 await self._run_together([sync, self.send_to_device_messages(), *self._errands()])
                 await self._end_of_round(loop_sleep_time)
+        except LocalProtocolError as error:
+            if self.logged_in:
+                raise
+            # nio forgets a token after a soft logout, and then asks nothing any more.
+            raise AccessTokenRejected("the homeserver has logged this device out") from error
         finally:
             self._stop_sync_forever = False
 
@@ -121,11 +132,19 @@ class SyncingClient(ToDeviceClient):
         tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         try:
             for response in asyncio.as_completed(tasks):
-                await self.run_response_callbacks([await response])
+                answer = await response
+                await self.run_response_callbacks([answer])
+                if isinstance(answer, SyncError):
+                    self._note_failure(answer)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _note_failure(self, answer: SyncError) -> None:
+        if is_token_rejected(answer):
+            raise AccessTokenRejected(f"the homeserver does not accept the access token any more: {answer}")
+        _log.warning("%d syncs failed in a row, the last one with %s", self._failed_syncs, answer)
 
     async def _end_of_round(self, sleep_milliseconds: int | None) -> None:
         self.synced.set()
