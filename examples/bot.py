@@ -27,6 +27,7 @@ from cryptostore import (
     PluginError,
     SchemaError,
     StorageFull,
+    UnreadableRecord,
     WrongPickleKey,
 )
 from cryptostore.nio import ProductionMatrixClient, transaction_id
@@ -37,7 +38,14 @@ MISCONFIGURED: Final = 2
 TAKEN_OVER: Final = 10
 
 #: What no restart mends.
-_FOR_A_PERSON: Final = (AccountNotFound, ConfigurationError, PluginError, SchemaError, WrongPickleKey)
+_FOR_A_PERSON: Final = (
+    AccountNotFound,
+    ConfigurationError,
+    PluginError,
+    SchemaError,
+    UnreadableRecord,
+    WrongPickleKey,
+)
 
 #: Seconds before another try when the database or the homeserver is away.
 _PAUSE: Final = 5

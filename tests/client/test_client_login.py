@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
 from client_pairs import CONFIG
-from cryptostore import Account, ConfigurationError, Mode, Value, open_backend
+from cryptostore import Account, Changes, ConfigurationError, Mode, Value, hookimpl, open_backend
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.observers import observers
 from small_homeserver import SmallHomeserver, small_homeserver
 
 USER = "@bot:small"
@@ -128,6 +130,46 @@ def test_the_access_token_is_sealed(memory_url: str) -> None:
                 values = store.select(Value, [()])[()]
             assert any(value.name == "access token" for value in values)
             assert all(token.encode() not in value.value for value in values)
+
+    asyncio.run(scenario())
+
+
+def damage_the_token(url: str, device_id: str) -> None:
+    with open_backend(url) as backend, backend.open_store(Account(USER, device_id)) as store:
+        store.apply(Changes([Value("client", "access token", b"damaged")]))
+
+
+class Witness:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @hookimpl
+    def cryptostore_unreadable_row(self, account: object, kind: str) -> None:
+        self.seen.append(f"{kind} of {account}")
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    witness = Witness()
+    observers().add("witness", witness)
+    yield witness
+    observers().remove("witness")
+
+
+def test_a_damaged_token_is_reported_and_a_new_login_replaces_it(
+    memory_url: str, witness: Witness, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            with open_backend(memory_url):
+                first = await started(server, memory_url, "password")
+                damage_the_token(memory_url, first[0])
+                with pytest.raises(ConfigurationError, match="give a password"):
+                    await started(server, memory_url, None)
+                assert await started(server, memory_url, "password") == first
+                assert witness.seen == [f"value of {Account(USER, first[0])}"] * 2
+                assert "the sealed access token" in caplog.text
+                assert await started(server, memory_url, None) == first
 
     asyncio.run(scenario())
 

@@ -8,11 +8,13 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
+from cryptostore import Changes, OlmAccount, open_backend
 from small_homeserver import Request, SmallHomeserver, small_homeserver
 
 _BOT = Path(__file__).parents[2] / "examples" / "bot.py"
@@ -100,3 +102,24 @@ def test_a_bot_whose_token_is_revoked_ends_and_comes_back_as_the_same_device(tmp
                 assert await exit_code(process) == 2
 
     asyncio.run(scenario())
+
+
+def test_a_bot_whose_account_is_damaged_is_not_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            async with bot(server, tmp_path) as process:
+                await ready(process)
+            damage_the_account(f"sqlite:///{tmp_path}/keys.db")
+            async with bot(server, tmp_path) as process:
+                assert await exit_code(process) == 2
+
+    asyncio.run(scenario())
+
+
+def damage_the_account(url: str) -> None:
+    """Spoil the pickle of the one account in the database."""
+    with open_backend(url) as backend:
+        (account,) = backend.accounts()
+        with backend.open_store(account) as store:
+            stored = store.get(OlmAccount, [()])[()]
+            store.apply(Changes([replace(stored, pickle=b"damaged")]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import string
 from typing import Final
@@ -10,8 +11,9 @@ from typing import Final
 from nio import LoginResponse, WhoamiResponse
 
 from cryptostore.changes import Changes
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, UnreadableRecord
 from cryptostore.nio.storage import backends
+from cryptostore.observers import notify
 from cryptostore.records import Account, Value
 
 from .answers import failure, is_token_rejected
@@ -21,6 +23,8 @@ from .sealing import Seal
 _NAMESPACE: Final = "client"
 _TOKEN: Final = "access token"  # noqa: S105  # the record's name, not a token
 _DEVICE_ID_LENGTH: Final = 10
+
+_log: Final = logging.getLogger(__name__)
 
 
 class LoginClient(IdentityClient):
@@ -78,7 +82,13 @@ class LoginClient(IdentityClient):
     def _read_token(self) -> str:
         key = (_NAMESPACE, _TOKEN)
         row = self.production_store.storage.get(Value, [key]).get(key)
-        return self._seal().open(_TOKEN, row.value) if row else ""
+        try:
+            return self._seal().open(_TOKEN, row.value) if row else ""
+        except UnreadableRecord as error:
+            # A new login replaces it.
+            notify("cryptostore_unreadable_row", account=self.production_store.account_id, kind=Value.kind_name)
+            _log.warning("%s", error)
+            return ""
 
     async def _is_token_accepted(self) -> bool:
         if not self.access_token:
