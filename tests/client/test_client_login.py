@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from client_pairs import CONFIG
+from client_pairs import CONFIG, abandon
 from cryptostore import Account, Changes, ConfigurationError, Mode, Value, hookimpl, open_backend
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client.sealing import Seal
 from cryptostore.observers import observers
 from small_homeserver import SmallHomeserver, small_homeserver
 
@@ -75,6 +76,38 @@ def test_the_device_id_survives_a_crash_before_the_login(memory_url: str) -> Non
                 await started(server, memory_url, "wrong")
             device_id, _ = await started(server, memory_url, "password")
             assert [request.body["device_id"] for request in server.asked("/login")] == [device_id, device_id]
+
+    asyncio.run(scenario())
+
+
+class KilledError(BaseException):
+    """Where the process would have ended."""
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_the_device_survives_a_kill_between_the_answer_to_a_login_and_saving_its_token(
+    url: str, monkeypatch: pytest.MonkeyPatch, *, with_keys: bool
+) -> None:
+    def killed(*_: object) -> bytes:
+        raise KilledError
+
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            with open_backend(url):
+                before = await started(server, url, "password") if with_keys else None
+                server.tokens.clear()
+                doomed = client_at(server, url)
+                with monkeypatch.context() as patch:
+                    patch.setattr(Seal, "seal", killed)
+                    with pytest.raises(KilledError):
+                        await doomed.login_or_restore("password")
+                known = str(doomed.device_id), doomed.machine.account.identity_keys["ed25519"]
+                await abandon(doomed)
+                assert list(server.tokens.values()) == [(USER, known[0])]
+                assert before in (None, known)
+                assert await started(server, url, "password") == known
+                assert await started(server, url, None) == known
+                assert list(server.device_keys) == [(USER, known[0])]
 
     asyncio.run(scenario())
 
