@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .errors import ConfigurationError
 from .interface import DEFAULT_DEADLINE
+from .owners import default_owner
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]@]*)(:[0-9]*)?")
@@ -95,11 +94,6 @@ class CommonOptions:
         if not 0 < deadline < 86_400:
             raise ConfigurationError("the option 'deadline' must be a number of seconds above 0 and below 86400")
         return cls(deadline, str(options.pop("owner", "") or default_owner())[:255])
-
-
-def default_owner() -> str:
-    """This process, as others may need to find it: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def refuse_unknown(options: Mapping[str, Any], known: str) -> None:

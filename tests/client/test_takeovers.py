@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
 
+import pytest
+
 from cryptostore import Account, Changes, Mode, Value, open_backend
 from cryptostore.nio.client.takeovers import TakeOvers, wait_for_turn
 
 BOT = Account("@bot:example.org", "BOT")
+
+_SAY_THE_OWNER = "from cryptostore.urls import CommonOptions; print(CommonOptions.take_from({}).owner, end='')"
 
 
 def test_the_fourth_take_over_in_a_minute_waits_and_later_ones_longer() -> None:
@@ -43,11 +48,23 @@ def test_the_history_is_in_the_database(url: str) -> None:
     assert pauses == [[], [], [], [], [1.0], [2.0]]
 
 
-def test_a_process_of_this_host_that_has_ended_is_no_rival(memory_url: str) -> None:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
+def test_a_process_of_this_container_that_has_ended_is_no_rival(memory_url: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", _SAY_THE_OWNER], capture_output=True, check=True).stdout.decode()
     for _ in range(8):
-        assert take_over(memory_url, f"{socket.gethostname()}:{child.pid}") == []
+        assert take_over(memory_url, ended) == []
+
+
+def test_this_process_is_no_rival_of_itself(memory_url: str) -> None:
+    for _ in range(8):
+        assert take_over(memory_url, "") == []
+
+
+@pytest.mark.parametrize("process", ["this one's id", "nobody's id"])
+@pytest.mark.parametrize("mark", ["", " [0123456789ab@0123456789ab]", " [0123456789ab]"])
+def test_a_process_elsewhere_with_the_same_host_name_may_be_alive(memory_url: str, process: str, mark: str) -> None:
+    pid = os.getpid() if process == "this one's id" else 999_999_999
+    owners = [f"{socket.gethostname()}:{pid}{mark.replace('0', str(number))}" for number in range(6)]
+    assert [take_over(memory_url, owner) for owner in owners] == [[], [], [], [], [1.0], [2.0]]
 
 
 def test_a_damaged_history_is_begun_anew(memory_url: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import traceback
 from contextlib import suppress
 from typing import Any
@@ -14,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cryptostore import ConfigurationError
+from cryptostore.owners import default_owner
 from cryptostore.urls import CommonOptions, options_of, redact, refuse_unknown, scheme_of
 from example_records import SECRET
 
@@ -124,9 +123,8 @@ def test_a_deadline_that_is_none_is_refused(given_value: Any) -> None:
 
 
 def test_the_owner_is_this_process_unless_it_is_named() -> None:
-    here = f"{socket.gethostname()}:{os.getpid()}"
-    assert CommonOptions.take_from({}) == CommonOptions(15.0, here[:255])
-    assert CommonOptions.take_from({"owner": ""}).owner == here[:255]
+    assert CommonOptions.take_from({}) == CommonOptions(15.0, default_owner())
+    assert CommonOptions.take_from({"owner": ""}).owner == default_owner()
     assert len(CommonOptions.take_from({"owner": "o" * 300}).owner) == 255
 
 

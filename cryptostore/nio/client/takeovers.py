@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Final
 from cryptostore import records
 from cryptostore.errors import AccountNotFound
 from cryptostore.interface import Backend, CryptoStore, Mode
+from cryptostore.owners import is_gone
 
 #: So many take-overs in so many seconds need no pause.
 _FREE: Final = 3
@@ -49,7 +48,7 @@ def wait_for_turn(backend: Backend, account: records.Account, sleep: Callable[[f
             owner = store.ownership.owner
     except AccountNotFound:
         return TakeOvers()
-    if _is_gone(owner):
+    if is_gone(owner):
         return before
     after = before.next(time.time())
     if after.pause:
@@ -70,20 +69,3 @@ def _parse(value: bytes) -> TakeOvers:
     except (ValueError, TypeError, KeyError):
         # It protects nobody's keys: begin anew.
         return TakeOvers()
-
-
-def _is_gone(owner: str) -> bool:
-    """Whether this is the default name of a process of this host that has ended, or of this one."""
-    host, _, pid = owner.rpartition(":")
-    # Windows would send the process a signal.
-    if host != socket.gethostname() or not pid.isdecimal() or os.name != "posix":
-        return False
-    if int(pid) == os.getpid():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
