@@ -109,11 +109,10 @@ class DurableClient(AsyncClient):
         Raises what `flush` raises, after everything was given back.
         """
         self._closed = True
-        flusher = self._flusher
         store = self.production_store if self.store is not None else None
         try:
-            if flusher is not None:
-                await flusher.stop()
+            if store is not None:
+                await self._buffer().stop()
         finally:
             self.store, self.olm, self._flusher = None, None, None
             await super().close()  # type: ignore[no-untyped-call]  # nio has no annotation
@@ -191,6 +190,9 @@ class DurableClient(AsyncClient):
         self.rooms.clear()
         self.invited_rooms.clear()
         self._closed = False
+        if _is_loop_running():
+            # From now on, not from the first request: there may be none.
+            self._buffer()
 
     def _buffer(self) -> Flusher:
         if self._flusher is None:

@@ -1,0 +1,94 @@
+"""What changes while nothing is sent is durable by the timer, and by `close`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from client_pairs import ALICE, BOB, Person, people
+from cryptostore import Account, Device, InboundGroupSession, Mode, open_backend
+from cryptostore.fields import DeviceTrust
+from cryptostore.nio import ProductionMatrixClient
+
+
+async def eventually(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so, for as long as a timer can take on a slow machine."""
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def verify_bob(alice: Person) -> None:
+    (device,) = alice.client.device_store.active_user_devices(BOB.user_id)
+    assert alice.client.verify_device(device)
+
+
+def trust_in_bob(alice: Person) -> list[DeviceTrust]:
+    return [row.trust for row in alice.stored(Device) if row.user_id == BOB.user_id]
+
+
+def test_what_changes_between_opening_and_closing_is_kept(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (_, alice, _bob):
+            await alice.restart()
+            await verify_bob(alice)
+            await alice.client.close()
+            assert trust_in_bob(alice) == [DeviceTrust.VERIFIED]
+
+    asyncio.run(scenario())
+
+
+def test_keys_that_are_imported_between_opening_and_closing_are_kept(url: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, _bob):
+            await alice.say("one")
+            await alice.client.export_keys(str(tmp_path / "keys"), "passphrase", 1)
+            tablet = Person(server, Account(ALICE.user_id, "ALICETABLET"), url)
+            async with tablet.client:
+                await tablet.client.import_keys(str(tmp_path / "keys"), "passphrase")
+            assert len(tablet.stored(InboundGroupSession)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_changes_after_opening_is_kept_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (_, alice, _bob):
+            await alice.restart()
+            await verify_bob(alice)
+            await eventually(lambda: trust_in_bob(alice) == [DeviceTrust.VERIFIED])
+
+    asyncio.run(scenario())
+
+
+def test_what_changes_in_a_store_that_was_opened_before_the_loop_is_kept(url: str) -> None:
+    async def prepare() -> None:
+        async with people(url):
+            pass
+
+    async def close() -> None:
+        await client.close()
+
+    asyncio.run(prepare())
+    names = (ALICE.user_id, ALICE.device_id)
+    client = ProductionMatrixClient("http://localhost", *names, store=url, pickle_key="pickle key")
+    client.restore_login(*names, "token")
+    (device,) = client.device_store.active_user_devices(BOB.user_id)
+    assert client.verify_device(device)
+    asyncio.run(close())
+    with open_backend(url) as backend, backend.open_store(ALICE, Mode.READ) as store:
+        (row,) = store.select(Device, [(BOB.user_id,)])[(BOB.user_id,)]
+        assert row.trust is DeviceTrust.VERIFIED
+
+
+def test_look_ups_count_from_the_opening_on(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_, alice, _bob):
+            await alice.restart()
+            alice.store.load_device_keys()["@stranger:small"]
+            assert alice.client.statistics.loop_reads == 1
+
+    asyncio.run(scenario())
