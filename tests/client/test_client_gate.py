@@ -312,3 +312,19 @@ def test_an_older_flush_that_found_no_database_does_not_fail_a_caller_who_finds_
             assert [row.trust.value for row in alice.stored(Device) if row.user_id == BOB.user_id] == ["verified"]
 
     asyncio.run(scenario())
+
+
+def test_a_request_that_waits_while_the_client_is_closed_is_not_sent(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, _bob):
+            (device,) = alice.client.device_store.active_user_devices(BOB.user_id)
+            alice.client.verify_device(device)
+            asked = len(server.requests)
+            request = asyncio.create_task(alice.client.whoami())
+            await asyncio.sleep(0)
+            await alice.client.close()
+            with pytest.raises(StoreClosed):
+                await request
+            assert len(server.requests) == asked
+
+    asyncio.run(scenario())

@@ -133,11 +133,12 @@ class DurableClient(AsyncClient):
         The one way to the homeserver. Raises what `flush` raises, with nothing sent, and ConfigurationError for a
         client that is logged in without a store: nio would send plaintext.
         """
-        if self.store is not None:
+        store = self.store
+        if store is not None:
             await self._buffer().flush()
-        elif self._closed:
+        if self._closed or self.store is not store:
             raise StoreClosed("this client was closed; `await client.open()` opens it again")
-        elif self.access_token:
+        if store is None and self.access_token:
             raise ConfigurationError(
                 "this client has an access token but no open store: use `await client.login_or_restore(...)` or "
                 "`client.restore_login(...)`"
