@@ -7,10 +7,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from client_pairs import ALICE, BOB, Person, people
-from cryptostore import Account, Device, InboundGroupSession, Mode, open_backend
+from nio import MegolmEvent
+
+from client_pairs import ALICE, BOB, ROOM, Person, people
+from cryptostore import (
+    Account,
+    Device,
+    InboundGroupSession,
+    MessageIndex,
+    Mode,
+    OlmMessage,
+    OutboundGroupSession,
+    TrackedUser,
+    open_backend,
+)
 from cryptostore.fields import DeviceTrust
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client.handled import HandledMessages
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
@@ -19,6 +32,12 @@ async def eventually(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+async def at_rest(person: Person) -> None:
+    """Nothing waits, and no timer runs."""
+    await person.client.flush()
+    await eventually(lambda: person.client._buffer()._timer is None)
 
 
 async def verify_bob(alice: Person) -> None:
@@ -90,5 +109,68 @@ def test_look_ups_count_from_the_opening_on(memory_url: str) -> None:
             await alice.restart()
             alice.store.load_device_keys()["@stranger:small"]
             assert alice.client.statistics.loop_reads == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_invalidated_key_is_gone_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (_, alice, _bob):
+            await alice.say("one")
+            await at_rest(alice)
+            alice.client.invalidate_outbound_session(ROOM)
+            await eventually(lambda: alice.stored(OutboundGroupSession) == [])
+
+    asyncio.run(scenario())
+
+
+def test_a_key_that_all_have_counts_as_shared_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (_, alice, _bob):
+            await alice.client.joined_members(ROOM)
+            await alice.client.share_group_session(ROOM, ignore_unverified_devices=True)
+            await eventually(lambda: [row.shared for row in alice.stored(OutboundGroupSession)] == [True])
+
+    asyncio.run(scenario())
+
+
+def test_which_event_used_an_index_is_kept_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (server, alice, bob):
+            await alice.say("one")
+            await bob.round()
+            await alice.say("two")
+            event = MegolmEvent.from_dict(server.timeline[ROOM][-1][1])
+            assert isinstance(event, MegolmEvent)
+            event.room_id = ROOM
+            await at_rest(bob)
+            assert bob.client.decrypt_event(event).body == "two"
+            await eventually(lambda: event.event_id in {row.event_id for row in bob.stored(MessageIndex)})
+
+    asyncio.run(scenario())
+
+
+def test_who_is_out_of_date_is_kept_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (_, alice, _bob):
+
+            def outdated() -> set[str]:
+                return {row.user_id for row in alice.stored(TrackedUser) if row.outdated}
+
+            await at_rest(alice)
+            alice.client.machine.add_changed_users({BOB.user_id})
+            await eventually(lambda: outdated() == {BOB.user_id})
+            await alice.client.keys_query()
+            await eventually(lambda: outdated() == set())
+
+    asyncio.run(scenario())
+
+
+def test_a_ciphertext_that_was_refused_is_remembered_by_the_timer(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url, flush_interval=0.01) as (_, alice, _bob):
+            await at_rest(alice)
+            alice.store.handled.add(HandledMessages.key("curve", "ciphertext"))
+            await eventually(lambda: len(alice.stored(OlmMessage)) == 1)
 
     asyncio.run(scenario())

@@ -10,7 +10,8 @@ from functools import partial
 from cryptostore import records
 from cryptostore.changes import Changes
 from cryptostore.nio.pickles import if_valid
-from cryptostore.nio.storage import Storage
+
+from .buffer import BufferedStorage
 
 #: Sender key and hash: the record's key.
 MessageKey = tuple[str, str]
@@ -23,7 +24,8 @@ class HandledMessages:
     undecryptable, and nio would call the session wedged.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: BufferedStorage) -> None:
+        self._storage = storage
         rows = storage.select(records.OlmMessage, [()])[()]
         self._saved: set[MessageKey] = {(row.sender_key, row.hash) for row in rows}
         self._unsaved: set[MessageKey] = set()
@@ -43,6 +45,7 @@ class HandledMessages:
         self._unsaved.add(key)
         if self._is_ahead:
             self._ahead.add(key)
+        self._storage.touch()
 
     @contextmanager
     def ahead_of_token(self) -> Iterator[None]:

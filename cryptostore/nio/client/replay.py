@@ -11,7 +11,8 @@ from cachetools import LRUCache
 from cryptostore import records
 from cryptostore.changes import Changes
 from cryptostore.nio.pickles import if_valid
-from cryptostore.nio.storage import Storage
+
+from .buffer import BufferedStorage
 
 #: Sender key, session id, message index: as nio asks.
 IndexKey = tuple[str, str, int]
@@ -24,7 +25,7 @@ _IN_MEMORY: Final = 100_000
 class ReplayProtection:
     """What nio uses as a mapping from message indices to the events that used them."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: BufferedStorage) -> None:
         self._storage = storage
         # None for an index that nobody has used.
         self._seen: LRUCache[IndexKey, Seen | None] = LRUCache(_IN_MEMORY)
@@ -42,6 +43,7 @@ class ReplayProtection:
 
     def __setitem__(self, key: IndexKey, seen: Seen) -> None:
         self._seen[key] = self._unsaved[key] = seen
+        self._storage.touch()
 
     def read(self, keys: Iterable[IndexKey]) -> Mapping[IndexKey, Seen | None]:
         """What is stored about these indices, in one round trip. From any thread."""

@@ -143,7 +143,10 @@ class SharingClient(PrefetchingClient):
         requests = await self._requests(room, ignore_unverified_devices)
         session = self.machine.outbound_group_sessions.get(room.room_id)
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
-        return self._conclude(room, session, missing, outcomes)
+        try:
+            return self._conclude(room, session, missing, outcomes)
+        finally:
+            self.production_store.storage.touch()
 
     async def _requests(self, room: MatrixRoom, ignore_unverified_devices: bool) -> list[Any]:
         prepared = []
@@ -197,6 +200,7 @@ class SharingClient(PrefetchingClient):
         # nio keeps a session that is not shared yet, although some may have its key: a request without an answer.
         if session is not None:
             del self.machine.outbound_group_sessions[room_id]
+        self.production_store.storage.touch()
 
     def _invalidate_session_for_member_event(self, room_id: str) -> None:
         # The first sync makes every member new; a session of an earlier process is judged by the members instead.

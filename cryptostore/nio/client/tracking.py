@@ -9,7 +9,8 @@ from functools import partial
 from cryptostore import records
 from cryptostore.changes import Changes
 from cryptostore.nio.pickles import if_valid
-from cryptostore.nio.storage import Storage
+
+from .buffer import BufferedStorage
 
 
 class TrackedUsers:
@@ -19,7 +20,8 @@ class TrackedUsers:
     older one may be out of date already.
     """
 
-    def __init__(self, storage: Storage, is_current: bool) -> None:
+    def __init__(self, storage: BufferedStorage, is_current: bool) -> None:
+        self._storage = storage
         rows = storage.select(records.TrackedUser, [()])[()]
         #: Users whose devices were asked for.
         self.tracked = {row.user_id for row in rows}
@@ -36,6 +38,7 @@ class TrackedUsers:
         self._generations.update(relevant)
         self._new_generations |= relevant
         self.outdated |= relevant
+        self._storage.touch()
 
     def left(self, users: Iterable[str]) -> None:
         """The server says nothing more about these users."""
@@ -49,6 +52,7 @@ class TrackedUsers:
     def answered(self, asked: dict[str, int]) -> None:
         """An answer was taken in: users who have changed since the question are out of date again."""
         self.outdated |= {user for user, generation in asked.items() if self._generations[user] != generation}
+        self._storage.touch()
 
     @property
     def is_dirty(self) -> bool:
