@@ -11,6 +11,9 @@ from uuid import uuid4
 from nio import (
     Api,
     ErrorResponse,
+    JoinedMembersResponse,
+    KeysQueryError,
+    KeysQueryResponse,
     LocalProtocolError,
     MatrixRoom,
     RoomSendError,
@@ -19,6 +22,7 @@ from nio import (
     ShareGroupSessionResponse,
 )
 from nio.crypto import OlmDevice, OutboundGroupSession
+from nio.exceptions import MembersSyncError
 
 from .outbound import DevicePair
 from .prefetch import PrefetchingClient, Wanted
@@ -67,16 +71,14 @@ class SharingClient(PrefetchingClient):
     ) -> RoomSendResponse | RoomSendError:
         """As nio's. The ratchet is durable before the message leaves.
 
-        Raises what `flush` raises, with nothing sent, and GroupEncryptionError if the room's key could not be shared.
+        Raises what `flush` raises, with nothing sent, GroupEncryptionError if the room's key could not be shared, and
+        MembersSyncError if the homeserver did not say who is in the room.
         """
         room = self.rooms.get(room_id)
         if room is not None and room.encrypted:
+            await self._learn_members(room)
             if self.machine.outbound.is_restored(room_id):
                 await self._judge(room)
-            elif not room.members_synced:
-                await self.joined_members(room_id)
-                if self.should_query_keys:
-                    await self.keys_query()
             # nio would wait only once, and encrypt without asking what became of it.
             while room_id in self.sharing_session:
                 await self.sharing_session[room_id].wait()
@@ -89,11 +91,14 @@ class SharingClient(PrefetchingClient):
         """As nio's, but an error that the server answers is returned, and one of the store is raised.
 
         The session counts as shared only when every active device of every member has its key, is blacklisted, or
-        offers no one-time key to send it with.
+        offers no one-time key to send it with. Nobody waits for a member of whose devices the homeserver knows nothing.
+
+        Raises MembersSyncError if the homeserver does not say who is in the room.
         """
         room = self._room_to_share_with(room_id)
         self.sharing_session[room_id] = asyncio.Event()
         try:
+            await self._learn_members(room)
             for _ in range(_ROUNDS):
                 outcome = await self._share_once(room, ignore_unverified_devices)
                 if outcome is not None:
@@ -118,14 +123,24 @@ class SharingClient(PrefetchingClient):
             raise LocalProtocolError(f"Already sharing a group session for {room_id}")
         return room
 
-    async def _judge(self, room: MatrixRoom) -> None:
-        """Decide about the room's session of an earlier process, from its members and devices as they are now."""
+    async def _learn_members(self, room: MatrixRoom) -> None:
+        """Ask who is in the room: a key that is shared by half a list would not be shared again by the whole."""
         if not room.members_synced:
             await self.joined_members(room.room_id)
-        if self.users_for_key_query & set(room.users):
-            await self.keys_query()
+        if not room.members_synced:
+            raise MembersSyncError(f"the homeserver did not say who is in {room.room_id}; nothing was sent")
+
+    async def _learn_devices(self, room: MatrixRoom) -> KeysQueryResponse | KeysQueryError | None:
+        """Ask for the devices of new members, and of those who have others now."""
+        # nio does it when all of a sync's callbacks have run.
+        self.machine.update_tracked_users(room)  # type: ignore[no-untyped-call]  # nio has no annotation
+        return await self.keys_query() if self._outdated(room) else None
+
+    async def _judge(self, room: MatrixRoom) -> None:
+        """Decide about the room's session of an earlier process, from its members and devices as they are now."""
+        await self._learn_devices(room)
         await self.prefetch(Wanted(users=set(room.users)))
-        if self.users_for_key_query & set(room.users) or not room.members_synced:
+        if self._outdated(room):
             self.machine.outbound.forget_restored(room.room_id)
         # Another send may have judged meanwhile.
         elif self.machine.outbound.is_restored(room.room_id):
@@ -133,18 +148,24 @@ class SharingClient(PrefetchingClient):
 
     async def _share_once(self, room: MatrixRoom, ignore_unverified_devices: bool) -> _Shared | None:
         """One round. None if another one is needed."""
+        answer = await self._learn_devices(room)
+        if isinstance(answer, ErrorResponse):
+            return _refused(answer, room)
+        left_out = self._outdated(room).difference(answer.device_keys if answer else ())
+        if left_out:
+            _log.warning("nobody knows the devices of %d members, who cannot read what comes", len(left_out))
         self._overtaken.discard(room.room_id)
         await self.prefetch(Wanted(partners=set(room.users)))
         missing = self.get_missing_sessions(room.room_id)
         for part in _in_parts(missing):
             claimed = await self.keys_claim(part)
             if isinstance(claimed, ErrorResponse):
-                return ShareGroupSessionError(claimed.message, claimed.status_code, room_id=room.room_id)
+                return _refused(claimed, room)
         requests = await self._requests(room, ignore_unverified_devices)
         session = self.machine.outbound_group_sessions.get(room.room_id)
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         try:
-            return self._conclude(room, session, missing, outcomes)
+            return self._conclude(room, session, missing, left_out, outcomes)
         finally:
             self.production_store.storage.touch()
 
@@ -162,7 +183,12 @@ class SharingClient(PrefetchingClient):
         ]
 
     def _conclude(
-        self, room: MatrixRoom, session: OutboundGroupSession | None, unreachable: Any, outcomes: list[Any]
+        self,
+        room: MatrixRoom,
+        session: OutboundGroupSession | None,
+        unreachable: Any,
+        left_out: set[str],
+        outcomes: list[Any],
     ) -> _Shared | None:
         for outcome in outcomes:
             if session is not None and isinstance(outcome, ShareGroupSessionResponse):
@@ -171,13 +197,13 @@ class SharingClient(PrefetchingClient):
             if isinstance(outcome, BaseException):
                 raise outcome
             if isinstance(outcome, ErrorResponse):
-                return ShareGroupSessionError(outcome.message, outcome.status_code, room_id=room.room_id)
+                return _refused(outcome, room)
         present = self.machine.outbound_group_sessions.get(room.room_id)
         if session is None or present is not session or room.room_id in self._overtaken:
             self._invalidate_live_session(room.room_id)
             return None
         self._give_up_on(session, unreachable)
-        if any(pair not in session.users_shared_with | session.users_ignored for pair in self._active_devices(room)):
+        if self._lacks_its_key(room, session, left_out):
             return None
         session.shared = True
         return ShareGroupSessionResponse(room.room_id, set(session.users_shared_with))
@@ -189,6 +215,14 @@ class SharingClient(PrefetchingClient):
         if pairs - session.users_ignored:
             _log.warning("%d devices offer no one-time key and cannot read what comes", len(pairs))
         session.users_ignored |= pairs
+
+    def _lacks_its_key(self, room: MatrixRoom, session: OutboundGroupSession, left_out: set[str]) -> bool:
+        """Whether a member has a device without the session's key, or may have one by now."""
+        given = session.users_shared_with | session.users_ignored
+        return bool(self._outdated(room) - left_out) or any(pair not in given for pair in self._active_devices(room))
+
+    def _outdated(self, room: MatrixRoom) -> set[str]:
+        return self.users_for_key_query & set(room.users)
 
     def _active_devices(self, room: MatrixRoom) -> set[tuple[str, str]]:
         return {(user, device.id) for user in room.users for device in self.device_store.active_user_devices(user)}
@@ -212,10 +246,22 @@ class SharingClient(PrefetchingClient):
         self.machine.outbound.forget_restored_of(device.user_id)
         super()._invalidate_outbound_sessions(device)
 
+    def _handle_joined_members(self, response: JoinedMembersResponse) -> None:
+        room = self.rooms.get(response.room_id)
+        before = set(room.users) if room else set()
+        super()._handle_joined_members(response)
+        # The event of whoever came or left changes nothing in the list any more, and nio would say nothing of it.
+        if room and set(room.users) != before:
+            self._invalidate_session_for_member_event(response.room_id)
+
     def _handle_olm_response(self, response: Any) -> None:
         # nio credits whatever session the room has when the answer comes; `_conclude` the one that was shared.
         if not isinstance(response, ShareGroupSessionResponse):
             super()._handle_olm_response(response)
+
+
+def _refused(answer: ErrorResponse, room: MatrixRoom) -> ShareGroupSessionError:
+    return ShareGroupSessionError(answer.message, answer.status_code, room_id=room.room_id)
 
 
 def _in_parts(devices: Mapping[str, Iterable[str]]) -> Iterator[dict[str, list[str]]]:
