@@ -10,7 +10,7 @@ from aiohttp import web
 from nio import SyncError, SyncResponse, UnknownToDeviceEvent
 
 from client_pairs import ALICE, BOB, Person, people, say_in_new_sessions
-from cryptostore import InboundGroupSession, OlmMessage, SyncToken
+from cryptostore import InboundGroupSession, OlmMessage, OlmSession, SyncToken
 from small_homeserver import Request, SmallHomeserver
 
 
@@ -55,24 +55,59 @@ def test_keys_on_later_pages_are_read_before_the_timeline(url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_what_came_after_the_token_is_remembered_until_the_next(memory_url: str) -> None:
+@pytest.mark.parametrize("restarts", [(), (0,), (2,)])
+def test_what_came_after_the_token_is_remembered_until_the_server_has_brought_it(
+    memory_url: str, restarts: tuple[int, ...]
+) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
             await known_to_each_other(alice, bob)
+            make_olm_sessions_old(bob)
             server.page_size = 3
             # A homeserver that keeps what it was told had come: with an older token all of it comes again.
             server.forgets_acknowledged = False
             say_in_new_sessions(alice, TEXTS)
             await bob.client.sync()
-            assert len(bob.stored(OlmMessage)) == len(TEXTS) - server.page_size
-            await bob.restart()
-            await bob.client.sync()
+            later = len(TEXTS) - server.page_size
+            assert len(bob.stored(OlmMessage)) == later
             # Without timeline there is nothing to hurry for: a page with each sync.
-            assert bob.client.statistics.redelivered_events == server.page_size
-            assert bob.client.statistics.further_pages == 0
+            redelivered = 0
+            for number, brought in enumerate([3, 3, 1, 0]):
+                if number in restarts:
+                    redelivered += bob.client.statistics.redelivered_events
+                    await bob.restart()
+                await bob.client.sync()
+                later -= brought
+                assert len(bob.stored(OlmMessage)) == later
+            assert redelivered + bob.client.statistics.redelivered_events == 7
+            assert bob.client.statistics.further_pages == (0 if restarts else 3)
             assert bob.client.machine.wedged_devices == []
 
     asyncio.run(scenario())
+
+
+def test_what_the_server_does_not_bring_again_is_forgotten(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            await known_to_each_other(alice, bob)
+            server.page_size = 3
+            say_in_new_sessions(alice, TEXTS)
+            await bob.client.sync()
+            assert len(bob.stored(OlmMessage)) == len(TEXTS) - server.page_size
+            await bob.restart()
+            await alice.say("last")
+            await bob.client.sync()
+            assert bob.stored(OlmMessage) == []
+
+    asyncio.run(scenario())
+
+
+def make_olm_sessions_old(bob: Person) -> None:
+    """nio calls no session wedged that is younger than an hour."""
+    (row,) = bob.stored(OlmSession)
+    for session in bob.store.load_sessions():
+        session.creation_time = session.creation_time.replace(year=2020)
+        bob.store.save_session(row.sender_key, session)
 
 
 def test_without_a_missing_key_nothing_is_asked_twice(memory_url: str) -> None:

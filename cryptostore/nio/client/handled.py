@@ -29,7 +29,10 @@ class HandledMessages:
         rows = storage.select(records.OlmMessage, [()])[()]
         self._saved: set[MessageKey] = {(row.sender_key, row.hash) for row in rows}
         self._unsaved: set[MessageKey] = set()
-        self._ahead: set[MessageKey] = set()
+        #: Those that came after the durable token; of an earlier process it is not known.
+        self._ahead = set(self._saved)
+        #: Of the sync that is being handled, and whether they came after the token that completes it.
+        self._noted: dict[MessageKey, bool] = {}
         self._is_ahead = False
 
     @staticmethod
@@ -43,13 +46,16 @@ class HandledMessages:
     def add(self, key: MessageKey) -> None:
         """Remember a ciphertext until the token of its sync is durable."""
         self._unsaved.add(key)
-        if self._is_ahead:
-            self._ahead.add(key)
+        self._noted[key] = self._is_ahead
         self._storage.touch()
+
+    def came_again(self, key: MessageKey) -> None:
+        """The server sent a ciphertext that was handled before: others that came after it may follow."""
+        self._noted[key] = self._is_ahead
 
     @contextmanager
     def ahead_of_token(self) -> Iterator[None]:
-        """What is handled inside the block came after the token that completes this sync: the next one covers it."""
+        """What is handled inside the block came after the token that completes this sync: later ones cover it."""
         self._is_ahead = True
         try:
             yield
@@ -70,7 +76,11 @@ class HandledMessages:
 
     def forget(self) -> Changes:
         """What the batch with the token writes: the server will not send these again."""
-        gone = self._saved - self._ahead
+        ahead = {key for key, is_ahead in self._noted.items() if is_ahead}
+        if not self._ahead.isdisjoint(self._noted):
+            # The server keeps what was acknowledged, and brings it page by page.
+            ahead |= self._ahead.difference(self._noted)
+        gone = self._saved - ahead
         valid = [row for key in gone if (row := if_valid(partial(records.OlmMessage, *key))) is not None]
-        self._saved, self._unsaved, self._ahead = self._saved & self._ahead, self._unsaved & self._ahead, set()
+        self._saved, self._unsaved, self._ahead, self._noted = self._saved & ahead, self._unsaved & ahead, ahead, {}
         return Changes(deletes=[(records.OlmMessage, row.key) for row in valid])

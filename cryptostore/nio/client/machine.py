@@ -47,6 +47,7 @@ class ProductionOlm(Olm):
         if key is None:
             return super().decrypt_event(event, room_id)
         if key in self._handled:
+            self._handled.came_again(key)
             self.statistics.redelivered_events += 1
             return None
         try:
