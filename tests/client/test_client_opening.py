@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from nio import AsyncClient, AsyncClientConfig
 
 from client_pairs import ALICE, BOB, CONFIG, ROOM, people
-from cryptostore import BackendUnavailable, ConfigurationError, WrongPickleKey
+from cryptostore import (
+    BackendUnavailable,
+    ConfigurationError,
+    OlmMessage,
+    OutboundGroupSession,
+    Record,
+    TrackedUser,
+    WrongPickleKey,
+)
+from cryptostore.memory import MemoryStore
 from cryptostore.nio import NioStore, ProductionMatrixClient
+from cryptostore.nio.storage import backends
 from small_homeserver import small_homeserver
 
 
@@ -39,6 +50,31 @@ def test_a_database_that_is_away_at_the_start() -> None:
                 await client.sync()
             assert server.requests == []
             await client.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [OlmMessage, OutboundGroupSession, TrackedUser])
+def test_a_database_that_goes_away_during_the_opening_keeps_no_connection(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch, kind: type[Record]
+) -> None:
+    async def scenario() -> None:
+        client = a_client("http://localhost", memory_url)
+        select = MemoryStore.select
+
+        def away(self: MemoryStore, wanted: type[Record], prefixes: Any) -> Any:
+            if wanted is kind:
+                raise BackendUnavailable("away")
+            return select(self, wanted, prefixes)
+
+        monkeypatch.setattr(MemoryStore, "select", away)
+        # The error's traceback holds on to the store, so that the garbage collector closes nothing.
+        with pytest.raises(BackendUnavailable) as error:
+            await client.open()
+        assert not any(url == memory_url for _, url in backends._shared), error
+        monkeypatch.undo()
+        await client.open()
+        await client.close()
 
     asyncio.run(scenario())
 

@@ -51,10 +51,14 @@ class ProductionStore(NioStore):
         super().__init__(account.user_id, account.device_id, url, pickle_key)
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
-        self.handled = HandledMessages(self._storage)
-        self.replays = ReplayProtection(self._storage)
-        self.outbound = OutboundSessions(self._storage, self._pickles)
-        self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current())
+        try:
+            self.handled = HandledMessages(self._storage)
+            self.replays = ReplayProtection(self._storage)
+            self.outbound = OutboundSessions(self._storage, self._pickles)
+            self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current())
+        except BaseException:
+            self._storage.close()
+            raise
 
     @property
     def account_id(self) -> records.Account:
