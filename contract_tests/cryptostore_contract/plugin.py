@@ -5,12 +5,12 @@ Kept free of the suite's own imports: pytest loads it in every run in which this
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import _pytest
 import pytest
 
 from .observed import CALL_PROPERTY, CASE_PROPERTY, Observer
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 #: Where the `case` decorator keeps what it was told.
 CASE_ATTRIBUTE: Final = "cryptostore_case"
 
-#: What cases are given beside the harness: fixtures of the suite, for whose place nothing else will do.
-OWN_FIXTURES: Final = ("handles", "store", "reader", "witness")
-
 #: How a run ends in which nothing failed, and whose verdict is INCOMPLETE; pytest itself uses 0 to 5.
 EXIT_INCOMPLETE: Final = 6
 
 _SUITE: Final = "cryptostore_contract.suite"
 _FORMATS: Final = (".json", ".md")
-_HOME: Final = Path(__file__).parent
+#: Where the fixtures come from that cases are given, all but the harness.
+_HOMES: Final = (Path(__file__).parent, Path(_pytest.__file__).parent)
 
 #: Words on the command line that say that not everything is to run.
 _NARROWING: Final = (
@@ -137,17 +135,28 @@ def _stranger_in(item: pytest.Item, case: Case) -> str:
 
     if getattr(item, "function", None) is not OWN.get(case.id):
         return "is not the suite's own function"
-    fixtures: Any = getattr(item, "_fixtureinfo", None)
-    for name in OWN_FIXTURES:
-        defined = fixtures.name2fixturedefs.get(name) if fixtures is not None else None
-        if defined and not _is_from_here(defined[-1].func):
+    for name, function in _given(item):
+        if not _is_from_home(function):
             return f"its fixture {name!r} is not the suite's own"
     return ""
 
 
-def _is_from_here(function: Any) -> bool:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return code is not None and Path(code.co_filename).is_relative_to(_HOME)
+def _given(item: pytest.Item) -> Iterator[tuple[str, Any]]:
+    """What a test is given, and what that is made of, all but the harness: names, and the functions that make them."""
+    fixtures: Any = getattr(item, "_fixtureinfo", None)
+    names = list(fixtures.argnames) if fixtures is not None else []
+    for name in names:
+        defined = fixtures.name2fixturedefs.get(name)
+        if name == "harness" or not defined:
+            continue
+        yield name, defined[-1].func
+        names += [one for one in defined[-1].argnames if one not in names]
+
+
+def _is_from_home(function: Any) -> bool:
+    # Not unwrapped: what wraps a fixture of ours is somebody else's.
+    code = getattr(function, "__code__", None)
+    return code is not None and any(Path(code.co_filename).is_relative_to(home) for home in _HOMES)
 
 
 def _was_completed(case: Case) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import json
+import textwrap
 from typing import Any
 
 import pytest
 
 from cryptostore_contract import StoreContract
 from cryptostore_contract.manifest import functions_of
-from cryptostore_contract.plugin import EXIT_INCOMPLETE, OWN_FIXTURES
+from cryptostore_contract.plugin import EXIT_INCOMPLETE
 from cryptostore_contract.verdict import Judged, Outcome, Verdict, manifest, verdict_on
 
 pytest_plugins = ["pytester"]
@@ -109,6 +109,38 @@ def test_a_subclass_that_keeps_a_case_from_running_is_found_out(
     pytester: pytest.Pytester, body: str, reason: str
 ) -> None:
     assert why_not_passed(run(pytester, *_FEW, body=body)) == reason
+
+
+#: A log in which no secret is ever found.
+_DEAF_LOG = (
+    "@pytest.fixture\ndef caplog({self}):\n"
+    "    from unittest.mock import MagicMock\n    return MagicMock(text='', records=[])\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("case_id", "name", "body", "conftest"),
+    [
+        ("SECRETS-1", "caplog", textwrap.indent(_DEAF_LOG.format(self="self"), "    "), ""),
+        ("SECRETS-1", "caplog", "", _DEAF_LOG.format(self="")),
+        ("NUMBERING-7", "monkeypatch", "", "@pytest.fixture\ndef monkeypatch():\n    return pytest.MonkeyPatch()"),
+        (
+            "OWNERSHIP-6",
+            "store",
+            "    import functools\n    @pytest.fixture\n"
+            "    @functools.wraps(StoreContract.store.__wrapped__)\n"
+            "    def store(self, handles): return handles.own()",
+            "",
+        ),
+    ],
+    ids=["of the class", "of a conftest", "without a type", "wrapped"],
+)
+def test_a_case_that_is_given_another_fixture_is_found_out(
+    pytester: pytest.Pytester, case_id: str, name: str, body: str, conftest: str
+) -> None:
+    function = functions_of(StoreContract)[case_id].__name__
+    contract = run(pytester, "-k", function, body=body, conftest=conftest)
+    assert contract["incomplete"][case_id] == f"its fixture {name!r} is not the suite's own"
 
 
 _MODIFY = (
@@ -347,12 +379,3 @@ def test_the_report_on_an_earlier_run_does_not_outlive_the_start_of_another(pyte
 def test_a_report_in_a_folder_that_is_not_there_is_refused_before_the_run(pytester: pytest.Pytester) -> None:
     ended = pytester.runpytest_inprocess("--cryptostore-report=no/such/report.json")
     assert ended.ret == pytest.ExitCode.USAGE_ERROR
-
-
-def test_every_fixture_of_a_case_is_known_to_be_the_suites() -> None:
-    of_pytest = {"harness", "monkeypatch", "caplog", "tmp_path", "record_property", "capfd", "request"}
-    for case_id, function in functions_of(StoreContract).items():
-        marks: list[pytest.Mark] = getattr(function, "pytestmark", [])
-        parameters = {name for mark in marks if mark.name == "parametrize" for name in mark.args[0].split(", ")}
-        asked = set(inspect.signature(function).parameters) - {"self", "data"} - parameters
-        assert asked <= {*OWN_FIXTURES, *of_pytest}, case_id
