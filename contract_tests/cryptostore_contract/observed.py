@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -14,6 +15,9 @@ CALL_PROPERTY: Final = "cryptostore_call"
 #: … and what the database says it is.
 SERVER_PROPERTY: Final = "cryptostore_server"
 
+#: A harness: its name, the scheme of its URL, and what it can do.
+Description: TypeAlias = list[str]
+
 
 @dataclass
 class Node:
@@ -22,6 +26,8 @@ class Node:
     case_id: str
     #: What was not the suite's own in it.
     stranger: str = ""
+    #: None as long as none was made.
+    harness: Description | None = None
     #: The abilities that the harness lacks for it.
     missing: list[str] = field(default_factory=list)
     failed: bool = False
@@ -48,10 +54,24 @@ class Observed:
     """One contract class of the run."""
 
     name: str
-    harness: str = ""
-    scheme: str = ""
     server: str = ""
     nodes: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def description(self) -> Description:
+        """The harness that most of the tests had; a class is about one."""
+        had = Counter(tuple(node.harness) for node in self.nodes.values() if node.harness is not None)
+        return list(had.most_common(1)[0][0]) if had else ["", ""]
+
+    @property
+    def harness(self) -> str:
+        """Its name."""
+        return self.description[0]
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URL."""
+        return self.description[1]
 
 
 class Observer:
@@ -74,8 +94,7 @@ class Observer:
         node = observed.nodes.setdefault(report.nodeid, Node(case_id))
         node.add(report)
         if CALL_PROPERTY in told:
-            node.stranger, harness, scheme, node.missing = told[CALL_PROPERTY]
-            observed.harness, observed.scheme = harness or observed.harness, scheme or observed.scheme
+            node.stranger, node.harness, node.missing = told[CALL_PROPERTY]
         observed.server = str(told.get(SERVER_PROPERTY, observed.server))
 
     @pytest.hookimpl(optionalhook=True)

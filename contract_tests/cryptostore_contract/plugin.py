@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import _pytest
 import pytest
 
-from .observed import CALL_PROPERTY, CASE_PROPERTY, Observer
+from .observed import CALL_PROPERTY, CASE_PROPERTY, Description, Observer
 
 if TYPE_CHECKING:
     from .harness import Harness
@@ -87,13 +87,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         return (yield)
     # What stands in a case's place may do without.
     harness: Harness | None = getattr(item, "funcargs", {}).get("harness")
-    # Plain texts: the report crosses processes, and execnet takes no enums.
     missing = sorted(ability.value for ability in case.needs - harness.abilities) if harness else []
-    place = [harness.name, harness.url.partition(":")[0].lower()] if harness else ["", ""]
-    told = ["", *place, missing]
+    told: list[Any] = ["", _described(harness) if harness else None, missing]
     item.user_properties.append((CALL_PROPERTY, told))
     if missing:
-        pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {place[0]!r} lacks")
+        pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {told[1][0]!r} lacks")
     told[0] = _stranger_in(item, case)
     try:
         return (yield)
@@ -127,6 +125,11 @@ def _case_of(item: pytest.Item) -> Case | None:
 def _is_contract(cls: type | None) -> bool:
     suite = sys.modules.get(_SUITE)
     return suite is not None and cls is not None and issubclass(cls, suite.StoreContract)
+
+
+def _described(harness: Harness) -> Description:
+    """A harness in plain texts: the report crosses processes, and execnet takes no enums."""
+    return [harness.name, harness.url.partition(":")[0].lower(), *sorted(one.value for one in harness.abilities)]
 
 
 def _stranger_in(item: pytest.Item, case: Case) -> str:

@@ -89,7 +89,7 @@ def _judge_case(case: Case, observed: Observed) -> Judged:
     if not nodes:
         soak = _is_soak(OWN[case.id])
         return Judged(case, Outcome.SOAK) if soak else Judged(case, Outcome.INCOMPLETE, "did not run")
-    if hindrance := next(filter(None, map(_hindrance, nodes)), ""):
+    if hindrance := next(filter(None, map(_hindrance, nodes)), _another_harness(observed, nodes)):
         return Judged(case, Outcome.INCOMPLETE, hindrance)
     if missing := sorted({ability for node in nodes for ability in node.missing}):
         return Judged(case, Outcome.NOT_VERIFIED, f"needs {', '.join(missing)}")
@@ -101,6 +101,12 @@ def _hindrance(node: Node) -> str:
         return ""
     # A skip is a better reason than what a skipped function could not do.
     return node.hindrance or node.stranger
+
+
+def _another_harness(observed: Observed, nodes: list[Node]) -> str:
+    """A case that was tried on one database says nothing about another."""
+    odd = (node.harness for node in nodes if node.harness not in (None, observed.description))
+    return next((f"ran on another harness than the rest: {', '.join(harness or [])}" for harness in odd), "")
 
 
 def _count_parts(case: Case, nodes: list[Node]) -> Judged:

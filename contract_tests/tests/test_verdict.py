@@ -272,6 +272,36 @@ def test_a_harness_that_fails_counts_as_a_failure(pytester: pytest.Pytester, bod
     assert contract["failed"] == ["ISOLATION-9"]
 
 
+#: A harness for the case at stake alone, and how it differs from the one of the others.
+_OTHER_HARNESS = """
+    @pytest.fixture
+    def harness(self, request):
+        from cryptostore import open_backend
+        class Other(MemoryHarness):
+            {difference}
+        yield from managed((Other if request.node.name == "{case}" else MemoryHarness)())
+"""
+
+
+@pytest.mark.parametrize(
+    ("difference", "described"),
+    [
+        ("name = 'other'", "other, memory, reopen"),
+        ("abilities = frozenset()", "memory, memory"),
+        ("url = 'sqlite:////no/such/folder/keys.db'\n            open = lambda self: open_backend('memory://x')", ""),
+    ],
+    ids=["name", "abilities", "scheme"],
+)
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_a_case_on_another_harness_than_the_rest_is_found_out(
+    pytester: pytest.Pytester, difference: str, described: str, processes: str
+) -> None:
+    body = _OTHER_HARNESS.format(difference=difference, case=_CASE)
+    contract = run(pytester, *_FEW, processes, body=body)
+    assert why_not_passed(contract) == f"ran on another harness than the rest: {described or 'memory, sqlite, reopen'}"
+    assert (contract["harness"], contract["backend"]) == ("memory", "memory")
+
+
 def test_a_run_without_a_contract_is_incomplete(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
     pytester.runpytest_inprocess(*_STRICT)
