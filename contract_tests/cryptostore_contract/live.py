@@ -10,7 +10,7 @@ import pytest
 
 from cryptostore import Capability
 
-from .harness import Ability, Harness, managed
+from .harness import Ability, Harness, claims, managed
 from .places import Place, place_for
 from .suite import StoreContract
 
@@ -51,9 +51,9 @@ class ProcessesHarness(LiveHarness):
 def live_harness(place: Place) -> Harness:
     """The harness that can do what the backend declares."""
     harness = LiveHarness(place)
-    if harness.claims(Capability.SEVERAL_PROCESSES):
+    if claims(harness, Capability.SEVERAL_PROCESSES):
         return ProcessesHarness(place)
-    return OneProcessHarness(place) if harness.claims(Capability.SURVIVES_PROCESS_KILL) else harness
+    return OneProcessHarness(place) if claims(harness, Capability.SURVIVES_PROCESS_KILL) else harness
 
 
 class TestLive(StoreContract):

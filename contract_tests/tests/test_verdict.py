@@ -23,7 +23,7 @@ _EXITS = {"PASS": 0, "FAIL": 1, "INCOMPLETE": EXIT_INCOMPLETE}
 #: The whole contract on the in-memory model; `{body}` may spoil it.
 _CONTRACT = """
 import pytest
-from cryptostore_contract import StoreContract, managed
+from cryptostore_contract import Ability, StoreContract, managed
 from cryptostore_contract.memory import MemoryHarness
 
 class TestMemory(StoreContract):
@@ -300,6 +300,40 @@ def test_a_case_on_another_harness_than_the_rest_is_found_out(
     contract = run(pytester, *_FEW, processes, body=body)
     assert why_not_passed(contract) == f"ran on another harness than the rest: {described or 'memory, sqlite, reopen'}"
     assert (contract["harness"], contract["backend"]) == ("memory", "memory")
+
+
+#: A file in which deleted pickles stay, and a harness that makes light of it.
+_MODEST_HARNESS = """
+    @pytest.fixture
+    def harness(self, tmp_path, monkeypatch):
+        from cryptostore_contract.mutants.files import deleted_rows_left_in_the_file
+        deleted_rows_left_in_the_file(monkeypatch)
+        class Modest(MemoryHarness):
+            abilities = frozenset({Ability.RAW_STORAGE})
+            url = f"sqlite:///{tmp_path}/keys.db"
+            claims = lacks = lambda *_: False
+            _support = lambda *_: None
+            def raw_storage(self):
+                return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        yield from managed(Modest())
+"""
+
+
+def test_what_a_backend_declares_is_tested_whatever_the_harness_makes_of_it(pytester: pytest.Pytester) -> None:
+    contract = run(pytester, "-k", "left_in_storage", body=_MODEST_HARNESS)
+    assert contract["failed"] == ["ISOLATION-4", "ISOLATION-5"]
+
+
+def test_children_that_cannot_start_show_no_absence(pytester: pytest.Pytester) -> None:
+    broken = "    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self, monkeypatch):\n"
+    broken += "        monkeypatch.setattr('sys.executable', '/bin/false')"
+    assert run(pytester, "-k", "that_is_said_to", body=broken)["failed"] == ["CAPABILITIES-1", "CAPABILITIES-2"]
+
+
+def test_a_backend_that_denies_what_its_harness_demands_of_it_fails(pytester: pytest.Pytester) -> None:
+    encrypted = "    @pytest.fixture\n    def harness(self):\n        class Encrypted(MemoryHarness):\n"
+    encrypted += "            abilities = frozenset({Ability.TLS})\n        yield from managed(Encrypted())"
+    assert run(pytester, "-k", "not_said_to_be_absent", body=encrypted)["failed"] == ["CAPABILITIES-3"]
 
 
 def test_a_run_without_a_contract_is_incomplete(pytester: pytest.Pytester) -> None:

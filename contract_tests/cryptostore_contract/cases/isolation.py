@@ -22,7 +22,7 @@ from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.reading import NEAR_MISSES
 from cryptostore_contract.cases.records import every_kind
 from cryptostore_contract.handles import Handles, by_kind, everything, put
-from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.harness import Ability, Harness, claims
 from cryptostore_contract.manifest import case
 from cryptostore_contract.samples import ALICE, BOB, LONGEST_IDENTIFIER, changed, one_of_each, sample, samples
 
@@ -103,7 +103,7 @@ class IsolationCases(CaseGroup):
         backend.delete_account(ALICE)
         raw = harness.raw_storage()
         assert kept in raw
-        if harness.claims(Capability.SECURE_DELETE):
+        if claims(harness, Capability.SECURE_DELETE):
             assert _CANARY not in raw
 
     @case("ISOLATION-5", checks=("COMMIT-8",), needs=(Ability.RAW_STORAGE,))
@@ -117,7 +117,7 @@ class IsolationCases(CaseGroup):
         store.close()
         raw = harness.raw_storage()
         assert new in raw
-        if harness.claims(Capability.SECURE_DELETE):
+        if claims(harness, Capability.SECURE_DELETE):
             assert old not in raw
 
     @case("ISOLATION-6", checks=("OPEN-4", "DELETE-2"))
