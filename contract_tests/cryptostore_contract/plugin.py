@@ -138,6 +138,8 @@ def _stranger_in(item: pytest.Item, case: Case) -> str:
 
     if getattr(item, "function", None) is not OWN.get(case.id):
         return "is not the suite's own function"
+    if sys.flags.optimize:
+        return "ran without assertions, by python -O"
     for name, function in _given(item):
         if not _is_from_home(function):
             return f"its fixture {name!r} is not the suite's own"

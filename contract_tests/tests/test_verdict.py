@@ -3,61 +3,16 @@
 from __future__ import annotations
 
 import json
-import textwrap
-from typing import Any
 
 import pytest
 
+from contract_runs import CASE, CONTRACT, FEW, STRICT, run, why_not_passed
 from cryptostore_contract import StoreContract
 from cryptostore_contract.manifest import functions_of
 from cryptostore_contract.plugin import EXIT_INCOMPLETE
 from cryptostore_contract.verdict import Judged, Outcome, Verdict, manifest, verdict_on
 
 pytest_plugins = ["pytester"]
-
-_STRICT = ("--strict-markers", "-W", "error", "-p", "no:cacheprovider", "--cryptostore-report=report.json")
-
-#: How a run with a report ends.
-_EXITS = {"PASS": 0, "FAIL": 1, "INCOMPLETE": EXIT_INCOMPLETE}
-
-#: The whole contract on the in-memory model; `{body}` may spoil it.
-_CONTRACT = """
-import pytest
-from cryptostore_contract import Ability, StoreContract, managed
-from cryptostore_contract.memory import MemoryHarness
-
-class TestMemory(StoreContract):
-    @pytest.fixture
-    def harness(self):
-        yield from managed(MemoryHarness())
-{body}
-"""
-
-#: The case at stake, which is ISOLATION-9, and the few that run beside it where the rest would only take time.
-_CASE = "test_an_empty_database_has_no_accounts"
-_FEW = ("-k", f"{_CASE} or not_found")
-
-
-def run(pytester: pytest.Pytester, *arguments: str, body: str = "", conftest: str = "") -> dict[str, Any]:
-    """The report on the only contract of a run."""
-    pytester.makepyfile(test_it=_CONTRACT.format(body=body))
-    pytester.makeconftest("import pytest\n" + conftest)
-    # What patches the suite must not outlive the run.
-    alone = "-n2" in arguments or "cryptostore" in conftest
-    start = pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess
-    ended = start(*_STRICT, *arguments)
-    report: dict[str, Any] = json.loads((pytester.path / "report.json").read_text())
-    [contract] = report["contracts"]
-    assert report["verdict"] == contract["verdict"]
-    assert ended.ret == _EXITS[contract["verdict"]] or ended.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    return dict(contract)
-
-
-def why_not_passed(contract: dict[str, Any]) -> str:
-    """The reason why ISOLATION-9 did not pass, in a run in which its neighbours did."""
-    assert contract["verdict"] == "INCOMPLETE"
-    assert contract["counts"]["passed"] == 2 or "fixture" in contract["incomplete"]["ISOLATION-9"]
-    return str(contract["incomplete"]["ISOLATION-9"])
 
 
 def test_a_single_case_that_did_not_pass_makes_all_the_difference() -> None:
@@ -82,24 +37,24 @@ def test_it_is_pass_when_every_case_passes(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (f"    def {_CASE}(self): pass", "is not the suite's own function"),
-        (f"    {_CASE} = None", "did not run"),
-        (f"    @pytest.mark.skip(reason='no time')\n    def {_CASE}(self): pass", "skipped: no time"),
+        (f"    def {CASE}(self): pass", "is not the suite's own function"),
+        (f"    {CASE} = None", "did not run"),
+        (f"    @pytest.mark.skip(reason='no time')\n    def {CASE}(self): pass", "skipped: no time"),
         (
             "    @pytest.fixture(autouse=True)\n"
             "    def hindered(self, request):\n"
-            f"        if request.node.name == '{_CASE}': pytest.skip('no time')",
+            f"        if request.node.name == '{CASE}': pytest.skip('no time')",
             "skipped: no time",
         ),
         (
-            f"    import functools\n    @functools.wraps(StoreContract.{_CASE})\n    def {_CASE}(self, handles): pass",
+            f"    import functools\n    @functools.wraps(StoreContract.{CASE})\n    def {CASE}(self, handles): pass",
             "is not the suite's own function",
         ),
         (
             "    @pytest.fixture\n"
             "    def handles(self, harness, request):\n"
             "        from cryptostore_contract.handles import Handles\n"
-            f"        return Handles(MemoryHarness() if request.node.name == '{_CASE}' else harness)",
+            f"        return Handles(MemoryHarness() if request.node.name == '{CASE}' else harness)",
             "its fixture 'handles' is not the suite's own",
         ),
     ],
@@ -108,39 +63,7 @@ def test_it_is_pass_when_every_case_passes(pytester: pytest.Pytester) -> None:
 def test_a_subclass_that_keeps_a_case_from_running_is_found_out(
     pytester: pytest.Pytester, body: str, reason: str
 ) -> None:
-    assert why_not_passed(run(pytester, *_FEW, body=body)) == reason
-
-
-#: A log in which no secret is ever found.
-_DEAF_LOG = (
-    "@pytest.fixture\ndef caplog({self}):\n"
-    "    from unittest.mock import MagicMock\n    return MagicMock(text='', records=[])\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("case_id", "name", "body", "conftest"),
-    [
-        ("SECRETS-1", "caplog", textwrap.indent(_DEAF_LOG.format(self="self"), "    "), ""),
-        ("SECRETS-1", "caplog", "", _DEAF_LOG.format(self="")),
-        ("NUMBERING-7", "monkeypatch", "", "@pytest.fixture\ndef monkeypatch():\n    return pytest.MonkeyPatch()"),
-        (
-            "OWNERSHIP-6",
-            "store",
-            "    import functools\n    @pytest.fixture\n"
-            "    @functools.wraps(StoreContract.store.__wrapped__)\n"
-            "    def store(self, handles): return handles.own()",
-            "",
-        ),
-    ],
-    ids=["of the class", "of a conftest", "without a type", "wrapped"],
-)
-def test_a_case_that_is_given_another_fixture_is_found_out(
-    pytester: pytest.Pytester, case_id: str, name: str, body: str, conftest: str
-) -> None:
-    function = functions_of(StoreContract)[case_id].__name__
-    contract = run(pytester, "-k", function, body=body, conftest=conftest)
-    assert contract["incomplete"][case_id] == f"its fixture {name!r} is not the suite's own"
+    assert why_not_passed(run(pytester, *FEW, body=body)) == reason
 
 
 _MODIFY = (
@@ -151,29 +74,29 @@ _MODIFY = (
 @pytest.mark.parametrize(
     ("conftest", "reason"),
     [
-        (_MODIFY.format(case=_CASE) + "items.remove(item)", "did not run"),
+        (_MODIFY.format(case=CASE) + "items.remove(item)", "did not run"),
         (
-            _MODIFY.format(case=_CASE) + "item.add_marker(pytest.mark.skip(reason='no time'))",
+            _MODIFY.format(case=CASE) + "item.add_marker(pytest.mark.skip(reason='no time'))",
             "skipped: no time",
         ),
-        (_MODIFY.format(case=_CASE) + "item.add_marker(pytest.mark.xfail(reason='known'))", "marked xfail: known"),
-        (_MODIFY.format(case=_CASE) + "item.obj = lambda **fixtures: None", "is not the suite's own function"),
+        (_MODIFY.format(case=CASE) + "item.add_marker(pytest.mark.xfail(reason='known'))", "marked xfail: known"),
+        (_MODIFY.format(case=CASE) + "item.obj = lambda **fixtures: None", "is not the suite's own function"),
         (
-            f"def pytest_runtest_setup(item):\n    if item.name == '{_CASE}': pytest.skip('no time')",
+            f"def pytest_runtest_setup(item):\n    if item.name == '{CASE}': pytest.skip('no time')",
             "skipped: no time",
         ),
         (
             "def pytest_runtest_call(item):\n"
-            f"    if item.name == '{_CASE}': item.get_closest_marker('timeout') and pytest.skip('no time')",
+            f"    if item.name == '{CASE}': item.get_closest_marker('timeout') and pytest.skip('no time')",
             "skipped: no time",
         ),
         (
-            f"def pytest_pycollect_makeitem(collector, name, obj):\n    if name == '{_CASE}': return []",
+            f"def pytest_pycollect_makeitem(collector, name, obj):\n    if name == '{CASE}': return []",
             "did not run",
         ),
         (
             "@pytest.hookimpl(tryfirst=True)\n"
-            f"def pytest_pyfunc_call(pyfuncitem):\n    return True if pyfuncitem.name == '{_CASE}' else None",
+            f"def pytest_pyfunc_call(pyfuncitem):\n    return True if pyfuncitem.name == '{CASE}' else None",
             "did not run to its end",
         ),
         (
@@ -181,22 +104,40 @@ _MODIFY = (
             "@pytest.hookimpl(wrapper=True)\n"
             "def pytest_pyfunc_call(pyfuncitem):\n"
             "    with pytest.MonkeyPatch.context() as patch:\n"
-            f"        if pyfuncitem.name == '{_CASE}': patch.setattr(MemoryBackend, 'accounts', None)\n"
+            f"        if pyfuncitem.name == '{CASE}': patch.setattr(MemoryBackend, 'accounts', None)\n"
             "        try: return (yield)\n"
             "        except TypeError: return True",
             "did not run to its end",
         ),
         (
-            f"from cryptostore_contract import StoreContract\nStoreContract.{_CASE} = lambda self: None",
+            f"def pytest_runtest_protocol(item):\n    return True if item.name == '{CASE}' else None",
+            "did not run",
+        ),
+        (
+            "from cryptostore.memory import MemoryBackend\n"
+            "@pytest.hookimpl(wrapper=True)\n"
+            "def pytest_pyfunc_call(pyfuncitem):\n"
+            "    with pytest.MonkeyPatch.context() as patch:\n"
+            f"        if pyfuncitem.name == '{CASE}': patch.setattr(MemoryBackend, 'accounts', None)\n"
+            "        return (yield)\n"
+            "@pytest.hookimpl(wrapper=True)\n"
+            "def pytest_runtest_makereport():\n"
+            "    report = yield\n"
+            "    report.outcome = 'passed'\n"
+            "    return report",
+            "did not run to its end",
+        ),
+        (
+            f"from cryptostore_contract import StoreContract\nStoreContract.{CASE} = lambda self: None",
             "is not the suite's own function",
         ),
         (
             "from cryptostore_contract.cases.isolation import IsolationCases\n"
-            f"monkeypatch = pytest.MonkeyPatch()\nmonkeypatch.setattr(IsolationCases, '{_CASE}', lambda self: None)",
+            f"monkeypatch = pytest.MonkeyPatch()\nmonkeypatch.setattr(IsolationCases, '{CASE}', lambda self: None)",
             "is not the suite's own function",
         ),
         (
-            f"from cryptostore_contract.cases.isolation import IsolationCases\ndel IsolationCases.{_CASE}",
+            f"from cryptostore_contract.cases.isolation import IsolationCases\ndel IsolationCases.{CASE}",
             "did not run",
         ),
     ],
@@ -210,6 +151,8 @@ _MODIFY = (
         "not collected",
         "not called",
         "its error swallowed",
+        "its protocol left out",
+        "its report changed",
         "replaced in the class",
         "patched in its group",
         "deleted from its group",
@@ -218,14 +161,14 @@ _MODIFY = (
 def test_a_conftest_that_keeps_a_case_from_passing_is_found_out(
     pytester: pytest.Pytester, conftest: str, reason: str
 ) -> None:
-    assert why_not_passed(run(pytester, *_FEW, conftest=conftest)) == reason
+    assert why_not_passed(run(pytester, *FEW, conftest=conftest)) == reason
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ("-k", "not_found"),
-        (*_FEW, "--deselect", f"test_it.py::TestMemory::{_CASE}"),
+        (*FEW, "--deselect", f"test_it.py::TestMemory::{CASE}"),
         ("-n2", "-k", "not_found"),
         (
             "test_it.py::TestMemory::test_an_account_that_is_not_there_is_not_found",
@@ -253,100 +196,21 @@ def test_a_part_of_a_parametrized_case_is_not_the_case(pytester: pytest.Pytester
 
 
 def test_an_xpass_is_no_pass(pytester: pytest.Pytester) -> None:
-    conftest = _MODIFY.format(case=_CASE) + "item.add_marker(pytest.mark.xfail(reason='known', strict=False))"
-    assert why_not_passed(run(pytester, *_FEW, conftest=conftest)) == "marked xfail: known"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        f"        if request.node.name == '{_CASE}': raise RuntimeError('no database')\n        yield",
-        f"        yield\n        if request.node.name == '{_CASE}': raise RuntimeError('cannot be removed')",
-    ],
-    ids=["setup", "teardown"],
-)
-def test_a_harness_that_fails_counts_as_a_failure(pytester: pytest.Pytester, body: str) -> None:
-    fixture = f"    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self, request):\n{body}"
-    contract = run(pytester, *_FEW, body=fixture)
-    assert contract["verdict"] == "FAIL"
-    assert contract["failed"] == ["ISOLATION-9"]
-
-
-#: A harness for the case at stake alone, and how it differs from the one of the others.
-_OTHER_HARNESS = """
-    @pytest.fixture
-    def harness(self, request):
-        from cryptostore import open_backend
-        class Other(MemoryHarness):
-            {difference}
-        yield from managed((Other if request.node.name == "{case}" else MemoryHarness)())
-"""
-
-
-@pytest.mark.parametrize(
-    ("difference", "described"),
-    [
-        ("name = 'other'", "other, memory, reopen"),
-        ("abilities = frozenset()", "memory, memory"),
-        ("url = 'sqlite:////no/such/folder/keys.db'\n            open = lambda self: open_backend('memory://x')", ""),
-    ],
-    ids=["name", "abilities", "scheme"],
-)
-@pytest.mark.parametrize("processes", ["-n0", "-n2"])
-def test_a_case_on_another_harness_than_the_rest_is_found_out(
-    pytester: pytest.Pytester, difference: str, described: str, processes: str
-) -> None:
-    body = _OTHER_HARNESS.format(difference=difference, case=_CASE)
-    contract = run(pytester, *_FEW, processes, body=body)
-    assert why_not_passed(contract) == f"ran on another harness than the rest: {described or 'memory, sqlite, reopen'}"
-    assert (contract["harness"], contract["backend"]) == ("memory", "memory")
-
-
-#: A file in which deleted pickles stay, and a harness that makes light of it.
-_MODEST_HARNESS = """
-    @pytest.fixture
-    def harness(self, tmp_path, monkeypatch):
-        from cryptostore_contract.mutants.files import deleted_rows_left_in_the_file
-        deleted_rows_left_in_the_file(monkeypatch)
-        class Modest(MemoryHarness):
-            abilities = frozenset({Ability.RAW_STORAGE})
-            url = f"sqlite:///{tmp_path}/keys.db"
-            claims = lacks = lambda *_: False
-            _support = lambda *_: None
-            def raw_storage(self):
-                return b"".join(path.read_bytes() for path in tmp_path.iterdir())
-        yield from managed(Modest())
-"""
-
-
-def test_what_a_backend_declares_is_tested_whatever_the_harness_makes_of_it(pytester: pytest.Pytester) -> None:
-    contract = run(pytester, "-k", "left_in_storage", body=_MODEST_HARNESS)
-    assert contract["failed"] == ["ISOLATION-4", "ISOLATION-5"]
-
-
-def test_children_that_cannot_start_show_no_absence(pytester: pytest.Pytester) -> None:
-    broken = "    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self, monkeypatch):\n"
-    broken += "        monkeypatch.setattr('sys.executable', '/bin/false')"
-    assert run(pytester, "-k", "that_is_said_to", body=broken)["failed"] == ["CAPABILITIES-1", "CAPABILITIES-2"]
-
-
-def test_a_backend_that_denies_what_its_harness_demands_of_it_fails(pytester: pytest.Pytester) -> None:
-    encrypted = "    @pytest.fixture\n    def harness(self):\n        class Encrypted(MemoryHarness):\n"
-    encrypted += "            abilities = frozenset({Ability.TLS})\n        yield from managed(Encrypted())"
-    assert run(pytester, "-k", "not_said_to_be_absent", body=encrypted)["failed"] == ["CAPABILITIES-3"]
+    conftest = _MODIFY.format(case=CASE) + "item.add_marker(pytest.mark.xfail(reason='known', strict=False))"
+    assert why_not_passed(run(pytester, *FEW, conftest=conftest)) == "marked xfail: known"
 
 
 def test_a_run_without_a_contract_is_incomplete(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing(): pass")
-    pytester.runpytest_inprocess(*_STRICT)
+    pytester.runpytest_inprocess(*STRICT)
     report = json.loads((pytester.path / "report.json").read_text())
     assert (report["verdict"], report["contracts"]) == ("INCOMPLETE", [])
 
 
 def test_a_class_that_is_tried_with_every_parameter_passes_with_none_left_out(pytester: pytest.Pytester) -> None:
-    module = _CONTRACT.format(body="    @pytest.fixture(autouse=True)\n    def each(self, number): assert number != 2")
+    module = CONTRACT.format(body="    @pytest.fixture(autouse=True)\n    def each(self, number): assert number != 2")
     pytester.makepyfile(test_it=module.replace("class Test", "@pytest.mark.parametrize('number', [1, 2])\nclass Test"))
-    ended = pytester.runpytest_inprocess(*_STRICT, *_FEW)
+    ended = pytester.runpytest_inprocess(*STRICT, *FEW)
     [contract] = json.loads((pytester.path / "report.json").read_text())["contracts"]
     assert (ended.ret, contract["verdict"], contract["counts"]["passed"]) == (1, "FAIL", 0)
 
@@ -363,7 +227,7 @@ def test_a_class_that_is_tried_with_every_parameter_passes_with_none_left_out(py
     ids=["__test__", "the class not collected", "no case collected", "all cases deselected", "a constructor"],
 )
 def test_a_class_of_which_nothing_runs_is_reported(pytester: pytest.Pytester, body: str, conftest: str) -> None:
-    pytester.makepyfile(test_it=_CONTRACT.format(body=body), test_other="def test_other(): pass")
+    pytester.makepyfile(test_it=CONTRACT.format(body=body), test_other="def test_other(): pass")
     pytester.makeconftest(conftest)
     options = ("-p", "no:cacheprovider", "-W", "ignore", "--cryptostore-report=report.json")
     ended = pytester.runpytest_inprocess(*options)
@@ -375,18 +239,18 @@ def test_a_class_of_which_nothing_runs_is_reported(pytester: pytest.Pytester, bo
 
 
 def test_a_second_class_does_not_speak_for_the_first(pytester: pytest.Pytester) -> None:
-    other = f"class TestOther(TestMemory):\n    {_CASE} = None"
-    pytester.makepyfile(test_it=_CONTRACT.format(body="") + other)
-    pytester.runpytest_inprocess(*_STRICT, *_FEW)
+    other = f"class TestOther(TestMemory):\n    {CASE} = None"
+    pytester.makepyfile(test_it=CONTRACT.format(body="") + other)
+    pytester.runpytest_inprocess(*STRICT, *FEW)
     contracts = json.loads((pytester.path / "report.json").read_text())["contracts"]
     assert [("ISOLATION-9" in contract["incomplete"]) for contract in contracts] == [False, True]
 
 
 def test_what_failed_last_is_not_the_whole(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_it=_CONTRACT.format(body=f"    def {_CASE}(self): assert False"))
-    pytester.runpytest_inprocess(*_FEW)
-    pytester.makepyfile(test_it=_CONTRACT.format(body=""))
-    ended = pytester.runpytest_inprocess(*_FEW, "--lf", "--cryptostore-report=report.json")
+    pytester.makepyfile(test_it=CONTRACT.format(body=f"    def {CASE}(self): assert False"))
+    pytester.runpytest_inprocess(*FEW)
+    pytester.makepyfile(test_it=CONTRACT.format(body=""))
+    ended = pytester.runpytest_inprocess(*FEW, "--lf", "--cryptostore-report=report.json")
     [contract] = json.loads((pytester.path / "report.json").read_text())["contracts"]
     assert (ended.ret, contract["verdict"], contract["counts"]["passed"]) == (EXIT_INCOMPLETE, "INCOMPLETE", 1)
 
@@ -394,7 +258,7 @@ def test_what_failed_last_is_not_the_whole(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize("option", ["-x", "--maxfail=1"])
 def test_a_run_that_stops_at_a_failure_leaves_the_rest_incomplete(pytester: pytest.Pytester, option: str) -> None:
     fails = "    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self): assert False"
-    contract = run(pytester, *_FEW, option, body=fails)
+    contract = run(pytester, *FEW, option, body=fails)
     assert contract["counts"]["failed"] == 1
     assert contract["counts"]["incomplete"] + contract["counts"]["soak"] == len(manifest()) - 1
 
@@ -406,9 +270,9 @@ def test_a_run_that_only_collects_is_incomplete(pytester: pytest.Pytester) -> No
 @pytest.mark.parametrize(
     ("arguments", "ini", "ends"),
     [
-        (_FEW, "", pytest.ExitCode.OK),
-        ((*_FEW, "--cryptostore-report=report.md"), "", EXIT_INCOMPLETE),
-        ((), f'addopts = -k "{_FEW[1]}"', EXIT_INCOMPLETE),
+        (FEW, "", pytest.ExitCode.OK),
+        ((*FEW, "--cryptostore-report=report.md"), "", EXIT_INCOMPLETE),
+        ((), f'addopts = -k "{FEW[1]}"', EXIT_INCOMPLETE),
         (("--collect-only",), "", pytest.ExitCode.OK),
     ],
     ids=["narrowed by hand", "with a report", "narrowed by a file", "collected by hand"],
@@ -416,7 +280,7 @@ def test_a_run_that_only_collects_is_incomplete(pytester: pytest.Pytester) -> No
 def test_less_than_all_is_no_failure_only_where_it_was_asked_for_by_hand(
     pytester: pytest.Pytester, arguments: tuple[str, ...], ini: str, ends: int
 ) -> None:
-    pytester.makepyfile(test_it=_CONTRACT.format(body=""))
+    pytester.makepyfile(test_it=CONTRACT.format(body=""))
     pytester.makeini(f"[pytest]\n{ini}\n")
     assert pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments).ret == ends
 
@@ -434,8 +298,8 @@ def test_an_override_fails_a_run_without_a_report(pytester: pytest.Pytester) -> 
 def test_the_report_on_an_earlier_run_does_not_outlive_the_start_of_another(pytester: pytest.Pytester) -> None:
     (pytester.path / "report.json").write_text('{"verdict": "PASS"}')
     pytester.makeconftest("def pytest_collection_modifyitems(): raise SystemExit(3)")
-    pytester.makepyfile(test_it=_CONTRACT.format(body=""))
-    pytester.runpytest_subprocess(*_STRICT)
+    pytester.makepyfile(test_it=CONTRACT.format(body=""))
+    pytester.runpytest_subprocess(*STRICT)
     report = pytester.path / "report.json"
     assert not report.exists() or json.loads(report.read_text())["verdict"] == "INCOMPLETE"
 

@@ -1,0 +1,156 @@
+"""The verdict on harnesses and fixtures that spare a database something, knowingly or not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+
+import pytest
+
+from contract_runs import CASE, CONTRACT, FEW, run, why_not_passed
+from cryptostore_contract import StoreContract
+from cryptostore_contract.manifest import functions_of
+from cryptostore_contract.plugin import EXIT_INCOMPLETE
+
+pytest_plugins = ["pytester"]
+
+#: A log in which no secret is ever found.
+_DEAF_LOG = (
+    "@pytest.fixture\ndef caplog({self}):\n"
+    "    from unittest.mock import MagicMock\n    return MagicMock(text='', records=[])\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("case_id", "name", "body", "conftest"),
+    [
+        ("SECRETS-1", "caplog", textwrap.indent(_DEAF_LOG.format(self="self"), "    "), ""),
+        ("SECRETS-1", "caplog", "", _DEAF_LOG.format(self="")),
+        ("NUMBERING-7", "monkeypatch", "", "@pytest.fixture\ndef monkeypatch():\n    return pytest.MonkeyPatch()"),
+        (
+            "OWNERSHIP-6",
+            "store",
+            "    import functools\n    @pytest.fixture\n"
+            "    @functools.wraps(StoreContract.store.__wrapped__)\n"
+            "    def store(self, handles): return handles.own()",
+            "",
+        ),
+    ],
+    ids=["of the class", "of a conftest", "without a type", "wrapped"],
+)
+def test_a_case_that_is_given_another_fixture_is_found_out(
+    pytester: pytest.Pytester, case_id: str, name: str, body: str, conftest: str
+) -> None:
+    function = functions_of(StoreContract)[case_id].__name__
+    contract = run(pytester, "-k", function, body=body, conftest=conftest)
+    assert contract["incomplete"][case_id] == f"its fixture {name!r} is not the suite's own"
+
+
+#: A harness that gives up in the middle of the case at stake.
+_WEARY_HARNESS = """
+    @pytest.fixture
+    def harness(self, request):
+        class Weary(MemoryHarness):
+            def open(self, **options):
+                if request.node.name == "{case}":
+                    pytest.{gives_up}("no time")
+                return super().open(**options)
+        yield from managed(Weary())
+"""
+
+
+@pytest.mark.parametrize(("gives_up", "said"), [("skip", "skipped: "), ("xfail", "marked xfail: ")])
+def test_a_harness_that_gives_up_on_a_case_is_found_out(pytester: pytest.Pytester, gives_up: str, said: str) -> None:
+    reason = why_not_passed(run(pytester, *FEW, body=_WEARY_HARNESS.format(case=CASE, gives_up=gives_up)))
+    # Before pytest 9 "reason: " stands between.
+    assert reason.startswith(said)
+    assert reason.endswith("no time")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"        if request.node.name == '{CASE}': raise RuntimeError('no database')\n        yield",
+        f"        yield\n        if request.node.name == '{CASE}': raise RuntimeError('cannot be removed')",
+    ],
+    ids=["setup", "teardown"],
+)
+def test_a_harness_that_fails_counts_as_a_failure(pytester: pytest.Pytester, body: str) -> None:
+    fixture = f"    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self, request):\n{body}"
+    contract = run(pytester, *FEW, body=fixture)
+    assert contract["verdict"] == "FAIL"
+    assert contract["failed"] == ["ISOLATION-9"]
+
+
+#: A harness for the case at stake alone, and how it differs from the one of the others.
+_OTHER_HARNESS = """
+    @pytest.fixture
+    def harness(self, request):
+        from cryptostore import open_backend
+        class Other(MemoryHarness):
+            {difference}
+        yield from managed((Other if request.node.name == "{case}" else MemoryHarness)())
+"""
+
+
+@pytest.mark.parametrize(
+    ("difference", "described"),
+    [
+        ("name = 'other'", "other, memory, reopen"),
+        ("abilities = frozenset()", "memory, memory"),
+        ("url = 'sqlite:////no/such/folder/keys.db'\n            open = lambda self: open_backend('memory://x')", ""),
+    ],
+    ids=["name", "abilities", "scheme"],
+)
+@pytest.mark.parametrize("processes", ["-n0", "-n2"])
+def test_a_case_on_another_harness_than_the_rest_is_found_out(
+    pytester: pytest.Pytester, difference: str, described: str, processes: str
+) -> None:
+    body = _OTHER_HARNESS.format(difference=difference, case=CASE)
+    contract = run(pytester, *FEW, processes, body=body)
+    assert why_not_passed(contract) == f"ran on another harness than the rest: {described or 'memory, sqlite, reopen'}"
+    assert (contract["harness"], contract["backend"]) == ("memory", "memory")
+
+
+#: A file in which deleted pickles stay, and a harness that makes light of it.
+_MODEST_HARNESS = """
+    @pytest.fixture
+    def harness(self, tmp_path, monkeypatch):
+        from cryptostore_contract.mutants.files import deleted_rows_left_in_the_file
+        deleted_rows_left_in_the_file(monkeypatch)
+        class Modest(MemoryHarness):
+            abilities = frozenset({Ability.RAW_STORAGE})
+            url = f"sqlite:///{tmp_path}/keys.db"
+            claims = lacks = lambda *_: False
+            _support = lambda *_: None
+            def raw_storage(self):
+                return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        yield from managed(Modest())
+"""
+
+
+def test_what_a_backend_declares_is_tested_whatever_the_harness_makes_of_it(pytester: pytest.Pytester) -> None:
+    contract = run(pytester, "-k", "left_in_storage", body=_MODEST_HARNESS)
+    assert contract["failed"] == ["ISOLATION-4", "ISOLATION-5"]
+
+
+def test_children_that_cannot_start_show_no_absence(pytester: pytest.Pytester) -> None:
+    broken = "    @pytest.fixture(autouse=True)\n    def part_of_the_harness(self, monkeypatch):\n"
+    broken += "        monkeypatch.setattr('sys.executable', '/bin/false')"
+    assert run(pytester, "-k", "that_is_said_to", body=broken)["failed"] == ["CAPABILITIES-1", "CAPABILITIES-2"]
+
+
+def test_a_backend_that_denies_what_its_harness_demands_of_it_fails(pytester: pytest.Pytester) -> None:
+    encrypted = "    @pytest.fixture\n    def harness(self):\n        class Encrypted(MemoryHarness):\n"
+    encrypted += "            abilities = frozenset({Ability.TLS})\n        yield from managed(Encrypted())"
+    assert run(pytester, "-k", "not_said_to_be_absent", body=encrypted)["failed"] == ["CAPABILITIES-3"]
+
+
+def test_cases_without_their_assertions_are_incomplete(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=CONTRACT.format(body=""))
+    options = ("-p", "no:cacheprovider", "--assert=plain", "--cryptostore-report=report.json")
+    ended = pytester.run(sys.executable, "-O", "-m", "pytest", *options, *FEW)
+    [contract] = json.loads((pytester.path / "report.json").read_text())["contracts"]
+    assert (ended.ret, contract["counts"]["passed"]) == (EXIT_INCOMPLETE, 0)
+    assert contract["incomplete"]["ISOLATION-9"] == "ran without assertions, by python -O"
