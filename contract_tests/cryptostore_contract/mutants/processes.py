@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sqlite3
 import subprocess
@@ -17,8 +18,9 @@ from typing import Any, Final
 import pytest
 
 from cryptostore import Batch, Changes, FieldType, OlmSession, SyncToken
+from cryptostore_contract.cases.schema import STARTERS
 from cryptostore_contract.samples import sample
-from cryptostore_sqlite import accounts, columns, connections
+from cryptostore_sqlite import accounts, columns, connections, schema
 from cryptostore_sqlite.schema import Migrations
 from cryptostore_sqlite.store import SQLiteStore
 
@@ -26,6 +28,9 @@ from .registry import Break, mutant
 from .sqlite import kind_by_kind
 
 _BUGS: Final[dict[str, Break]] = {}
+
+#: How long a process waits for others that start with it; in most cases there are none.
+_STARTING_SECONDS: Final = 5.0
 
 
 def _in_children(*killed_by: str) -> Callable[[Break], Break]:
@@ -110,18 +115,28 @@ def tables_made_anew(patch: pytest.MonkeyPatch) -> None:
         for (name,) in connection.execute(found).fetchall():
             connection.execute(f'DROP TABLE "{name.decode()}"')
         for script in self._scripts:
-            for statement in script.split(";\n"):
+            for statement in schema._statements(script):
                 connection.execute(statement)
 
     inspect = connections._inspect
 
-    def inspect_and_wait(*arguments: Any) -> Any:
-        found = inspect(*arguments)
-        time.sleep(0.5)
+    def inspect_and_wait(path: Path, *arguments: Any) -> Any:
+        found = inspect(path, *arguments)
+        if found is None:
+            _take_turns(path.parent)
         return found
 
     patch.setattr(Migrations, "migrate", migrate)
     patch.setattr(connections, "_inspect", inspect_and_wait)
+
+
+def _take_turns(folder: Path) -> None:
+    """Wait until all that start together have come here, then go on one after the other."""
+    (folder / f"starter-{os.getpid()}").touch()
+    ends = time.monotonic() + _STARTING_SECONDS
+    while len(starters := sorted(folder.glob("starter-*"))) < STARTERS and time.monotonic() < ends:
+        time.sleep(0.01)
+    time.sleep(0.3 * [path.name for path in starters].index(f"starter-{os.getpid()}"))
 
 
 @_in_children("NIO-1")
