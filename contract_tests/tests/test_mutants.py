@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +61,15 @@ def test_no_case_that_is_said_to_kill_none_kills_a_mutant(
     pytester: pytest.Pytester, mutant: Mutant, new_harness: Callable[[], Harness]
 ) -> None:
     check_all(pytester, mutant, new_harness)
+
+
+def test_a_child_process_that_dies_is_no_kill(pytester: pytest.Pytester, sqlite_harness: Callable[[], Harness]) -> None:
+    def trip(patch: pytest.MonkeyPatch) -> None:
+        original = subprocess.Popen
+        patch.setattr(subprocess, "Popen", lambda _command, **named: original([sys.executable, "-c", ""], **named))
+
+    with pytest.raises(AssertionError, match="the child ended"):
+        check_named(pytester, Mutant("trips", "sqlite", ("SCHEMA-5",), trip), sqlite_harness)
 
 
 def test_every_case_is_named_by_a_mutant_or_has_a_reason_to_stay() -> None:
