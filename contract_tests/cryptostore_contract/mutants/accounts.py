@@ -202,7 +202,8 @@ def migrated_at_every_opening(patch: pytest.MonkeyPatch) -> None:
 
     def init(backend: MemoryBackend, database: Database, *arguments: Any) -> None:
         original(backend, database, *arguments)
-        database.__dict__["version"] = database.__dict__.get("version", 0) + 1
+        with database.lock:
+            version = database.__dict__["version"] = database.__dict__.get("version", 0) + 1
+        backend.__dict__["schema"] = lambda: Schema(version, 1)
 
     patch.setattr(MemoryBackend, "__init__", init)
-    patch.setattr(MemoryBackend, "schema", lambda backend: Schema(backend._database.__dict__["version"], 1))

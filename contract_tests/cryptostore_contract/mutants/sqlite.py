@@ -162,6 +162,8 @@ def epoch_raised_by_two_statements(patch: pytest.MonkeyPatch) -> None:
         with backend._connections.reading() as connection:
             found = connection.execute(accounts._FIND, (account.user_id, account.device_id)).fetchone()
         read.epoch = found[1] + 1 if found else 1
+        # Long enough for all that open at once.
+        time.sleep(0.05)
         return original(backend, account, *mode)
 
     def take_over_as_read(connection: Connection, account: Account, owner: str) -> tuple[int, Ownership]:
@@ -219,7 +221,9 @@ def look_up_in_two_snapshots(patch: pytest.MonkeyPatch) -> None:
     def get(self: SQLiteStore, kind: type[R], keys: Iterable[Key]) -> dict[Key, R]:
         asked = list(keys)
         middle = len(asked) // 2
-        return original(self, kind, asked[:middle]) | original(self, kind, asked[middle:])
+        found = original(self, kind, asked[:middle])
+        time.sleep(0.002)
+        return found | original(self, kind, asked[middle:])
 
     patch.setattr(SQLiteStore, "get", get)
 
