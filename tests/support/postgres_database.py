@@ -19,6 +19,9 @@ from postgres_server import NoPostgres, PostgresServer
 ROLE: Final = "cryptostore"
 DATABASE: Final = "cryptostore_test"
 
+#: Nobody asks for it, since the server trusts this machine: a canary in every URL, which no error and no log may show.
+PASSWORD: Final = "canary of the p@ssword"
+
 _URL_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_URL"
 _PARTS: Final = {
     "host": "POSTGRES_HOST",
@@ -97,7 +100,7 @@ def own_database(server: PostgresServer) -> PostgresDatabase:
     with server.connect() as connection:
         connection.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(ROLE)))
         connection.execute(SQL("CREATE DATABASE {} OWNER {}").format(Identifier(DATABASE), Identifier(ROLE)))
-    place = {"host": "127.0.0.1", "port": server.port, "dbname": DATABASE, "user": ROLE}
+    place = {"host": "127.0.0.1", "port": server.port, "dbname": DATABASE, "user": ROLE, "password": PASSWORD}
     return PostgresDatabase(place, server)
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from cryptostore_contract import Ability, StoreContract, not_verified
-from postgres_database import PostgresDatabase
+from cryptostore_contract.cases.secrets import secrets_of
+from postgres_database import PASSWORD, PostgresDatabase
 from postgres_harness import ExternalPostgresHarness, PostgresHarness, harness_without
 
 
@@ -11,6 +14,12 @@ class TestPostgres(StoreContract):
     @pytest.fixture
     def harness(self, postgres_harness: ExternalPostgresHarness) -> ExternalPostgresHarness:
         return postgres_harness
+
+
+def test_the_secrets_that_are_looked_for_include_a_password(breakable_database: PostgresDatabase) -> None:
+    """A URL without one would let every case about secrets pass, whatever the backend says of its URL."""
+    with closing(PostgresHarness(breakable_database)) as harness:
+        assert PASSWORD in secrets_of(harness)
 
 
 def test_nothing_is_left_unverified() -> None:
