@@ -23,7 +23,7 @@ NOT_VERIFIED = frozenset(
         "NIO-1",
         *[f"RESTART-{number}" for number in range(2, 8)],
         *[f"SCHEMA-{number}" for number in (2, 3, 5, 6, 7, 8)],
-        *[f"SECRETS-{number}" for number in range(2, 6)],
+        *[f"SECRETS-{number}" for number in range(2, 9)],
         *[f"SEVERING-{number}" for number in range(1, 8)],
         *[f"STORAGE-{number}" for number in range(1, 5)],
         *[f"UNREADABLE-{number}" for number in range(1, 7)],

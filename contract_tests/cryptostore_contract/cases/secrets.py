@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -20,22 +20,32 @@ from cryptostore import (
     Value,
     open_backend,
 )
+from cryptostore.urls import redact
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.batches import spoil
-from cryptostore_contract.cases.nio_machines import Machine
+from cryptostore_contract.cases.nio_machines import ROOM, Machine
 from cryptostore_contract.handles import Handles, everything, put
 from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.listening import listening
 from cryptostore_contract.manifest import case
 from cryptostore_contract.samples import ALICE, BOB, sample
 from cryptostore_contract.waiting import HANGS, finishes
 
 _CANARY = "canary0secret"
 
+#: The client seals it. Here it is plain, or a log line with all that is stored would not show it.
+_ACCESS_TOKEN = "canary0access0token"  # noqa: S105  # a canary
+
 #: Of these nothing is stored, either.
 _PICKLE_KEY = "canary0pickle0key"
 _PLAINTEXT = "canary0plaintext"
 
+#: In URLs that nobody should open.
+_PASSWORD = "canary0password"  # noqa: S105  # a canary
+
 _CAROL = Account("@carol:example.org", "CAROLDEVICE")
+
+_MEBIBYTE = 2**20
 
 
 class SecretCases(CaseGroup):
@@ -43,36 +53,37 @@ class SecretCases(CaseGroup):
 
     @case("SECRETS-1", checks=("BACKEND-4",))
     def test_no_secret_is_in_logs_errors_or_reprs(
-        self, handles: Handles, harness: Harness, caplog: pytest.LogCaptureFixture
+        self, handles: Handles, harness: Harness, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with caplog.at_level(logging.DEBUG):
-            seen = [*everything_said(handles), *everything_said_by_machines(harness)]
-        if Ability.RAW_STORAGE in harness.abilities:
-            raw = harness.raw_storage()
-            assert _PICKLE_KEY.encode() not in raw
-            assert _PLAINTEXT.encode() not in raw
-        for secret in (*secrets_of(harness), _PICKLE_KEY, _PLAINTEXT):
-            assert secret not in caplog.text
-            for text in seen:
-                assert secret not in text
+        with listening(capfd) as said:
+            said += [*everything_said(handles), *everything_said_of_urls(harness.url)]
+            with conversation(harness.url) as carol:
+                said += [repr(one) for one in (carol.store, carol.olm.account, *carol.olm.inbound_group_store)]
+                room_key = room_key_of(carol)
+            wrong = error_of(lambda: Machine(_CAROL, harness.url, f"{_PICKLE_KEY} that is wrong"))
+            said.append(wrong)
+        assert wrong, "a wrong pickle key opened the account"
+        _assert_unsaid([*secrets_of(harness), room_key], said)
 
     @case("SECRETS-2", checks=("BACKEND-4", "APPLY-5"), needs=(Ability.STOP_SERVER,))
     def test_no_secret_is_in_logs_or_errors_of_a_server_that_is_away(
-        self, handles: Handles, harness: Harness, caplog: pytest.LogCaptureFixture
+        self, handles: Handles, harness: Harness, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with caplog.at_level(logging.DEBUG):
-            store = handles.own(deadline=1.5)
+        url = with_option(harness.url, "deadline=1.5")
+        with listening(capfd) as said, conversation(url) as carol:
+            store, room_key = handles.own(deadline=1.5), room_key_of(carol)
             harness.stop_server()
-            seen = [
+            errors = [
                 error_of(lambda: store.apply(secret_batch())),
                 error_of(lambda: store.get(OlmAccount, [()])),
                 error_of(lambda: handles.open(deadline=1.5).accounts()),
+                error_of(carol.publish_one_time_key),
+                error_of(lambda: Machine(_CAROL, url, _PICKLE_KEY)),
             ]
+            said += [*errors, error_of(lambda: carol.hear(carol.say(_PLAINTEXT, 2)))]
             harness.start_server()
-        for secret in secrets_of(harness):
-            assert secret not in caplog.text
-            for text in seen:
-                assert secret not in text
+        assert all(errors), "a server that was away was not missed"
+        _assert_unsaid([*secrets_of(harness), room_key], said)
 
     @case("SECRETS-3", checks=("BACKEND-5",), needs=(Ability.TLS,))
     def test_secrets_are_encrypted_on_their_way(self, harness: Harness) -> None:
@@ -99,6 +110,47 @@ class SecretCases(CaseGroup):
             open_backend(server.trusting).close()
         _assert_refused(server.trusting)
 
+    @case("SECRETS-6", checks=("BACKEND-4", "SCHEMA-2"), needs=(Ability.NEWER_SCHEMA, Ability.REOPEN))
+    def test_no_secret_is_in_the_refusal_of_a_newer_schema(
+        self, handles: Handles, harness: Harness, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with handles.open() as backend:
+            backend.open_store(ALICE).apply(secret_batch())
+        harness.claim_newer_schema()
+        with listening(capfd) as said:
+            refusal = error_of(handles.open)
+            said.append(refusal)
+        assert "SchemaTooNew" in refusal
+        _assert_unsaid(secrets_of(harness), said)
+
+    @case("SECRETS-7", checks=("BACKEND-4", "APPLY-6"), needs=(Ability.FULL_DISK,))
+    def test_no_secret_is_in_logs_or_errors_of_a_full_disk(
+        self, handles: Handles, harness: Harness, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        store = handles.own()
+        with listening(capfd) as said, harness.full_disk():
+            refusal = error_of(lambda: finishes(lambda: store.apply(large_secret_batch())))
+            said.append(refusal)
+        assert "StorageFull" in refusal
+        _assert_unsaid(secrets_of(harness), said)
+
+    @case("SECRETS-8", checks=("BACKEND-4",), needs=(Ability.RAW_STORAGE,))
+    def test_no_key_and_no_plaintext_is_in_storage(self, handles: Handles, harness: Harness) -> None:
+        with handles.open() as backend:
+            backend.open_store(ALICE).apply(secret_batch())
+        with conversation(harness.url) as carol:
+            secrets = [_PICKLE_KEY, _PLAINTEXT, room_key_of(carol)]
+        raw = harness.raw_storage()
+        assert _CANARY.encode() in raw, "raw_storage does not show what is stored"
+        for secret in secrets:
+            assert secret.encode() not in raw, f"{secret} is in the storage"
+
+
+def _assert_unsaid(secrets: list[str], said: list[str]) -> None:
+    for secret in secrets:
+        for text in said:
+            assert secret not in text, f"{secret} was said"
+
 
 def _assert_refused(url: str) -> None:
     """It is refused at once, since trying again would change nothing, and told what to look at."""
@@ -112,15 +164,26 @@ def secret_batch() -> Changes:
         [
             sample(OlmAccount, pickle=_CANARY.encode(), key_check=_CANARY.encode()),
             sample(SyncToken, token=_CANARY),
+            Value("client", "access token", _ACCESS_TOKEN.encode()),
             sample(Value, value=_CANARY.encode()),
         ]
     )
 
 
+def large_secret_batch() -> Changes:
+    """More secrets than a full disk takes."""
+    large = (_CANARY * (_MEBIBYTE // len(_CANARY) + 1)).encode()
+    return Changes([sample(Value, number, value=large) for number in range(8)])
+
+
 def secrets_of(harness: Harness) -> list[str]:
-    """What must not be said: the canary, as text and as a dump of bytes might show it, and the URL's password."""
+    """What must not be said, as text and as a dump of bytes might show it: the canaries, and the URL's password."""
+    secrets = [_CANARY, _ACCESS_TOKEN, _PICKLE_KEY, _PLAINTEXT, _PASSWORD]
     password = urlsplit(harness.url).password
-    return [_CANARY, _CANARY.encode().hex(), *([password, unquote(password)] if password else [])]
+    # One that is the user's or the database's name as well is said without being given away.
+    if password and password not in redact(harness.url):
+        secrets += {password, unquote(password)}
+    return [*secrets, *(secret.encode().hex() for secret in secrets)]
 
 
 def everything_said(handles: Handles) -> list[str]:
@@ -134,6 +197,7 @@ def everything_said(handles: Handles) -> list[str]:
     spoil(spoilt.puts(Value)[0])
     said = [repr(one) for one in (backend, store, batch, Batch(1, batch), records, store.ownership, backend.health())]
     said += [error_of(lambda: store.commit(Batch(9, batch), 5)), error_of(lambda: store.apply(spoilt))]
+    said += [error_of(lambda: store.get(Value, [(_CANARY,)])), error_of(lambda: store.select(Value, [(_CANARY * 20,)]))]
     put(handles.own(), sample(SyncToken))
     said += [
         error_of(lambda: store.apply(batch)),
@@ -141,27 +205,65 @@ def everything_said(handles: Handles) -> list[str]:
         error_of(lambda: backend.open_store(BOB, Mode.READ)),
     ]
     backend.close()
-    return [*said, error_of(lambda: store.apply(batch))]
+    return [*said, error_of(lambda: store.apply(batch)), *everything_said_of_values()]
 
 
-def everything_said_by_machines(harness: Harness) -> list[str]:
-    """What real encryption machines and their stores say, on which neither a pickle key nor a plaintext may be seen."""
-    carol, bob = Machine(_CAROL, harness.url, _PICKLE_KEY), Machine(BOB, "memory://", _PICKLE_KEY)
-    carol.meet(bob)
-    bob.hear(carol.share_room_key(BOB.user_id))
-    assert bob.hear(carol.say(_PLAINTEXT, 1)) is None, "Bob has not verified Carol, and still believes her"
-    said = [repr(one) for one in (carol.store, carol.olm.account, *carol.olm.inbound_group_store)]
-    carol.close()
-    wrong = error_of(lambda: Machine(_CAROL, harness.url, f"{_PICKLE_KEY} that is wrong"))
-    assert wrong, "a wrong pickle key opened the account"
-    bob.close()
-    return [*said, wrong]
+def everything_said_of_values() -> list[str]:
+    """How records refuse secrets that have the wrong form."""
+    return [
+        error_of(lambda: sample(OlmAccount, pickle=_CANARY)),
+        error_of(lambda: sample(SyncToken, token=f"{_CANARY}\0")),
+        error_of(lambda: sample(SyncToken, token=f"{_CANARY}\ud800")),
+        error_of(lambda: sample(Value, value=[_CANARY])),
+    ]
+
+
+def everything_said_of_urls(url: str) -> list[str]:
+    """What is said of a stranger's login, and of a password that stands where none belongs."""
+    parts = urlsplit(url)
+    place = url.removeprefix(f"{parts.scheme}://").removeprefix(f"{parts.netloc.rpartition('@')[0]}@")
+    return [
+        error_of(lambda: open_backend(f"{parts.scheme}://nobody:{_PASSWORD}@{place}", deadline=2).close()),
+        error_of(lambda: open_backend(with_option(url, f"password={_PASSWORD}&password={_PASSWORD}")).close()),
+    ]
+
+
+def with_option(url: str, option: str) -> str:
+    """The URL with an option more."""
+    return f"{url}{'&' if '?' in url else '?'}{option}"
+
+
+@contextmanager
+def conversation(url: str) -> Iterator[Machine]:
+    """Carol's encryption machine, with its store on the database, after it has told Bob's the plaintext."""
+    with closing(Machine(_CAROL, url, _PICKLE_KEY)) as carol, closing(Machine(BOB, "memory://", _PICKLE_KEY)) as bob:
+        carol.meet(bob)
+        bob.hear(carol.share_room_key(BOB.user_id))
+        assert bob.hear(carol.say(_PLAINTEXT, 1)) is None, "Bob has not verified Carol, and still believes her"
+        yield carol
+
+
+def room_key_of(machine: Machine) -> str:
+    """What is the same in every export of the room's key from its beginning: most of its ratchet."""
+    session_id = machine.olm.outbound_group_sessions[ROOM].id
+    session = machine.olm.inbound_group_store.get(ROOM, machine.identity_keys["curve25519"], session_id)
+    assert session is not None
+    return str(session.export_session(0)[8:100])
 
 
 def error_of(call: Callable[[], object]) -> str:
-    """All that an error shows, its causes included; nothing where there is none."""
+    """All that an error says, its causes included; nothing where there is none."""
     try:
         call()
     except Exception as error:  # noqa: BLE001  # whatever is raised, its text is what the case is about
-        return repr(error) + "".join(traceback.format_exception(error))
+        return "".join(_texts(error))
     return ""
+
+
+def _texts(error: BaseException) -> Iterator[str]:
+    # Without the places in the code: their paths are no secret, and may hold a word that is somebody's password.
+    yield repr(error) + "".join(traceback.format_exception_only(error))
+    if error.__cause__ is not None:
+        yield from _texts(error.__cause__)
+    elif error.__context__ is not None and not error.__suppress_context__:
+        yield from _texts(error.__context__)

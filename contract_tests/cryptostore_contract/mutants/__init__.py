@@ -1,8 +1,8 @@
 """Deliberately broken stores: a sound one with one bug each, and the cases that find it.
 
 A suite that has only ever seen good stores has proved nothing about itself. Most mutants break the in-memory model;
-those in `sqlite`, `files`, `processes` and `postgres` patch the SQL, the files or the processes of a real backend, and
-are loaded by `load` where that backend is installed.
+those in the modules that `_OF_BACKENDS` names patch the SQL, the files or the processes of a real backend, and are
+loaded by `load` where that backend is installed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,24 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from . import accounts, batches, lookups, owners, values
+from . import accounts, batches, lookups, owners, secrets, values
 from .registry import MUTANTS, Mutant, mutant, named
 
-__all__ = ["MUTANTS", "Mutant", "accounts", "batches", "load", "lookups", "mutant", "named", "owners", "values"]
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "accounts",
+    "batches",
+    "load",
+    "lookups",
+    "mutant",
+    "named",
+    "owners",
+    "secrets",
+    "values",
+]
 
-_OF_BACKENDS: Final = {"sqlite": ("sqlite", "files", "processes"), "postgres": ("postgres",)}
+_OF_BACKENDS: Final = {"sqlite": ("sqlite", "files", "processes"), "postgres": ("postgres", "postgres_secrets")}
 
 
 def load(backend: str) -> list[Mutant]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cryptostore import Batch, Changes, CryptoStore, FencedOut, FieldType, Record, fields_of
+from cryptostore import Batch, Changes, CryptoStore, FencedOut, FieldType, Record
 from cryptostore.memory import Database, MemoryBackend, MemoryStore, Table
 from cryptostore.sequence import BatchSequence
 
@@ -237,17 +236,6 @@ def lock_kept_after_an_error(patch: pytest.MonkeyPatch) -> None:
 
     put_spoilt(patch, refused)
     patch.setattr(MemoryStore, "commit", commit)
-
-
-@mutant("SECRETS-1")
-def secret_in_a_log_line(patch: pytest.MonkeyPatch) -> None:
-    """A debug line shows what is put."""
-
-    def logged(_table: Table, record: Record) -> Record:
-        logging.getLogger("cryptostore").debug("put %s", [getattr(record, name) for name, _ in fields_of(type(record))])
-        return record
-
-    put_spoilt(patch, logged)
 
 
 def in_halves(patch: pytest.MonkeyPatch, halves: Callable[[Changes, type[Record]], list[Changes]]) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nio.crypto import InboundGroupSession, Olm
 
 from cryptostore import (
     Account,
     BackendPlugin,
     BackendUnavailable,
     Batch,
+    Changes,
     Claim,
     ConfigurationError,
     CryptoStore,
@@ -26,7 +31,10 @@ from cryptostore import (
     StorageFull,
     Support,
     UnreadableRecord,
+    Value,
 )
+from cryptostore.nio import NioStore
+from cryptostore.nio.pickles import Pickles
 from cryptostore.sequence import BatchSequence
 from cryptostore_sqlite import accounts, connections
 from cryptostore_sqlite.backend import SQLiteBackend
@@ -35,6 +43,7 @@ from cryptostore_sqlite.schema import Migrations
 from cryptostore_sqlite.store import SQLiteStore
 
 from .registry import mutant
+from .secrets import contents_of
 
 Decode = Callable[[Any], Any]
 
@@ -202,6 +211,52 @@ def statements_logged(patch: pytest.MonkeyPatch) -> None:
         return writer
 
     patch.setattr(connections, "_open_writer", open_writer)
+
+
+@mutant("SECRETS-7", backend="sqlite")
+def batch_told_that_found_no_room(patch: pytest.MonkeyPatch) -> None:
+    """The error about a full disk shows what did not fit."""
+    original = SQLiteStore.commit
+
+    def commit(store: SQLiteStore, batch: Batch, timeout: float) -> None:
+        try:
+            original(store, batch, timeout)
+        except StorageFull as error:
+            raise StorageFull(f"{error}; not stored: {contents_of(batch.changes)}") from error
+
+    patch.setattr(SQLiteStore, "commit", commit)
+
+
+@mutant("SECRETS-8", backend="sqlite")
+def pickle_key_kept_beside_the_pickles(patch: pytest.MonkeyPatch) -> None:
+    """A wrong pickle key is recognised by the right one, which stands in the row."""
+    patch.setattr(Pickles, "new_key_check", lambda pickles: pickles._pickle_key.encode())
+    patch.setattr(Pickles, "fits", lambda pickles, key_check: key_check == pickles._pickle_key.encode())
+
+
+@mutant("SECRETS-8", backend="sqlite")
+def room_keys_kept_in_plain(patch: pytest.MonkeyPatch) -> None:
+    """A room key is kept as it is exported, which needs no pickle key."""
+    original = Pickles.group_session_record
+
+    def record_of(pickles: Pickles, session: InboundGroupSession, received_at: datetime) -> Record:
+        exported = session.export_session(session.first_known_index)
+        return replace(original(pickles, session, received_at), pickle=exported.encode())
+
+    patch.setattr(Pickles, "group_session_record", record_of)
+
+
+@mutant("SECRETS-8", backend="sqlite")
+def messages_kept_in_plain(patch: pytest.MonkeyPatch) -> None:
+    """What is sent is kept until it is acknowledged, as it was before it was encrypted."""
+    original = Olm.group_encrypt
+
+    def group_encrypt(olm: Olm, room_id: str, message: dict[str, Any]) -> dict[str, str]:
+        assert isinstance(olm.store, NioStore)
+        olm.store._write(Changes([Value("unsent", room_id, json.dumps(message).encode())]))
+        return original(olm, room_id, message)
+
+    patch.setattr(Olm, "group_encrypt", group_encrypt)
 
 
 @mutant("CAPABILITIES-1", "CAPABILITIES-2", "CAPABILITIES-3", backend="sqlite")

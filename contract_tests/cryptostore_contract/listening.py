@@ -1,0 +1,40 @@
+"""All that a process says while a case runs: its log, whatever a logger would do with a line, and its output."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+
+#: What the suite itself says, to be sure that it hears.
+_CONTROL: Final = "said by the contract suite, to hear itself"
+
+
+@contextmanager
+def listening(capfd: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
+    """A list to which everything comes that is logged, at any level, and at the end what was written to the output."""
+    said: list[str] = []
+    formatter = logging.Formatter()
+    capfd.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        # Neither a level of its own nor handlers of its own, which keep lines from the root, hide what a logger says.
+        patch.setattr(logging.Logger, "isEnabledFor", lambda _logger, _level: True)
+        patch.setattr(logging.Logger, "handle", lambda _logger, record: said.append(formatter.format(record)))
+        _say_something()
+        yield said
+    said.extend(capfd.readouterr())
+    assert len([text for text in said if _CONTROL in text]) == 3, "log lines or output are not heard"
+
+
+def _say_something() -> None:
+    quiet = logging.getLogger("cryptostore_contract.control")
+    quiet.setLevel(logging.CRITICAL)
+    quiet.propagate = False
+    quiet.debug(_CONTROL)
+    # Below Python's own streams: drivers in C write there.
+    for stream in (1, 2):
+        os.write(stream, f"{_CONTROL}\n".encode())
