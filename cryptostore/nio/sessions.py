@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Container, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -38,6 +39,10 @@ class SenderSessions:
         """
         self._by_id[session.id] = session
         self._last_used[session.id] = last_used
+
+    def last_used(self, session_id: str) -> datetime:
+        """When the session's last use that did something was."""
+        return self._last_used[session_id]
 
     def last_used_first(self) -> list[Session]:
         """The sessions as nio tries them."""
@@ -94,6 +99,11 @@ class LazySessionStore(SessionStore):
         self._keep(sender_key, self._sessions_of(sender_key), session)
         return Changes([record])
 
+    def record(self, sender_key: str, session: Session) -> records.OlmSession:
+        """The record of a session that is in memory, as it is now. Raises InvalidRecord."""
+        last_used = self._sessions_of(sender_key).last_used(session.id)
+        return replace(self._pickles.olm_session_record(sender_key, session), last_used_at=last_used)
+
     def pin(self, sender_key: str, session: Session) -> None:
         """Keep a session in memory until `settle` or `release`: its state is not durable yet."""
         self._keep(sender_key, self._sessions_of(sender_key), session)
@@ -106,11 +116,12 @@ class LazySessionStore(SessionStore):
             if not sessions.unsaved:
                 self._senders.unpin(sender_key)
 
-    def settle(self, batch: Changes) -> None:
-        """The batch is durable."""
+    def settle(self, batch: Changes, changed: Container[tuple[str, str]] = ()) -> None:
+        """The batch is durable, but what has `changed` since: sender keys and session ids."""
         for record in batch.puts(records.OlmSession):
             sender_key, session_id = record.key
-            self.release(str(sender_key), str(session_id))
+            if record.key not in changed:
+                self.release(str(sender_key), str(session_id))
 
     def _keep(self, sender_key: str, sessions: SenderSessions, session: Session) -> None:
         self._live[sender_key, session.id] = session

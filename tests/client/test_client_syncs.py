@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from nio import LocalProtocolError, MatrixRoom, MegolmEvent, RoomKeyEvent, RoomM
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import InboundGroupSession, OlmMessage, OlmSession, SyncToken
+from cryptostore.nio.times import to_utc
 from small_homeserver import Json, Request, SmallHomeserver
 
 
@@ -354,10 +356,14 @@ def test_what_changes_during_a_flush_stays_in_memory_until_the_next(memory_url: 
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             bob.store.save_session(sender, session)
+            used = to_utc(session.use_time)
+            # What trying it in vain does.
+            session.use_time += timedelta(seconds=1)
             await flush
             assert sender in bob.store.load_sessions()._senders.pinned()
             await bob.client.flush()
             assert sender not in bob.store.load_sessions()._senders.pinned()
+            assert [row.last_used_at for row in bob.stored(OlmSession)] == [used]
 
     asyncio.run(scenario())
 

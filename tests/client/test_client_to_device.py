@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import pytest
@@ -201,5 +202,43 @@ def test_an_event_without_content_reaches_no_callback(memory_url: str) -> None:
             server._send_to_device(ALICE.user_id, "m.anything", {BOB.user_id: {BOB.device_id: {"key": "value"}}})
             await bob.client.sync()
             assert [type(event) for event in received] == [UnknownToDeviceEvent]
+
+    asyncio.run(scenario())
+
+
+def unreadable_by_any_session() -> str:
+    """An Olm message in the right form, for which every session is tried in vain."""
+    body = b"\x03\x0a\x20" + bytes(32) + b"\x10\x00\x22\x10" + bytes(16) + bytes(8)
+    return base64.b64encode(body).decode().rstrip("=")
+
+
+def test_the_session_that_read_last_is_used_after_a_restart(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            await alice.say("with the first session")
+            await alice.client.keys_claim({BOB.user_id: [BOB.device_id]})
+            say_in_new_sessions(alice, ["with the second session"])
+            (device,) = bob.client.device_store.active_user_devices(ALICE.user_id)
+            content = {
+                "algorithm": "m.olm.v1.curve25519-aes-sha2",
+                "sender_key": device.curve25519,
+                "ciphertext": {
+                    bob.client.machine.account.identity_keys["curve25519"]: {
+                        "type": 1,
+                        "body": unreadable_by_any_session(),
+                    }
+                },
+            }
+            server._send_to_device(ALICE.user_id, "m.room.encrypted", {BOB.user_id: {BOB.device_id: content}})
+            await bob.client.sync()
+            first, second = sorted(bob.stored(OlmSession), key=lambda row: row.created_at)
+            assert second.last_used_at > first.last_used_at
+            # The first was tried after the second.
+            sessions = {session.id: session for session in bob.store.load_sessions()}
+            assert sessions[first.session_id].use_time > sessions[second.session_id].use_time
+            await bob.restart()
+            used = bob.store.load_sessions().get(device.curve25519)
+            assert used is not None
+            assert used.id == second.session_id
 
     asyncio.run(scenario())

@@ -90,7 +90,7 @@ class ProductionStore(NioStore):
         """The records of all live objects that changed, as they are now."""
         puts: list[records.Record] = []
         for (sender_key, session_id), session in self._changed_sessions.items():
-            record = if_valid(partial(self._pickles.olm_session_record, sender_key, session))
+            record = if_valid(partial(self._sessions.record, sender_key, session))
             if record is None:
                 self._sessions.release(sender_key, session_id)
             else:
@@ -111,12 +111,10 @@ class ProductionStore(NioStore):
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable; what has changed since stays in memory."""
-        self._sessions.settle(batch)
+        self._sessions.settle(batch, self._changed_sessions)
         self._group_sessions.settle(batch)
         self._devices.settle(batch)
         self._group_sessions.pin_dirty()
-        for (sender_key, _), session in self._changed_sessions.items():
-            self._sessions.pin(sender_key, session)
 
     def are_group_sessions_in_memory(self, keys: Iterable[GroupSessionKey]) -> bool:
         """Whether these sessions are there, as far as is known without asking the database."""
