@@ -86,9 +86,9 @@ class LazyDeviceStore(DeviceStore):
         self._keep(device.user_id, devices, device)
         return True
 
-    def prefetch(self, user_ids: Iterable[str]) -> None:
-        """Read the devices of many users in one round trip."""
-        self._users.fetch(user_ids)
+    def prefetch(self, user_ids: Iterable[str]) -> Mapping[str, UserDevices]:
+        """Read the devices of many users in one round trip. They stay in memory as long as the answer does."""
+        return self._users.fetch(user_ids)
 
     def trust(self, device: OlmDevice) -> DeviceTrust:
         """What the owner decided about this device with this Ed25519 key."""

@@ -68,9 +68,9 @@ class LazyGroupSessionStore(GroupSessionStore):
         """Every session, in bounded memory, from any thread: nio's export runs beside the event loop."""
         return self._go_through(())
 
-    def prefetch(self, keys: Iterable[GroupSessionKey]) -> None:
-        """Read many sessions in one round trip."""
-        self._sessions.fetch(keys)
+    def prefetch(self, keys: Iterable[GroupSessionKey]) -> Mapping[GroupSessionKey, InboundGroupSession]:
+        """Read many sessions in one round trip. They stay in memory as long as the answer does."""
+        return self._sessions.fetch(keys)
 
     @contextmanager
     def compare_later(self) -> Iterator[None]:

@@ -87,9 +87,9 @@ class LazySessionStore(SessionStore):
         """Each sender key with its sessions, read while they are gone through."""
         return self._by_sender.items()
 
-    def prefetch(self, sender_keys: Iterable[str]) -> None:
-        """Read the sessions of many senders in one round trip."""
-        self._senders.fetch(sender_keys)
+    def prefetch(self, sender_keys: Iterable[str]) -> Mapping[str, SenderSessions]:
+        """Read the sessions of many senders in one round trip. They stay in memory as long as the answer does."""
+        return self._senders.fetch(sender_keys)
 
     def changes(self, sender_key: str, session: Session) -> Changes:
         """What saving `session` writes; it stays in memory until `settle`. An id that cannot be stored is dropped."""

@@ -13,6 +13,7 @@ from nio.crypto import Olm, OlmAccount
 
 from client_pairs import BOB, ROOM, people, say_in_new_sessions
 from cryptostore.memory import MemoryStore
+from cryptostore.nio.cache import LiveCache
 from small_homeserver import SmallHomeserver
 
 _DELAY = 0.2
@@ -57,23 +58,23 @@ class Heartbeat:
             self.longest = max(self.longest, time.monotonic() - before)
 
 
-def add_devices(server: SmallHomeserver, count: int) -> None:
-    """Devices of Bob's that somebody could send keys to."""
+def add_devices(server: SmallHomeserver, user_id: str, count: int) -> None:
+    """Devices of a user's that somebody could send keys to."""
     for number in range(count):
         device_id = f"DEVICE{number}"
         machine = Olm.__new__(Olm)
-        machine.account, machine.user_id, machine.device_id = OlmAccount(), BOB.user_id, device_id
+        machine.account, machine.user_id, machine.device_id = OlmAccount(), user_id, device_id
         machine.uploaded_key_count = 49
         keys = machine.share_keys()
-        server.device_keys[BOB.user_id, device_id] = keys["device_keys"]
-        server.one_time_keys[BOB.user_id, device_id] = dict(list(keys["one_time_keys"].items())[:1])
-    server.changed.append((server._advance(), BOB.user_id))
+        server.device_keys[user_id, device_id] = keys["device_keys"]
+        server.one_time_keys[user_id, device_id] = dict(list(keys["one_time_keys"].items())[:1])
+    server.changed.append((server._advance(), user_id))
 
 
 def test_a_first_send_to_many_devices(memory_url: str, slow: SlowDatabase) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            add_devices(server, 1_000)
+            add_devices(server, BOB.user_id, 1_000)
             heartbeat = Heartbeat()
             beating = asyncio.create_task(heartbeat.beat())
             slow.threads.clear()
@@ -108,6 +109,32 @@ def test_a_sync_with_many_room_keys(memory_url: str, slow: SlowDatabase) -> None
             assert bob.read == ["first", *map(str, range(500))]
             assert threading.get_ident() not in slow.threads
             assert bob.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_room_of_more_users_than_the_caches_hold(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(LiveCache.__init__, "__defaults__", (5,))
+        async with people(memory_url) as (server, alice, bob):
+            for number in range(20):
+                user = f"@user{number}:small"
+                server.join(ROOM, user)
+                add_devices(server, user, 1)
+            await alice.round()
+            await alice.say("hello")
+            assert len(alice.client.machine.outbound_group_sessions[ROOM].users_shared_with) == 21
+            assert alice.client.statistics.loop_reads == 0
+            await alice.restart()
+            await alice.round()
+            await alice.say("again")
+            assert alice.client.statistics.adopted_sessions == 1
+            assert alice.client.statistics.loop_reads == 0
+            alice.client.machine.add_changed_users(set(alice.client.rooms[ROOM].users))
+            await alice.client.keys_query()
+            assert alice.client.statistics.loop_reads == 0
+            await bob.round()
+            assert bob.read == ["hello", "again"]
 
     asyncio.run(scenario())
 

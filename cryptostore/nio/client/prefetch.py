@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import vodozemac
 from nio import (
@@ -20,9 +21,12 @@ from nio import (
     RoomMessagesResponse,
     SyncResponse,
 )
+from nio.crypto import InboundGroupSession
 from nio.events import MegolmEvent, OlmEvent, ToDeviceEvent
 
+from cryptostore.nio.devices import UserDevices
 from cryptostore.nio.group_sessions import GroupSessionKey
+from cryptostore.nio.sessions import SenderSessions
 from cryptostore.records import Account
 
 from .durable import DurableClient
@@ -114,19 +118,26 @@ def _add_messages(wanted: Wanted, events: Iterable[Any], room_id: str) -> None:
         wanted.add_message(event, room_id)
 
 
-def fetch(store: ProductionStore, wanted: Wanted) -> dict[IndexKey, Seen | None]:
-    """Bring what is wanted into memory, from a thread. The indices are for `ReplayProtection.admit`, on the loop."""
-    group_sessions = store.load_inbound_group_sessions()
-    group_sessions.prefetch(wanted.group_sessions)
-    missing = {key for key in wanted.senders if group_sessions.get(key[0], key[2], key[1]) is None}
-    partners = wanted.partners | {wanted.senders[key] for key in missing}
-    devices = store.load_device_keys()
-    devices.prefetch(wanted.users | partners)
+class Fetched(NamedTuple):
+    """What was wanted. It stays in memory as long as this does, also if the caches hold less."""
+
+    group_sessions: Mapping[GroupSessionKey, InboundGroupSession]
+    devices: Mapping[str, UserDevices]
+    sessions: Mapping[str, SenderSessions]
+    #: For `ReplayProtection.admit`, on the event loop.
+    indices: Mapping[IndexKey, Seen | None]
+
+
+def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
+    """Bring what is wanted into memory, from a thread."""
+    group_sessions = store.load_inbound_group_sessions().prefetch(wanted.group_sessions)
+    partners = wanted.partners | {sender for key, sender in wanted.senders.items() if key not in group_sessions}
+    devices = store.load_device_keys().prefetch(wanted.users | partners)
     curve_keys = {
         key for user in partners for device in list(devices[user].values()) if (key := device.keys.get("curve25519"))
     }
-    store.load_sessions().prefetch(wanted.sender_keys | curve_keys)
-    return dict(store.replays.read(wanted.indices))
+    sessions = store.load_sessions().prefetch(wanted.sender_keys | curve_keys)
+    return Fetched(group_sessions, devices, sessions, store.replays.read(wanted.indices))
 
 
 class PrefetchingClient(DurableClient):
@@ -134,14 +145,20 @@ class PrefetchingClient(DurableClient):
 
     async def receive_response(self, response: Response) -> None:
         """As nio's, after what it will look up was fetched in a thread."""
-        if self.store is not None:
-            await self.prefetch(wanted_by(response, self.machine))
-        elif isinstance(response, LoginResponse | RegisterResponse):
-            await self.open_account(Account(response.user_id, response.device_id))
-        await super().receive_response(response)
+        if self.store is None:
+            if isinstance(response, LoginResponse | RegisterResponse):
+                await self.open_account(Account(response.user_id, response.device_id))
+            await super().receive_response(response)
+            return
+        async with self.prefetched(wanted_by(response, self.machine)):
+            await super().receive_response(response)
 
-    async def prefetch(self, wanted: Wanted) -> None:
-        """Bring what is wanted into memory. Raises BackendUnavailable."""
+    @asynccontextmanager
+    async def prefetched(self, wanted: Wanted) -> AsyncIterator[None]:
+        """Have what is wanted in memory inside the block. Raises BackendUnavailable."""
         if wanted != Wanted():
             store = self.production_store
-            store.replays.admit(await asyncio.to_thread(fetch, store, wanted))
+            # Held by this name until the block ends.
+            fetched = await asyncio.to_thread(fetch, store, wanted)
+            store.replays.admit(fetched.indices)
+        yield

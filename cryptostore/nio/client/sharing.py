@@ -139,12 +139,12 @@ class SharingClient(PrefetchingClient):
     async def _judge(self, room: MatrixRoom) -> None:
         """Decide about the room's session of an earlier process, from its members and devices as they are now."""
         await self._learn_devices(room)
-        await self.prefetch(Wanted(users=set(room.users)))
-        if self._outdated(room):
-            self.machine.outbound.forget_restored(room.room_id)
-        # Another send may have judged meanwhile.
-        elif self.machine.outbound.is_restored(room.room_id):
-            self.machine.judge_outbound_session(room.room_id, room.users)
+        async with self.prefetched(Wanted(users=set(room.users))):
+            if self._outdated(room):
+                self.machine.outbound.forget_restored(room.room_id)
+            # Another send may have judged meanwhile.
+            elif self.machine.outbound.is_restored(room.room_id):
+                self.machine.judge_outbound_session(room.room_id, room.users)
 
     async def _share_once(self, room: MatrixRoom, ignore_unverified_devices: bool) -> _Shared | None:
         """One round. None if another one is needed."""
@@ -155,7 +155,12 @@ class SharingClient(PrefetchingClient):
         if left_out:
             _log.warning("nobody knows the devices of %d members, who cannot read what comes", len(left_out))
         self._overtaken.discard(room.room_id)
-        await self.prefetch(Wanted(partners=set(room.users)))
+        async with self.prefetched(Wanted(partners=set(room.users))):
+            return await self._share_with_members(room, left_out, ignore_unverified_devices)
+
+    async def _share_with_members(
+        self, room: MatrixRoom, left_out: set[str], ignore_unverified_devices: bool
+    ) -> _Shared | None:
         missing = self.get_missing_sessions(room.room_id)
         for part in _in_parts(missing):
             claimed = await self.keys_claim(part)
