@@ -6,12 +6,16 @@ import asyncio
 from typing import Any
 
 import pytest
+import vodozemac
 from aiohttp import web
 from nio import AsyncClientConfig, KeysUploadError, KeysUploadResponse
+from nio.crypto import InboundSession
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import FencedOut, OlmAccount, OutboundGroupSession
+from cryptostore import Changes, FencedOut, OlmAccount, OlmSession, OutboundGroupSession
+from cryptostore.memory import MemoryStore
 from cryptostore.nio import transaction_id
+from cryptostore.sequence import Batch
 from small_homeserver import HangUp, Request, SmallHomeserver
 
 
@@ -128,6 +132,61 @@ def test_an_upload_without_an_answer_is_not_repeated(memory_url: str) -> None:
             await bob.client.sync()
             assert isinstance(await bob.client.keys_upload(), KeysUploadError)
             assert len(tried) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_upload_that_is_refused_for_now_is_repeated_with_the_same_keys(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            tried: list[Request] = []
+
+            def refuse_once(request: Request) -> web.Response | None:
+                if request.is_for("keys/upload"):
+                    tried.append(request)
+                    if len(tried) == 1:
+                        wait = {"errcode": "M_LIMIT_EXCEEDED", "error": "too fast", "retry_after_ms": 1}
+                        return web.json_response(wait, status=429)
+                return None
+
+            server.faults.append(refuse_once)
+            on_server(server, bob).clear()
+            await bob.client.sync()
+            assert isinstance(await bob.client.keys_upload(), KeysUploadResponse)
+            # The server has not taken the keys in, so that nobody has them.
+            assert [request.body for request in tried] == [tried[0].body] * 2
+            assert len(uploads(server, bob)) == len(set(uploads(server, bob)))
+
+    asyncio.run(scenario())
+
+
+def test_a_one_time_key_is_consumed_in_the_batch_of_its_session(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[Changes] = []
+    commit = MemoryStore.commit
+
+    def noted(self: MemoryStore, batch: Batch, timeout: float) -> None:
+        commit(self, batch, timeout)
+        if self.account == BOB:
+            batches.append(batch.changes)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(MemoryStore, "commit", noted)
+        async with people(memory_url) as (server, alice, bob):
+            await alice.say("one")
+            ((_, event),) = server.to_device[BOB.user_id, BOB.device_id]
+            ours = bob.client.machine.account.identity_keys["curve25519"]
+            message = vodozemac.PreKeyMessage.from_base64(event["content"]["ciphertext"][ours]["body"])
+            before = bob.store.pickles.account(bob.stored(OlmAccount)[0])
+            batches.clear()
+            await bob.client.sync()
+            (batch,) = [batch for batch in batches if batch.puts(OlmSession)]
+            (row,) = [record for record in batch.puts(OlmAccount) if isinstance(record, OlmAccount)]
+            sender_key = event["content"]["sender_key"]
+            InboundSession(before, message, sender_key).decrypt(message)
+            with pytest.raises(vodozemac.SessionCreationException):
+                InboundSession(bob.store.pickles.account(row), message, sender_key).decrypt(message)
 
     asyncio.run(scenario())
 

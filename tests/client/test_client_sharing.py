@@ -329,3 +329,18 @@ def test_an_event_that_nobody_can_read_is_no_reason_to_forget_a_key(memory_url: 
             assert len(unread) == 4
 
     asyncio.run(scenario())
+
+
+def test_a_room_that_was_encrypted_stays_so_whatever_the_server_says_after_a_restart(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            del server.state[ROOM]["m.room.encryption", ""]
+            await alice.restart()
+            await alice.client.sync()
+            assert alice.client.rooms[ROOM].encrypted
+            await alice.say("still a secret")
+            assert server.timeline[ROOM][-1][1]["type"] == "m.room.encrypted"
+            await bob.round()
+            assert bob.read == ["still a secret"]
+
+    asyncio.run(scenario())
