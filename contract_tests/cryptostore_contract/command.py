@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from cryptostore.cli.output import print_json
 from .places import Place, place_for
 
 _FORMATS: Final = (".json", ".md")
+
+#: The entry points of the pytest plugins that the suite does not do without.
+_PLUGINS: Final = ("cryptostore_contract", "timeout")
 
 
 def contract(
@@ -48,16 +52,33 @@ def _run(url: str, report: Path | None, processes: int, *, to_stderr: bool) -> d
 
     run = uuid4().hex[:12]
     witness = _Witness()
-    with _cleared(place_for(url, run)), tempfile.TemporaryDirectory() as folder:
+    with _terminable(), _cleared(place_for(url, run)), tempfile.TemporaryDirectory() as folder:
         os.environ |= {URL_VARIABLE: url, RUN_VARIABLE: run}
-        arguments = ["--pyargs", "cryptostore_contract.live", "-q", "--no-header", "-c", os.devnull]
-        arguments += [f"--rootdir={folder}", "-p", "no:cacheprovider", "--noconftest", "--import-mode=importlib"]
-        arguments += ["-n", str(processes)] if processes > 1 else []
-        arguments += [f"--cryptostore-report={report.absolute()}"] if report is not None else []
         # With --json, standard output is for programs alone.
         with contextlib.redirect_stdout(sys.stderr if to_stderr else sys.stdout):
-            pytest.main(arguments, plugins=[witness])
+            pytest.main(_arguments(folder, report, processes), plugins=[witness])
+    if witness.interrupted:
+        raise KeyboardInterrupt
     return document(witness.contracts)
+
+
+def _arguments(folder: str, report: Path | None, processes: int) -> list[str]:
+    arguments = ["--pyargs", "cryptostore_contract.live", "-q", "--no-header", "-c", os.devnull]
+    arguments += [f"--rootdir={folder}", "-p", "no:cacheprovider", "--noconftest", "--import-mode=importlib"]
+    # By name, for PYTEST_DISABLE_PLUGIN_AUTOLOAD may keep pytest from finding them.
+    arguments += [word for plugin in _PLUGINS for word in ("-p", plugin)]
+    arguments += ["-p", "xdist", "-n", str(processes)] if processes > 1 else []
+    return arguments + ([f"--cryptostore-report={report.absolute()}"] if report is not None else [])
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Whoever ends the process with SIGTERM interrupts it, as Ctrl-C does: nothing must be left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -78,10 +99,15 @@ def _cleared(place: Place) -> Iterator[Place]:
 
 
 class _Witness:
-    """Keeps what the suite's own plugin saw."""
+    """Keeps what the suite's own plugin saw, and whether the run was cut short."""
 
     def __init__(self) -> None:
         self.contracts: list[Any] = []
+        self.interrupted = False
+
+    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+        # pytest ends in the same way what it calls an interruption itself, such as a module that cannot be collected.
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
     def pytest_unconfigure(self, config: Any) -> None:
         self.contracts = list(config.pluginmanager.get_plugin("cryptostore-contract").observer.contracts.values())

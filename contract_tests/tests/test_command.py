@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from contract_command import FEW, interrupt, run
 from cryptostore import ConfigurationError, open_backend
 from cryptostore_contract.places import place_for
-
-#: Few cases, so that this takes no minute; a verdict cannot be PASS then.
-_FEW = {"PYTEST_ADDOPTS": "-k not_found"}
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from cryptostore.cli import main; main()", "contract", *words]
-    return subprocess.run(command, env=os.environ | _FEW, capture_output=True, text=True, timeout=240, check=False)
+from unverified import published
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -35,21 +25,30 @@ def test_the_report_is_printed_and_nothing_is_left(tmp_path: Path, processes: st
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, processes: str) -> None:
-    command = [sys.executable, "-c", "from cryptostore.cli import main; main()", "contract"]
+def test_pytest_may_be_told_to_look_for_no_plugins(tmp_path: Path, processes: str) -> None:
+    env = {**FEW, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ended = run(f"sqlite:///{tmp_path}/keys.db", "--json", "--processes", processes, env=env)
+    [contract] = json.loads(ended.stdout)["contracts"]
+    assert contract["counts"]["passed"] == 2
+
+
+@pytest.mark.timeout(1_000)
+def test_it_ends_with_0_where_everything_passes(tmp_path: Path) -> None:
+    """The whole suite: half a minute on a machine that has nothing else to do."""
     url = f"sqlite:///{tmp_path}/keys.db"
-    # A shell that started the tests in the background lets its children ignore this signal.
-    hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(
-        [*command, url, "--processes", processes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear
-    ) as running:
-        assert running.stdout is not None
-        while b"." not in running.stdout.read(1):
-            pass
-        assert list(tmp_path.iterdir()) != []
-        running.send_signal(signal.SIGINT)
-        running.stdout.read()
-    assert running.returncode not in (0, None)
+    ended = run(url, "--json", "--processes", "2", env={"PYTEST_ADDOPTS": ""}, timeout=900)
+    report = json.loads(ended.stdout)
+    [contract] = report["contracts"]
+    assert (ended.returncode, report["verdict"]) == (0, "PASS"), contract["failed"]
+    assert contract["not_verified"].keys() == published("`cryptostore contract`") - set(contract["soak"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, processes: str, number: signal.Signals) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    assert interrupt(url, processes, number, lambda: list(tmp_path.iterdir()) != []) == 130
     assert list(tmp_path.iterdir()) == []
 
 
