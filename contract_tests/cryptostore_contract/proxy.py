@@ -27,6 +27,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
+from .ports import free_port
+
 T = TypeVar("T")
 
 #: Where the server is: host and port, or the path of a Unix socket.
@@ -91,7 +93,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         #: The port on 127.0.0.1 that clients connect to; it stays the same.
-        self.port: Final = _free_port()
+        self.port: Final = free_port()
         self._do(self._listen())
 
     def __enter__(self) -> Self:
@@ -377,10 +379,3 @@ async def _send_rest(late: _Late) -> None:
     with contextlib.suppress(OSError):
         await asyncio.get_running_loop().sock_sendall(late.server, late.unsent)
         late.server.shutdown(socket.SHUT_WR)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
+from cryptostore_contract.ports import free_port
 from homeserver_install import NoHomeserver, synapse_python
 
 SERVER_NAME: Final = "test.invalid"
@@ -44,7 +44,7 @@ class Homeserver:
     def __init__(self) -> None:
         self._python = synapse_python()
         self.folder = Path(tempfile.mkdtemp(prefix="cs-synapse-"))
-        self.port = _free_port()
+        self.port = free_port()
         self.url: Final = f"http://127.0.0.1:{self.port}"
         self.registration_secret: Final = secrets.token_hex()
         self._process: subprocess.Popen[bytes] | None = None
@@ -168,10 +168,3 @@ _LOGGING: Final[dict[str, Any]] = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"level": "WARNING", "handlers": ["console"]},
 }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

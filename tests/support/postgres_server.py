@@ -11,7 +11,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from typing import Final
 import psycopg
 import trustme
 from psycopg.sql import SQL, Identifier
+
+from cryptostore_contract.ports import free_port
 
 #: The superuser of a server that was started here; it has no password, and the server listens on this machine only.
 SUPERUSER: Final = "postgres"
@@ -159,7 +160,7 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         small_disk = self.folder / "small"
         small_disk.mkdir()
         #: The command under which PostgreSQL, and others that refuse root, accept to run.
@@ -388,10 +389,3 @@ def _runs(pid: int) -> bool:
         return False
     # A zombie waits for its new parent to notice; it holds nothing any more.
     return state not in "ZX"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
