@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from cryptostore import Changes, OlmAccount, open_backend
+from cryptostore.nio.client.takeovers import TakeOvers
 from small_homeserver import Request, SmallHomeserver, small_homeserver
 
 _BOT = Path(__file__).parents[2] / "examples" / "bot.py"
@@ -47,14 +49,19 @@ async def exit_code(process: Process) -> int:
     return await asyncio.wait_for(process.wait(), _SECONDS)
 
 
-async def ready(process: Process) -> None:
-    """Read the bot's log until it says that it is ready."""
+async def says(process: Process, text: str) -> None:
+    """Read the bot's log until it holds the text."""
     assert process.stderr is not None
     seen = b""
-    while b"ready as" not in seen:
+    while text.encode() not in seen:
         line = await asyncio.wait_for(process.stderr.readline(), _SECONDS)
         assert line, seen.decode()
         seen += line
+
+
+async def ready(process: Process) -> None:
+    """Wait until the bot has logged in."""
+    await says(process, "ready as")
 
 
 def bad_gateway(path: str, asked: Request) -> web.Response | None:
@@ -123,3 +130,26 @@ def damage_the_account(url: str) -> None:
         with backend.open_store(account) as store:
             stored = store.get(OlmAccount, [()])[()]
             store.apply(Changes([replace(stored, pickle=b"damaged")]))
+
+
+def test_a_bot_that_waits_for_its_turn_ends_at_once_when_it_is_told_to(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            async with bot(server, tmp_path) as process:
+                await ready(process)
+            with open_backend(url, owner="elsewhere:1") as backend:
+                (account,) = backend.accounts()
+                with backend.open_store(account) as store:
+                    store.apply(Changes([TakeOvers([time.time()] * 4, 60.0).record()]))
+                    async with bot(server, tmp_path) as process:
+                        await says(process, "waiting 60 s")
+                        told = time.monotonic()
+                        process.terminate()
+                        assert await exit_code(process) == 0
+                        assert time.monotonic() - told < 20
+                    # The account is still the other's.
+                    store.apply(Changes([TakeOvers().record()]))
+
+    asyncio.run(scenario())

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from cryptostore import Account, Changes, Mode, Value, open_backend
-from cryptostore.nio.client.takeovers import TakeOvers, wait_for_turn
+from cryptostore.nio.client.takeovers import TakeOvers, next_turn
 
 BOT = Account("@bot:example.org", "BOT")
 
@@ -33,30 +33,29 @@ def test_a_quiet_minute_ends_the_pauses() -> None:
     assert history.next(1_080.0) == TakeOvers([1_080.0])
 
 
-def take_over(url: str, owner: str) -> list[float]:
-    """Take the account over as another host would; returns the pauses made."""
-    slept: list[float] = []
+def take_over(url: str, owner: str) -> float:
+    """Take the account over as another host would; returns the pause to make."""
     with open_backend(url, owner=owner) as backend:
-        history = wait_for_turn(backend, BOT, slept.append)
+        pause, history, _ = next_turn(backend, BOT)
         with backend.open_store(BOT, Mode.OWN) as store:
             store.apply(Changes([history.record()]))
-    return slept
+    return pause
 
 
 def test_the_history_is_in_the_database(url: str) -> None:
     pauses = [take_over(url, f"host{number}:1") for number in range(6)]
-    assert pauses == [[], [], [], [], [1.0], [2.0]]
+    assert pauses == [0, 0, 0, 0, 1, 2]
 
 
 def test_a_process_of_this_container_that_has_ended_is_no_rival(memory_url: str) -> None:
     ended = subprocess.run([sys.executable, "-c", _SAY_THE_OWNER], capture_output=True, check=True).stdout.decode()
     for _ in range(8):
-        assert take_over(memory_url, ended) == []
+        assert take_over(memory_url, ended) == 0
 
 
 def test_this_process_is_no_rival_of_itself(memory_url: str) -> None:
     for _ in range(8):
-        assert take_over(memory_url, "") == []
+        assert take_over(memory_url, "") == 0
 
 
 @pytest.mark.parametrize("process", ["this one's id", "nobody's id"])
@@ -64,11 +63,11 @@ def test_this_process_is_no_rival_of_itself(memory_url: str) -> None:
 def test_a_process_elsewhere_with_the_same_host_name_may_be_alive(memory_url: str, process: str, mark: str) -> None:
     pid = os.getpid() if process == "this one's id" else 999_999_999
     owners = [f"{socket.gethostname()}:{pid}{mark.replace('0', str(number))}" for number in range(6)]
-    assert [take_over(memory_url, owner) for owner in owners] == [[], [], [], [], [1.0], [2.0]]
+    assert [take_over(memory_url, owner) for owner in owners] == [0, 0, 0, 0, 1, 2]
 
 
 def test_a_damaged_history_is_begun_anew(memory_url: str) -> None:
     with open_backend(memory_url, owner="elsewhere:1") as backend, backend.open_store(BOT) as store:
         store.apply(Changes([Value("client", "take-overs", b"{")]))
-    assert take_over(memory_url, "elsewhere:2") == []
+    assert take_over(memory_url, "elsewhere:2") == 0
     assert TakeOvers().next(time.time()).pause == 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -12,16 +15,20 @@ from aiohttp import ClientResponse
 from nio import AsyncClient, AsyncClientConfig
 
 from cryptostore.errors import ConfigurationError, StoreClosed
+from cryptostore.nio.storage import backends
 from cryptostore.records import Account
 from cryptostore.urls import redact
 
 from .answers import NOT_JSON
 from .flushing import Flusher
 from .machine import ProductionOlm
+from .opening import Opening
 from .statistics import Statistics
 from .store import ProductionStore
+from .takeovers import TakeOvers, Turn, next_turn
 
 _log: Final = logging.getLogger(__name__)
+_CHANGES_HANDS: Final = "waiting %.0f s before taking %s over from %s, since it changes hands too often"
 
 
 class _Opened(NamedTuple):
@@ -31,6 +38,15 @@ class _Opened(NamedTuple):
     machine: ProductionOlm
     encrypted_rooms: set[str]
     token: str | None
+
+
+def _close_again(opened: _Opened | Turn) -> None:
+    if isinstance(opened, _Opened):
+        opened.store.close()
+
+
+def _do_nothing() -> None:
+    """Nobody can be cancelled who opens an account without a thread."""
 
 
 class DurableClient(AsyncClient):
@@ -58,6 +74,7 @@ class DurableClient(AsyncClient):
         self._flush_interval = flush_interval
         self._flusher: Flusher | None = None
         self._closed = False
+        self._one_opening = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.user_id or self.user} {self.device_id or 'without a device'}>"
@@ -81,10 +98,23 @@ class DurableClient(AsyncClient):
             await self.open_account(Account(self.user_id, self.device_id))
 
     async def open_account(self, account: Account) -> None:
-        """Take this account over. It becomes the client's."""
-        self._check_account(account.user_id, account.device_id)
-        if self.store is None:
-            self._use(await asyncio.to_thread(self._read_account, account))
+        """Take this account over. It becomes the client's.
+
+        If the account changes hands too often, this waits before. Cancelled until then, it takes nothing over.
+        """
+        async with self._one_opening:
+            self._check_account(account.user_id, account.device_id)
+            if self.store is None:
+                self._use(await self._opened_in_turn(account))
+
+    async def _opened_in_turn(self, account: Account) -> _Opened:
+        opened = await Opening(partial(self._read_in_turn, account), _close_again).result()
+        if isinstance(opened, _Opened):
+            return opened
+        _log.warning(_CHANGES_HANDS, opened.pause, account, opened.owner)
+        # Not in a thread: that could not be stopped, and would keep flushes waiting.
+        await asyncio.sleep(opened.pause)
+        return await Opening(partial(self._read_account, account, opened.history), _close_again).result()
 
     async def flush(self) -> None:
         """Make everything durable that changed before this call.
@@ -166,15 +196,34 @@ class DurableClient(AsyncClient):
         super().restore_login(user_id, device_id, access_token)
 
     def load_store(self) -> None:
-        """Open the store here and now, as nio does: on the event loop, if it is called there. `open` uses a thread."""
-        if self.store is None:
-            if _is_loop_running():
-                self.statistics.loop_reads += 1
-                _log.warning("the database was opened on the event loop; `await client.open()` before keeps it free")
-            self._use(self._read_account(Account(self.user_id, self.device_id or "")))
+        """Open the store here and now, as nio does: on the event loop, if it is called there. `open` uses a thread.
 
-    def _read_account(self, account: Account) -> _Opened:
-        store = ProductionStore(account, self._url, self._pickle_key, self.statistics)
+        On the event loop it does not wait for its turn, however often the account changes hands.
+        """
+        if self.store is not None:
+            return
+        account = Account(self.user_id, self.device_id or "")
+        if _is_loop_running():
+            self.statistics.loop_reads += 1
+            _log.warning("the database was opened on the event loop; `await client.open()` before keeps it free")
+        opened = self._read_in_turn(account)
+        if isinstance(opened, Turn):
+            if not _is_loop_running():
+                time.sleep(opened.pause)
+            opened = self._read_account(account, opened.history)
+        self._use(opened)
+
+    def _read_in_turn(self, account: Account, check: Callable[[], None] = _do_nothing) -> _Opened | Turn:
+        """What is in the account, or how long to wait before it is read."""
+        backend, release = backends.acquire(self._url)
+        try:
+            turn = next_turn(backend, account)
+            return turn if turn.pause else self._read_account(account, turn.history, check)
+        finally:
+            release()
+
+    def _read_account(self, account: Account, history: TakeOvers, check: Callable[[], None] = _do_nothing) -> _Opened:
+        store = ProductionStore(account, self._url, self._pickle_key, self.statistics, check, history)
         try:
             machine = ProductionOlm(store, self.statistics)
             return _Opened(store, machine, store.load_encrypted_rooms(), store.load_sync_token())

@@ -11,7 +11,7 @@ from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
 from cryptostore import records
 from cryptostore.changes import Changes
 from cryptostore.errors import ConfigurationError, FencedOut
-from cryptostore.interface import CryptoStore, Mode, Ownership
+from cryptostore.interface import Backend, CryptoStore, Mode, Ownership
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.storage import Storage, backends
@@ -23,7 +23,7 @@ from .handled import HandledMessages
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
 from .statistics import Statistics
-from .takeovers import wait_for_turn
+from .takeovers import TakeOvers
 from .tracking import TrackedUsers
 
 #: Where the token is kept again: a stock client, which tracks nobody, moves only the other.
@@ -33,6 +33,8 @@ _TRACKED_UNTIL: Final = ("client", "tracked until")
 class ProductionStore(NioStore):
     """What is saved waits for the next flush; live objects are pickled then, all in one step.
 
+    `check` is called right before the account is taken over, and may raise; `history` is written after that.
+
     Raises ConfigurationError for nio's default pickle key and for an empty one, and what NioStore raises.
     """
 
@@ -40,7 +42,15 @@ class ProductionStore(NioStore):
     _group_sessions: OfferedGroupSessions
     _ownership: Ownership
 
-    def __init__(self, account: records.Account, url: str, pickle_key: str, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        account: records.Account,
+        url: str,
+        pickle_key: str,
+        statistics: Statistics,
+        check: Callable[[], None],
+        history: TakeOvers,
+    ) -> None:
         if pickle_key in PUBLIC_PICKLE_KEYS:
             raise ConfigurationError(
                 "the pickle key is empty or nio's default, which everybody knows; choose one of your own and give it "
@@ -48,7 +58,9 @@ class ProductionStore(NioStore):
             )
         self._statistics = statistics
         self._url = url
+        self._check_caller = check
         super().__init__(account.user_id, account.device_id, url, pickle_key)
+        self._storage.write(Changes([history.record()]))
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
         try:
@@ -190,15 +202,9 @@ class ProductionStore(NioStore):
         marker = self._storage.get(records.Value, [_TRACKED_UNTIL]).get(_TRACKED_UNTIL)
         return token is not None and marker is not None and marker.value == token.encode()
 
-    def _open(self, url: str) -> Storage:
-        backend, release = backends.acquire(url)
-        try:
-            take_overs = wait_for_turn(backend, self._account_id)
-            storage = super()._open(url)
-        finally:
-            release()
-        storage.write(Changes([take_overs.record()]))
-        return storage
+    def _check_pickle_key(self, backend: Backend) -> None:
+        super()._check_pickle_key(backend)
+        self._check_caller()
 
     def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
         self._ownership = store.ownership

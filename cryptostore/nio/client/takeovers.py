@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptostore import records
 from cryptostore.errors import AccountNotFound
@@ -40,20 +39,26 @@ class TakeOvers:
         return TakeOvers(times, min(max(1.0, 2 * self.pause), _LONGEST_PAUSE))
 
 
-def wait_for_turn(backend: Backend, account: records.Account, sleep: Callable[[float], None] = time.sleep) -> TakeOvers:
-    """Wait, if this account changes hands too often. Returns what to write after taking it over."""
+class Turn(NamedTuple):
+    """The next take-over: the seconds to wait before it, what to write after it, and from whom it is, if anybody."""
+
+    pause: float
+    history: TakeOvers
+    owner: str = ""
+
+
+def next_turn(backend: Backend, account: records.Account) -> Turn:
+    """When it is this process's turn to take the account over."""
     try:
         with backend.open_store(account, Mode.READ) as store:
             before = read_history(store)
             owner = store.ownership.owner
     except AccountNotFound:
-        return TakeOvers()
+        return Turn(0.0, TakeOvers())
     if is_gone(owner):
-        return before
+        return Turn(0.0, before)
     after = before.next(time.time())
-    if after.pause:
-        sleep(after.pause)
-    return after
+    return Turn(after.pause, after, owner)
 
 
 def read_history(store: CryptoStore) -> TakeOvers:

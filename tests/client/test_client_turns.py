@@ -1,0 +1,202 @@
+"""Opening an account that others may have: waiting for it holds nothing up, and may be given up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from client_pairs import BOB, Person, people
+from cryptostore import Changes, FencedOut, Mode, open_backend
+from cryptostore.memory import MemoryBackend
+from cryptostore.nio.client.opening import Opening
+from cryptostore.nio.client.takeovers import TakeOvers
+from cryptostore.nio.storage import backends
+from small_homeserver import SmallHomeserver
+
+
+def waiting(server: SmallHomeserver, url: str, owner: str = "late:1") -> Person:
+    """Somebody who wants Bob's account."""
+    return Person(server, BOB, f"{url}?owner={owner}")
+
+
+async def hold(server: SmallHomeserver, url: str, pause: float) -> Person:
+    """A living owner of Bob's account, from whom the next one takes it over after twice `pause` seconds."""
+    holder = await waiting(server, url, "healthy:1").start()
+    holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
+    await holder.client.sync()
+    return holder
+
+
+async def give_up(opening: asyncio.Task[Any]) -> None:
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
+def test_whoever_gives_up_while_it_waits_takes_nothing_over(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            await bob.client.close()
+            holder = await hold(server, memory_url, 0.5)
+            opening = asyncio.create_task(waiting(server, memory_url).client.open())
+            await asyncio.sleep(0.2)
+            await give_up(opening)
+            await asyncio.sleep(1.5)
+            await holder.client.sync()
+            await holder.client.close()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_waits_holds_up_neither_others_nor_the_end(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            await bob.client.close()
+            holder = await hold(server, memory_url, 30.0)
+            patient = [waiting(server, memory_url, f"late:{number}") for number in range(40)]
+            openings = [asyncio.create_task(person.client.open()) for person in patient]
+            await asyncio.sleep(1)
+            # Flushes run in the same threads.
+            await asyncio.wait_for(alice.say("one"), 10)
+            assert not any(opening.done() for opening in openings)
+            for opening in openings:
+                await give_up(opening)
+            await holder.round()
+            assert holder.read == ["one"]
+            await holder.client.close()
+
+    began = time.monotonic()
+    asyncio.run(scenario())
+    assert time.monotonic() - began < 30
+
+
+def test_whoever_waits_takes_over_in_the_end(memory_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            await bob.client.close()
+            holder = await hold(server, memory_url, 0.5)
+            began = time.monotonic()
+            late = await waiting(server, memory_url).start()
+            assert time.monotonic() - began >= 1
+            await late.client.sync()
+            with pytest.raises(FencedOut, match="late:1"):
+                await holder.client.sync()
+            for person in (holder, late):
+                await person.client.close()
+
+    asyncio.run(scenario())
+    assert "waiting 1 s before taking @bob:small BOBPHONE over from healthy:1, since" in caplog.text
+
+
+def test_restore_login_on_the_event_loop_does_not_hold_it_up(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            await bob.client.close()
+            holder = await hold(server, memory_url, 30.0)
+            late = waiting(server, memory_url)
+            began = time.monotonic()
+            late.client.restore_login(BOB.user_id, BOB.device_id, f"token of {BOB.device_id}")
+            assert time.monotonic() - began < 10
+            await late.client.sync()
+            for person in (holder, late):
+                await person.client.close()
+
+    asyncio.run(scenario())
+
+
+class Gate:
+    """Where the thread that opens an account waits for a test: at its `number`th opening of a store in this mode."""
+
+    def __init__(self, mode: Mode, number: int) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self._mode, self._number = mode, number
+        self._open_store = MemoryBackend.open_store
+
+    def open_store(self, backend: MemoryBackend, account: Any, mode: Mode = Mode.OWN) -> Any:
+        store = self._open_store(backend, account, mode)
+        self._number -= mode is self._mode
+        if mode is self._mode and self._number == 0:
+            self.reached.set()
+            assert self.opened.wait(10)
+        return store
+
+
+@pytest.mark.parametrize(("mode", "number"), [(Mode.READ, 1), (Mode.READ, 2), (Mode.OWN, 1)])
+def test_whoever_gives_up_while_a_thread_opens_leaves_nothing_open(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, number: int
+) -> None:
+    gate = Gate(mode, number)
+
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            late = waiting(server, memory_url)
+            if mode is Mode.OWN:
+                await bob.client.close()
+            with monkeypatch.context() as patch:
+                patch.setattr(MemoryBackend, "open_store", lambda *given: gate.open_store(*given))
+                opening = asyncio.create_task(late.client.open())
+                assert await asyncio.to_thread(gate.reached.wait, 10)
+                await give_up(opening)
+                gate.opened.set()
+                await until_nobody_uses(late.url)
+            assert late.client.store is None
+            if mode is Mode.READ:
+                await bob.client.sync()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_thread_opened_just_before_its_caller_gave_up_is_closed() -> None:
+    closed: list[str] = []
+
+    async def scenario() -> None:
+        opening = Opening(lambda _: "what was opened", closed.append)
+        result = asyncio.create_task(opening.result())
+        await asyncio.sleep(0)
+        hold_the_loop_until_it_is_open(opening)
+        assert closed == []
+        await give_up(result)
+        assert closed == ["what was opened"]
+
+    asyncio.run(scenario())
+
+
+def hold_the_loop_until_it_is_open(opening: Opening[str]) -> None:
+    ends = time.monotonic() + 10
+    while opening._opened is None:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+async def until_nobody_uses(url: str) -> None:
+    ends = time.monotonic() + 10
+    while any(used == url for _, used in backends._shared):
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.05)
+
+
+def test_two_calls_of_open_open_once(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            await bob.client.close()
+            before = epoch(memory_url)
+            late = waiting(server, memory_url)
+            await asyncio.gather(late.client.open(), late.client.open())
+            assert epoch(memory_url) == before + 1
+            await late.start()
+            await alice.say("one")
+            await late.client.sync()
+            assert late.read == ["one"]
+            await late.client.close()
+            await until_nobody_uses(late.url)
+
+    asyncio.run(scenario())
+
+
+def epoch(url: str) -> int:
+    with open_backend(url) as backend:
+        return backend.accounts()[BOB].epoch
