@@ -123,8 +123,8 @@ class Harness(ABC):
         """Writes are refused while the context is open."""
         self._missing(Ability.READ_ONLY)
 
-    def cut_connections(self) -> None:
-        """Reset every open connection, with whatever was in flight."""
+    def cut_connections(self) -> int:
+        """Reset every open connection, with whatever was in flight. Returns how many there were."""
         self._missing(Ability.CUT_CONNECTIONS)
 
     def silent_network(self) -> AbstractContextManager[None]:

@@ -102,9 +102,9 @@ class Proxy:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def cut(self) -> None:
-        """Reset every connection (RST to both sides), with whatever was on its way."""
-        self._do(self._cut())
+    def cut(self) -> int:
+        """Reset every connection (RST to both sides), with whatever was on its way. Returns how many there were."""
+        return self._do(self._cut())
 
     def cut_after(self, size: int, direction: Direction = Direction.TO_SERVER) -> threading.Event:
         """Pass `size` more bytes on in this direction, counted over all connections, then cut them all, once.
@@ -210,11 +210,12 @@ class Proxy:
             await self._cut()
         self._flowing.set()
 
-    async def _cut(self) -> None:
+    async def _cut(self) -> int:
         ended = [connection.reset() for connection in self._connections]
         await asyncio.gather(*ended, return_exceptions=True)
         # Their callbacks close the sockets.
         await asyncio.sleep(0)
+        return len(ended)
 
     async def _break_off(self) -> None:
         self._late += [late for late in await asyncio.gather(*map(_orphaned, list(self._connections))) if late]

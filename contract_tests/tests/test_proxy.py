@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -109,7 +110,7 @@ def test_cut_resets_every_connection(proxy: Proxy) -> None:
         for client in (first, second):
             client.sendall(b"x")
             assert received(client, 1) == b"x"
-        proxy.cut()
+        assert proxy.cut() == 2
         for client in (first, second):
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
@@ -236,6 +237,24 @@ def test_late_bytes_for_a_server_that_is_gone_are_no_error(echo: Echo) -> None:
         proxy.break_off()
         echo.hang_up()
         proxy.deliver()
+
+
+def test_a_delay_holds_every_chunk_up_and_changes_none(proxy: Proxy) -> None:
+    with connected(proxy) as client:
+        proxy.delay = 0.2
+        started = time.monotonic()
+        client.sendall(b"a")
+        assert received(client, 1) == b"a"
+        # There and back.
+        assert time.monotonic() - started >= 0.4
+        client.sendall(b"b")
+        client.sendall(b"c")
+        assert received(client, 2) == b"bc"
+        proxy.delay = 0.0
+        started = time.monotonic()
+        client.sendall(b"d")
+        assert received(client, 1) == b"d"
+        assert time.monotonic() - started < 0.4
 
 
 def test_passed_counts_each_direction(proxy: Proxy) -> None:

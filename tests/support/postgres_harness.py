@@ -88,8 +88,8 @@ class ExternalPostgresHarness(Harness):
         self.database.drop_schema(self.schema)
         postgres_golden.load(self.database, version, self.schema)
 
-    def cut_connections(self) -> None:
-        self._proxy.cut()
+    def cut_connections(self) -> int:
+        return self._proxy.cut()
 
     @contextlib.contextmanager
     def silent_network(self) -> Iterator[None]:

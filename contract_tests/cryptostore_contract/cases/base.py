@@ -7,9 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from cryptostore import CryptoStore, CryptoStoreError
+from cryptostore import BackendUnavailable, CryptoStore, CryptoStoreError
 from cryptostore_contract.handles import Handles
 from cryptostore_contract.harness import Harness
+from cryptostore_contract.waiting import finishes
+
+#: A deadline in seconds for a handle that only looks whether there is a server.
+_LOOK = 0.5
 
 
 class CaseGroup:
@@ -50,3 +54,14 @@ def nothing_in_the_way(reason: str) -> Iterator[None]:
         yield
     except CryptoStoreError as error:
         pytest.fail(f"{reason}: {type(error).__name__}: {error}")
+
+
+def assert_away(harness: Harness) -> None:
+    """Fails if the server is within reach: what a case sees of it means nothing then."""
+
+    def look() -> None:
+        with harness.open(deadline=_LOOK) as backend:
+            backend.accounts()
+
+    with pytest.raises(BackendUnavailable):
+        finishes(look)

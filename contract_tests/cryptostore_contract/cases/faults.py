@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 
 import pytest
@@ -20,7 +23,7 @@ from cryptostore import (
     SyncToken,
     Value,
 )
-from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.base import CaseGroup, assert_away
 from cryptostore_contract.handles import Handles, by_kind, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
@@ -32,6 +35,9 @@ SHORT = 1.5
 
 #: A deadline in seconds that no outage in these cases lasts for, on a slow machine either.
 LONG = 50.0
+
+#: What is wrong with a harness that has no connection to cut.
+_NONE_CUT = "no connection was cut: does every one by `url` lead through what cuts them?"
 
 
 class FaultCases(CaseGroup):
@@ -45,22 +51,22 @@ class FaultCases(CaseGroup):
         for number in range(1, 4):
             put(store, sample(SyncToken, number))
             assert reader.get(SyncToken, [()]) == {(): sample(SyncToken, number)}
-            harness.cut_connections()
+            assert harness.cut_connections(), _NONE_CUT
         put(store, sample(SyncToken, 9))
         assert reader.get(SyncToken, [()]) == {(): sample(SyncToken, 9)}
         assert handles.open().accounts()[ALICE].sequence == 4
 
     @case("FAULTS-2", checks=("APPLY-5", "APPLY-6", "COMMIT-2", "COMMIT-6"), needs=(Ability.CUT_CONNECTIONS,))
     def test_connections_cut_in_the_middle_of_batches_cost_no_batch(self, handles: Handles, harness: Harness) -> None:
-        store = handles.own(deadline=LONG)
-        writing = start(partial(write_batches, store, 40))
         moments = random.Random(7)
-        for _ in range(25):
-            time.sleep(moments.uniform(0, 0.1))
-            harness.cut_connections()
-        result_of(writing)
-        assert handles.open().accounts()[ALICE].sequence == 40
-        assert handles.everything() == by_kind(batch_number(40))
+        cut = 0
+        with batches_meanwhile(handles.own(deadline=LONG)) as writing:
+            for _ in range(25):
+                time.sleep(moments.uniform(0, 0.1))
+                cut += bool(harness.cut_connections())
+        # One that was made anew among them.
+        assert cut > 1, _NONE_CUT
+        assert_written(result_of(writing), handles)
 
     @case("FAULTS-3", checks=("APPLY-5", "COMMIT-6"), needs=(Ability.STOP_SERVER,))
     def test_a_server_that_comes_back_inside_the_deadline_costs_nothing_but_time(
@@ -90,6 +96,7 @@ class FaultCases(CaseGroup):
     def test_what_asks_for_nothing_needs_no_server(self, handles: Handles, harness: Harness) -> None:
         store = handles.own(deadline=SHORT)
         harness.stop_server()
+        assert_away(harness)
         assert finishes(lambda: store.get(Value, [])) == {}
         assert finishes(lambda: store.select(Value, [])) == {}
         finishes(lambda: store.apply(Changes()))
@@ -102,6 +109,7 @@ class FaultCases(CaseGroup):
     ) -> None:
         put(store, *samples(OlmSession, 500), *one_of_each(0))
         harness.kill_server()
+        assert_away(harness)
         harness.start_server()
         put(store, sample(SyncToken, 7))
         assert handles.stored(OlmSession) == [sample(OlmSession, 0), *samples(OlmSession, 500)]
@@ -110,14 +118,12 @@ class FaultCases(CaseGroup):
 
     @case("FAULTS-7", checks=("APPLY-5", "APPLY-6", "COMMIT-2", "COMMIT-9"), needs=(Ability.KILL_SERVER,))
     def test_a_server_killed_in_the_middle_of_batches_costs_no_batch(self, handles: Handles, harness: Harness) -> None:
-        store = handles.own(deadline=LONG)
-        writing = start(partial(write_batches, store, 30))
-        time.sleep(random.Random(8).uniform(0.01, 0.1))
-        harness.kill_server()
-        harness.start_server()
-        result_of(writing)
-        assert handles.open().accounts()[ALICE].sequence == 30
-        assert handles.everything() == by_kind(batch_number(30))
+        with batches_meanwhile(handles.own(deadline=LONG)) as writing:
+            time.sleep(random.Random(8).uniform(0.01, 0.1))
+            harness.kill_server()
+            assert_away(harness)
+            harness.start_server()
+        assert_written(result_of(writing), handles)
 
     @case("FAULTS-8", checks=("STORE-3", "BACKEND-3", "APPLY-5", "COMMIT-2"), needs=(Ability.FROZEN_SERVER,))
     def test_a_frozen_server_is_unavailable_and_the_batch_applies_later(
@@ -137,11 +143,12 @@ class FaultCases(CaseGroup):
     def test_a_network_that_falls_silent_in_the_middle_of_batches_costs_no_batch(
         self, handles: Handles, harness: Harness
     ) -> None:
-        store = handles.own(deadline=SHORT)
-        writing = start(partial(write_batches, store, 1_000_000))
-        time.sleep(random.Random(9).uniform(0.05, 0.2))
-        with harness.silent_network(), pytest.raises(BackendUnavailable):
-            result_of(writing)
+        with batches_meanwhile(handles.own(deadline=SHORT)) as writing:
+            time.sleep(random.Random(9).uniform(0.05, 0.2))
+            with harness.silent_network():
+                assert not writing.done(), "it ended before the network fell silent"
+                with pytest.raises(BackendUnavailable):
+                    result_of(writing)
         put(handles.own(), sample(SyncToken, 7))
         last = handles.open().accounts()[ALICE].sequence - 1
         expected = by_kind(batch_number(last)) | {SyncToken: [sample(SyncToken, 7)]}
@@ -172,10 +179,29 @@ def batch_number(number: int) -> list[OlmSession | Value]:
     return [changed(sample(OlmSession), number), *values]
 
 
-def write_batches(store: CryptoStore, count: int) -> None:
-    """Apply numbered batches one after the other."""
-    for number in range(1, count + 1):
-        put(store, *batch_number(number))
+@contextlib.contextmanager
+def batches_meanwhile(store: CryptoStore) -> Iterator[Future[int]]:
+    """Numbered batches, applied one after the other as long as the context is open; the future has the last number."""
+    over = threading.Event()
+
+    def write() -> int:
+        for number in itertools.count(2):
+            put(store, *batch_number(number))
+            if over.is_set():
+                break
+        return number
+
+    put(store, *batch_number(1))
+    try:
+        yield start(write)
+    finally:
+        over.set()
+
+
+def assert_written(last: int, handles: Handles) -> None:
+    """Fails unless each numbered batch up to the last was made, and once."""
+    assert handles.open().accounts()[ALICE].sequence == last
+    assert handles.everything() == by_kind(batch_number(last))
 
 
 def unavailable(handles: Handles, backend: Backend, store: CryptoStore) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from cryptostore import BackendUnavailable, Batch, Changes, FencedOut, OlmSession, SyncToken, Value
-from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.base import CaseGroup, assert_away
 from cryptostore_contract.handles import Handles, by_kind, everything
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
@@ -38,6 +38,7 @@ class SeveringCases(CaseGroup):
         for offset in sampled(severed.traffic(direction), 5):
             severed.cut_and_repeat(offset, direction)
             severed.stall_and_repeat(offset, direction)
+        severed.assert_severed()
 
     @case("SEVERING-2", checks=("COMMIT-1", "COMMIT-3", "OPEN-2"), needs=(Ability.PROXY,))
     @pytest.mark.parametrize("direction", Direction)
@@ -47,6 +48,7 @@ class SeveringCases(CaseGroup):
         severed = Severed(handles, harness)
         for offset in sampled(severed.traffic(direction), 3):
             severed.stall_and_take_over(offset, direction)
+        severed.assert_severed()
 
     @case("SEVERING-3", checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"), needs=(Ability.PROXY, Ability.KILL_SERVER))
     def test_a_server_killed_inside_a_commit_has_it_whole_or_not_at_all(
@@ -56,6 +58,7 @@ class SeveringCases(CaseGroup):
         last = severed.traffic(Direction.TO_SERVER)
         for offset in (last // 2, last):
             severed.kill_server_and_repeat(offset)
+        severed.assert_severed()
 
     @case("SEVERING-4", checks=("COMMIT-2", "COMMIT-6", "COMMIT-7"), needs=(Ability.PROXY, Ability.END_SESSIONS))
     def test_a_session_ended_by_an_administrator_inside_a_commit_costs_no_batch(
@@ -65,6 +68,7 @@ class SeveringCases(CaseGroup):
         for direction in Direction:
             for offset in sampled(severed.traffic(direction), 3):
                 severed.end_session_and_repeat(offset, direction)
+        severed.assert_severed()
 
     @case("SEVERING-5", checks=("COMMIT-2", "COMMIT-6", "COMMIT-7"), needs=(Ability.PROXY,))
     @pytest.mark.soak
@@ -77,6 +81,7 @@ class SeveringCases(CaseGroup):
         for offset in range(severed.traffic(direction) + 1):
             severed.cut_and_repeat(offset, direction)
             severed.stall_and_repeat(offset, direction)
+        severed.assert_severed()
 
     @case("SEVERING-6", checks=("COMMIT-1", "COMMIT-3", "OPEN-2"), needs=(Ability.PROXY,))
     @pytest.mark.soak
@@ -88,6 +93,7 @@ class SeveringCases(CaseGroup):
         severed = Severed(handles, harness)
         for offset in range(severed.traffic(direction) + 1):
             severed.stall_and_take_over(offset, direction)
+        severed.assert_severed()
 
     @case("SEVERING-7", checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"), needs=(Ability.PROXY, Ability.KILL_SERVER))
     @pytest.mark.soak
@@ -98,6 +104,7 @@ class SeveringCases(CaseGroup):
         severed = Severed(handles, harness)
         for offset in sampled(severed.traffic(Direction.TO_SERVER), 100):
             severed.kill_server_and_repeat(offset)
+        severed.assert_severed()
 
 
 class Severed:
@@ -108,23 +115,33 @@ class Severed:
         self._proxy = harness.proxy
         self._store = handles.own(deadline=_DEADLINE)
         self._number = 0
+        #: Whether each of the severed commits came to its offset.
+        self._reached: list[bool] = []
         self._go_on("the first batch")
 
     def traffic(self, direction: Direction) -> int:
-        """How many bytes a commit is in this direction; one is made."""
+        """How many bytes a commit is in this direction; one is made. Fails if the proxy sees none."""
         with self._new_store() as batch:
             before = self._proxy.passed(direction)
             self._attempt(batch)()
             self._number = batch.number
-            return self._proxy.passed(direction) - before
+        passed = self._proxy.passed(direction) - before
+        assert passed > 0, "a commit passed the proxy by: does every connection by `url` lead through it?"
+        return passed
+
+    def assert_severed(self) -> None:
+        """Fails if most commits ended before their offsets: nothing was severed there."""
+        # Some bytes more or less than in the commit that was measured are no matter.
+        assert sum(self._reached) * 2 >= len(self._reached), f"offsets that were reached: {self._reached}"
 
     def cut_and_repeat(self, offset: int, direction: Direction) -> None:
         """Cut the connection for both sides, then make the commit again, and the next."""
         note = f"cut at byte {offset} {direction.value}"
         with self._new_store() as batch:
-            self._proxy.cut_after(offset, direction)
+            reached = self._proxy.cut_after(offset, direction)
             with contextlib.suppress(BackendUnavailable):
                 finishes(self._attempt(batch))
+            self._reached.append(reached.is_set())
             self._proxy.pass_all()
             self._repeat(batch, note)
             self._go_on(note)
@@ -163,6 +180,7 @@ class Severed:
             with self._stalled(batch, offset, Direction.TO_SERVER):
                 self._harness.kill_server()
                 self._proxy.speak()
+                assert_away(self._harness)
             self._harness.start_server()
             self._holds(note, batch.number - 1, batch.number)
             self._repeat(batch, note)
@@ -172,10 +190,13 @@ class Severed:
         """Have the administrator end the session; then make the commit again, and the next."""
         note = f"session ended at byte {offset} {direction.value}"
         with self._new_store() as batch:
+            accepted = self._proxy.accepted
             with self._stalled(batch, offset, direction):
                 self._harness.end_sessions()
                 # The client reads what the server said of it.
                 self._proxy.speak(late_bytes=True)
+            persist(self._attempt(batch))
+            assert self._proxy.accepted > accepted, f"{note}: the store goes on in it"
             self._repeat(batch, note)
             self._go_on(note)
 
@@ -187,6 +208,7 @@ class Severed:
         # A commit may be some bytes shorter than the one that was measured.
         while not reached.wait(0.01) and not attempt.done():
             pass
+        self._reached.append(reached.is_set())
         yield
         with contextlib.suppress(BackendUnavailable):
             result_of(attempt)
