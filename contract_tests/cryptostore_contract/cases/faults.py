@@ -27,11 +27,15 @@ from cryptostore_contract.cases.base import CaseGroup, assert_away
 from cryptostore_contract.handles import Handles, by_kind, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
+from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import ALICE, BOB, changed, in_key_order, one_of_each, sample, samples
 from cryptostore_contract.waiting import finishes, result_of, start
 
 #: A deadline in seconds that a case can afford to wait for.
 SHORT = 1.5
+
+#: Seconds that every chunk of bytes takes, in each direction, on a network that is slow and not too slow.
+_LATENCY = 0.05
 
 #: A deadline in seconds that no outage in these cases lasts for, on a slow machine either.
 LONG = 50.0
@@ -172,6 +176,23 @@ class FaultCases(CaseGroup):
             harness.proxy.cut()
             unavailable(handles, backend, store)
 
+    @case("FAULTS-13", checks=("APPLY-5", "COMMIT-2", "COMMIT-6", "STORE-3"), needs=(Ability.PROXY,))
+    def test_a_slow_network_costs_time_and_beyond_the_deadline_no_batch(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        store = handles.own(deadline=SHORT)
+        for number in (1, 2, 3):
+            with slowed(harness.proxy, _LATENCY) as began:
+                put(store, *batch_number(number))
+            assert time.monotonic() - began >= _LATENCY, "no byte was slowed: does `url` lead through the proxy?"
+        with slowed(harness.proxy, SHORT + _LATENCY) as began, pytest.raises(BackendUnavailable):
+            finishes(lambda: put(store, *batch_number(4)))
+        for number in (4, 5):
+            apply_in_the_end(store, Changes(batch_number(number)))
+        # By then everything that was slowed has arrived.
+        time.sleep(max(0.0, began + 2 * (SHORT + _LATENCY) - time.monotonic()))
+        assert_written(5, handles)
+
 
 def batch_number(number: int) -> list[OlmSession | Value]:
     """Enough records for a batch to have a middle, all of them replaced by the next."""
@@ -196,6 +217,16 @@ def batches_meanwhile(store: CryptoStore) -> Iterator[Future[int]]:
         yield start(write)
     finally:
         over.set()
+
+
+@contextlib.contextmanager
+def slowed(proxy: Proxy, seconds: float) -> Iterator[float]:
+    """Hold every chunk of bytes up for so long; gives the time at which that began."""
+    proxy.delay = seconds
+    try:
+        yield time.monotonic()
+    finally:
+        proxy.delay = 0.0
 
 
 def assert_written(last: int, handles: Handles) -> None:

@@ -107,7 +107,7 @@ def connection_kept_after_an_error(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connections, "once", once)
 
 
-@mutant("FAULTS-4", "FAULTS-8", "FAULTS-9", backend="postgres")
+@mutant("FAULTS-4", "FAULTS-8", "FAULTS-9", "FAULTS-13", backend="postgres")
 def absence_of_the_server_swallowed(patch: pytest.MonkeyPatch) -> None:
     """A swallowed error: what cannot reach the server counts as committed."""
     original = PostgresStore.commit
