@@ -27,6 +27,7 @@ PRESENT: Final[Mapping[Capability, tuple[str, ...]]] = {
 #: The cases that show its absence where it is declared to be absent.
 ABSENT: Final[Mapping[Capability, tuple[str, ...]]] = {
     Capability.SURVIVES_PROCESS_KILL: ("CAPABILITIES-1",),
+    Capability.SURVIVES_SERVER_RESTART: ("FAULTS-6",),
     Capability.SEVERAL_PROCESSES: ("CAPABILITIES-2",),
     Capability.FENCING: ("CAPABILITIES-3",),
     Capability.SNAPSHOT_READS: ("CAPABILITIES-3",),
@@ -38,10 +39,10 @@ UNSHOWN: Final[Mapping[Capability, str]] = {
     Capability.SURVIVES_POWER_LOSS: "a test cannot cut the power, nor see whether a disk keeps what it said it wrote",
 }
 
-#: Why no case shows its absence, where none can.
+#: Why no case shows its absence, where none can, or none did.
 UNSHOWN_ABSENCE: Final[Mapping[Capability, str]] = {
     **UNSHOWN,
-    Capability.SURVIVES_SERVER_RESTART: "a server that is not there cannot be restarted",
+    Capability.SURVIVES_SERVER_RESTART: "the harness has no server that it could kill",
     Capability.SECURE_DELETE: "how long deleted bytes stay is chance, so that finding none proves nothing",
     Capability.TLS: "that nothing listens for TLS cannot be shown from here",
 }
@@ -83,6 +84,7 @@ def _shown(capability: Capability, support: Support, outcomes: list[Outcome]) ->
     what = "present" if support in _DECLARED else "absent"
     if Outcome.FAILED in outcomes:
         return f"declared {what}, and found otherwise"
-    if not outcomes:
-        return f"not verified: {(UNSHOWN if support in _DECLARED else UNSHOWN_ABSENCE)[capability]}"
-    return what if set(outcomes) == {Outcome.PASSED} else "not verified"
+    if outcomes and set(outcomes) == {Outcome.PASSED}:
+        return what
+    reason = (UNSHOWN if support in _DECLARED else UNSHOWN_ABSENCE).get(capability)
+    return f"not verified: {reason}" if reason and set(outcomes) <= {Outcome.NOT_VERIFIED} else "not verified"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from cryptostore import Backend, CryptoStore
+from cryptostore import Backend, Capability, CryptoStore
 
 from .harness import Ability, Harness
 from .plugin import CASE_ATTRIBUTE
@@ -33,9 +33,17 @@ class Case:
     id: str
     checks: frozenset[str]
     needs: frozenset[Ability]
+    #: What a backend may deny, and is not asked for then.
+    unless_denied: Capability | None = None
 
 
-def case(case_id: str, *, checks: tuple[str, ...], needs: tuple[Ability, ...] = ()) -> Callable[[F], F]:
+def case(
+    case_id: str,
+    *,
+    checks: tuple[str, ...],
+    needs: tuple[Ability, ...] = (),
+    unless_denied: Capability | None = None,
+) -> Callable[[F], F]:
     """Make a test function a case of the contract. Stands above every other decorator."""
 
     def attach(function: F) -> F:
@@ -44,7 +52,7 @@ def case(case_id: str, *, checks: tuple[str, ...], needs: tuple[Ability, ...] = 
             function(*arguments, **named)
             COMPLETED.add(case_id)
 
-        setattr(noted, CASE_ATTRIBUTE, Case(case_id, frozenset(checks), frozenset(needs)))
+        setattr(noted, CASE_ATTRIBUTE, Case(case_id, frozenset(checks), frozenset(needs), unless_denied))
         if function.__module__.startswith(_HOME):
             OWN[case_id] = noted
         return cast(F, noted)

@@ -87,7 +87,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         return (yield)
     # What stands in a case's place may do without.
     harness: Harness | None = getattr(item, "funcargs", {}).get("harness")
-    missing = sorted(ability.value for ability in case.needs - harness.abilities) if harness else []
+    missing = _missing(case, harness) if harness else []
     told: list[Any] = ["", _described(harness) if harness else None, missing]
     item.user_properties.append((CALL_PROPERTY, told))
     if missing:
@@ -125,6 +125,16 @@ def _case_of(item: pytest.Item) -> Case | None:
 def _is_contract(cls: type | None) -> bool:
     suite = sys.modules.get(_SUITE)
     return suite is not None and cls is not None and issubclass(cls, suite.StoreContract)
+
+
+def _missing(case: Case, harness: Harness) -> list[str]:
+    """What a case needs and does not get."""
+    from .harness import lacks
+
+    missing = sorted(ability.value for ability in case.needs - harness.abilities)
+    if case.unless_denied is not None and lacks(harness, case.unless_denied):
+        missing.append(f"a backend that {case.unless_denied.value}")
+    return missing
 
 
 def _described(harness: Harness) -> Description:

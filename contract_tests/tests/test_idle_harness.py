@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cryptostore import FULL, BackendPlugin
 from cryptostore_contract import StoreContract, waiting
 from cryptostore_contract.manifest import functions_of
 
@@ -60,6 +61,8 @@ class TestIdle(StoreContract):
 
 
 def test_every_case_of_a_fault_fails(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a backend denies is not asked for.
+    monkeypatch.setattr(BackendPlugin, "claim", lambda *_: FULL)
     # Where a case waits for an error that does not come.
     monkeypatch.setattr(waiting, "HANGS", 2.0)
     functions = functions_of(StoreContract)

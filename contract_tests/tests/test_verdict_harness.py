@@ -147,6 +147,41 @@ def test_a_backend_that_denies_what_its_harness_demands_of_it_fails(pytester: py
     assert run(pytester, "-k", "not_said_to_be_absent", body=encrypted)["failed"] == ["CAPABILITIES-3"]
 
 
+#: A server that can be killed, and what it holds afterwards.
+_KILLABLE_HARNESS = """
+    @pytest.fixture
+    def harness(self):
+        from cryptostore import BackendUnavailable
+        class Killable(MemoryHarness):
+            abilities = frozenset({{Ability.STOP_SERVER, Ability.KILL_SERVER}})
+            killed = False
+            def open(self, **options):
+                if self.killed:
+                    raise BackendUnavailable("killed")
+                return super().open(**options)
+            def kill_server(self):
+                self.killed = True
+            def start_server(self):
+                self.killed = False
+                self._url += "{afterwards}"
+        yield from managed(Killable())
+"""
+
+
+@pytest.mark.parametrize(("afterwards", "failed"), [("-and-empty", []), ("", ["FAULTS-6"])], ids=["gone", "there"])
+def test_that_nothing_survives_a_restart_is_tested_where_it_is_said(
+    pytester: pytest.Pytester, afterwards: str, failed: list[str]
+) -> None:
+    contract = run(
+        pytester, "-k", "killed or comes_back or away_beyond", body=_KILLABLE_HARNESS.format(afterwards=afterwards)
+    )
+    assert contract["failed"] == failed
+    [shown] = [row["shown"] for row in contract["capabilities"] if row["capability"] == "survives server restart"]
+    assert shown == ("declared absent, and found otherwise" if failed else "absent")
+    for case_id in ("FAULTS-3", "FAULTS-4", "FAULTS-7"):
+        assert contract["not_verified"][case_id] == "needs a backend that survives server restart"
+
+
 def test_cases_without_their_assertions_are_incomplete(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=CONTRACT.format(body=""))
     options = ("-p", "no:cacheprovider", "--assert=plain", "--cryptostore-report=report.json")

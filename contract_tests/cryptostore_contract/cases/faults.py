@@ -16,6 +16,7 @@ import pytest
 from cryptostore import (
     Backend,
     BackendUnavailable,
+    Capability,
     Changes,
     CryptoStore,
     Mode,
@@ -25,7 +26,7 @@ from cryptostore import (
 )
 from cryptostore_contract.cases.base import CaseGroup, assert_away
 from cryptostore_contract.handles import Handles, by_kind, put
-from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.harness import Ability, Harness, lacks
 from cryptostore_contract.manifest import case
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import ALICE, BOB, changed, in_key_order, one_of_each, sample, samples
@@ -72,7 +73,12 @@ class FaultCases(CaseGroup):
         assert cut > 1, _NONE_CUT
         assert_written(result_of(writing), handles)
 
-    @case("FAULTS-3", checks=("APPLY-5", "COMMIT-6"), needs=(Ability.STOP_SERVER,))
+    @case(
+        "FAULTS-3",
+        checks=("APPLY-5", "COMMIT-6"),
+        needs=(Ability.STOP_SERVER,),
+        unless_denied=Capability.SURVIVES_SERVER_RESTART,
+    )
     def test_a_server_that_comes_back_inside_the_deadline_costs_nothing_but_time(
         self, handles: Handles, harness: Harness
     ) -> None:
@@ -87,7 +93,12 @@ class FaultCases(CaseGroup):
         assert handles.stored(OlmSession) == [changed(sample(OlmSession), 2)]
         assert handles.open().accounts()[ALICE].sequence == 2
 
-    @case("FAULTS-4", checks=("APPLY-5", "STORE-3", "BACKEND-3", "HEALTH-1", "OPEN-5"), needs=(Ability.STOP_SERVER,))
+    @case(
+        "FAULTS-4",
+        checks=("APPLY-5", "STORE-3", "BACKEND-3", "HEALTH-1", "OPEN-5"),
+        needs=(Ability.STOP_SERVER,),
+        unless_denied=Capability.SURVIVES_SERVER_RESTART,
+    )
     def test_a_server_away_beyond_the_deadline_is_unavailable_and_the_batch_applies_later(
         self, handles: Handles, harness: Harness
     ) -> None:
@@ -115,12 +126,20 @@ class FaultCases(CaseGroup):
         harness.kill_server()
         assert_away(harness)
         harness.start_server()
+        if lacks(harness, Capability.SURVIVES_SERVER_RESTART):
+            assert ALICE not in handles.open().accounts(), "declared not to survive its server, and does"
+            return
         put(store, sample(SyncToken, 7))
         assert handles.stored(OlmSession) == [sample(OlmSession, 0), *samples(OlmSession, 500)]
         assert handles.stored(SyncToken) == [sample(SyncToken, 7)]
         assert handles.open().accounts()[ALICE].sequence == 2
 
-    @case("FAULTS-7", checks=("APPLY-5", "APPLY-6", "COMMIT-2", "COMMIT-9"), needs=(Ability.KILL_SERVER,))
+    @case(
+        "FAULTS-7",
+        checks=("APPLY-5", "APPLY-6", "COMMIT-2", "COMMIT-9"),
+        needs=(Ability.KILL_SERVER,),
+        unless_denied=Capability.SURVIVES_SERVER_RESTART,
+    )
     def test_a_server_killed_in_the_middle_of_batches_costs_no_batch(self, handles: Handles, harness: Harness) -> None:
         with batches_meanwhile(handles.own(deadline=LONG)) as writing:
             time.sleep(random.Random(8).uniform(0.01, 0.1))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from cryptostore import BackendUnavailable, Batch, Changes, FencedOut, OlmSession, SyncToken, Value
+from cryptostore import BackendUnavailable, Batch, Capability, Changes, FencedOut, OlmSession, SyncToken, Value
 from cryptostore_contract.cases.base import CaseGroup, assert_away
 from cryptostore_contract.handles import Handles, by_kind, everything
 from cryptostore_contract.harness import Ability, Harness
@@ -50,7 +50,12 @@ class SeveringCases(CaseGroup):
             severed.stall_and_take_over(offset, direction)
         severed.assert_severed()
 
-    @case("SEVERING-3", checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"), needs=(Ability.PROXY, Ability.KILL_SERVER))
+    @case(
+        "SEVERING-3",
+        checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"),
+        needs=(Ability.PROXY, Ability.KILL_SERVER),
+        unless_denied=Capability.SURVIVES_SERVER_RESTART,
+    )
     def test_a_server_killed_inside_a_commit_has_it_whole_or_not_at_all(
         self, handles: Handles, harness: Harness
     ) -> None:
@@ -95,7 +100,12 @@ class SeveringCases(CaseGroup):
             severed.stall_and_take_over(offset, direction)
         severed.assert_severed()
 
-    @case("SEVERING-7", checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"), needs=(Ability.PROXY, Ability.KILL_SERVER))
+    @case(
+        "SEVERING-7",
+        checks=("COMMIT-2", "COMMIT-7", "COMMIT-9"),
+        needs=(Ability.PROXY, Ability.KILL_SERVER),
+        unless_denied=Capability.SURVIVES_SERVER_RESTART,
+    )
     @pytest.mark.soak
     @pytest.mark.timeout(14_400)
     def test_a_server_killed_at_a_hundred_bytes_of_a_commit_has_it_whole_or_not_at_all(
