@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from cryptostore import FULL, INTERFACE_VERSION, BackendPlugin, Capability, memory
 from cryptostore_contract import Ability, Harness, StoreContract, case, cases_of, not_verified
+from cryptostore_contract.acceptance import ROWS, acceptance
 from cryptostore_contract.evidence import PRESENT, UNSHOWN, capabilities
 from cryptostore_contract.manifest import clauses, functions_of
 from cryptostore_contract.memory import MemoryHarness
@@ -48,6 +50,14 @@ def test_ids_are_the_groups_name_and_a_number_without_gaps() -> None:
         assert sorted(found) == list(range(1, len(found) + 1)), group
 
 
+def test_an_id_stays_with_its_case() -> None:
+    # Reports of years ago name cases by their IDs: lines are only added to that file, never changed or removed.
+    kept = dict(line.split() for line in (Path(__file__).parent / "case_ids.txt").read_text().splitlines())
+    now = {case_id: function.__name__ for case_id, function in functions_of(StoreContract).items()}
+    assert {case_id: now.get(case_id) for case_id in kept} == kept
+    assert now.keys() == kept.keys(), "add the new case to case_ids.txt"
+
+
 def test_an_id_that_is_used_twice_is_an_error() -> None:
     class Twice:
         @case("SAME-1", checks=("GET-1",))
@@ -82,6 +92,32 @@ def test_what_no_case_can_show_is_not_verified_and_says_why() -> None:
     shown = {row["capability"]: row["shown"] for row in capabilities(plugin, judged)}
     assert shown.pop("survives power loss").startswith("not verified: a test cannot cut the power")
     assert set(shown.values()) == {"present"}
+
+
+def test_the_rows_of_acceptance_are_the_ten_that_were_asked_for() -> None:
+    assert list(ROWS) == [
+        *("unit_olm_account", "unit_megolm_session", "unit_device_keys", "unit_sync_token"),
+        *("integration_client", "integration_restart", "integration_recovery"),
+        *("performance_bulk", "error_handling", "data_consistency"),
+    ]
+    assert all(ROWS.values())
+    assert {case_id for behind in ROWS.values() for case_id in behind} <= cases_of(StoreContract).keys()
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_of_acceptance_passes_only_where_all_behind_it_passed(row: str) -> None:
+    def result(of_the_first: Outcome, of_the_rest: Outcome) -> str:
+        of_row = ROWS[row]
+        outcomes = dict.fromkeys(of_row, of_the_rest) | {of_row[0]: of_the_first}
+        # What is behind other rows alone makes no difference.
+        elsewhere = Outcome.PASSED if of_the_first is Outcome.FAILED else Outcome.FAILED
+        declared = cases_of(StoreContract)
+        return acceptance([Judged(declared[one], outcomes.get(one, elsewhere)) for one in declared])[row]
+
+    assert result(Outcome.PASSED, Outcome.PASSED) == "PASS"
+    assert result(Outcome.FAILED, Outcome.PASSED) == result(Outcome.FAILED, Outcome.NOT_VERIFIED) == "FAIL"
+    for missing in (Outcome.NOT_VERIFIED, Outcome.INCOMPLETE, Outcome.SOAK):
+        assert result(missing, Outcome.PASSED) == result(missing, missing) == "NOT VERIFIED"
 
 
 @pytest.mark.parametrize("ability", Ability)
