@@ -15,7 +15,7 @@ from .mutants import Mutant, load
 from .mutants.idle import KILL_NONE
 from .verdict import manifest
 
-_BACKENDS: Final = ("memory", "sqlite", "postgres")
+_BACKENDS: Final = ("memory", "broken", "sqlite", "postgres")
 
 
 def every_mutant() -> list[Mutant]:

@@ -12,7 +12,6 @@ from typing import Any, Final
 import pytest
 
 from cryptostore_contract import Harness, StoreContract, cases_of
-from cryptostore_contract.crash_mutants import CRASH_MUTANTS
 from cryptostore_contract.memory import MemoryHarness
 from cryptostore_contract.mutants import Mutant, load
 from cryptostore_contract.mutants.idle import KILL_NONE
@@ -74,7 +73,6 @@ def test_a_child_process_that_dies_is_no_kill(pytester: pytest.Pytester, sqlite_
 
 def test_every_case_is_named_by_a_mutant_or_has_a_reason_to_stay() -> None:
     named = {case_id for mutant in every_mutant() for case_id in mutant.killed_by}
-    named |= {mutant.killed_by for mutant in CRASH_MUTANTS}
     assert cases_of(StoreContract).keys() - named == KILL_NONE.keys()
     assert all(KILL_NONE.values())
 

@@ -61,7 +61,7 @@ def checked_by(clause_id: str) -> list[str]:
 
 def bugs_found_by(case_id: str) -> list[str]:
     """What is wrong with the broken stores that a case is shown to find, a sentence each."""
-    for backend in ("sqlite", "postgres"):
+    for backend in ("broken", "sqlite", "postgres"):
         load(backend)
     return [mutant.bug for mutant in MUTANTS if case_id in mutant.killed_by]
 

@@ -69,5 +69,5 @@ def test_each_mutant_is_named_where_it_is_found(facts: Any) -> None:
     named = {bug for case_id in facts.cases() for bug in facts.bugs_found_by(case_id)}
     # Those of all backends are loaded by now.
     assert named == {mutant.bug for mutant in MUTANTS}
-    assert {mutant.backend for mutant in MUTANTS} == {"memory", "sqlite", "postgres"}
+    assert {mutant.backend for mutant in MUTANTS} == {"memory", "broken", "sqlite", "postgres"}
     assert all(bug.endswith(".") and "\n" not in bug for bug in named)

@@ -1,7 +1,7 @@
 """Deliberately broken stores: a sound one with one bug each, and the cases that find it.
 
 A suite that has only ever seen good stores has proved nothing about itself. Most mutants break the in-memory model;
-those in the modules that `_OF_BACKENDS` names patch the SQL, the files or the processes of a real backend, and are
+the others break it kept in files, or the SQL, the files, the processes or the connections of a real backend, and are
 loaded by `load` where that backend is installed.
 """
 
@@ -27,7 +27,11 @@ __all__ = [
     "values",
 ]
 
-_OF_BACKENDS: Final = {"sqlite": ("sqlite", "files", "processes"), "postgres": ("postgres", "postgres_secrets")}
+_OF_BACKENDS: Final = {
+    "broken": ("crashes",),
+    "sqlite": ("sqlite", "files", "processes"),
+    "postgres": ("postgres", "postgres_secrets"),
+}
 
 
 def load(backend: str) -> list[Mutant]:

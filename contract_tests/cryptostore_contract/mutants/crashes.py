@@ -1,4 +1,4 @@
-"""The in-memory model kept in files, with bugs that only a killed process shows: `broken:///FOLDER?bug=NAME`.
+"""Mutants of the in-memory model kept in files, `broken:///FOLDER`: bugs that only a killed process shows.
 
 The suite's child processes open these, too, so they are a backend with a URL, which tests alone install. Without a bug
 it keeps what cases of killed processes ask for; it is no backend for anything else.
@@ -6,50 +6,49 @@ it keeps what cases of killed processes ask for; it is no backend for anything e
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import pytest
 
 from cryptostore import FULL, INTERFACE_VERSION, KINDS, Account, BackendPlugin, Batch, Capability, Mode
 from cryptostore.hookspecs import hookimpl
 from cryptostore.memory import AccountRow, Database, MemoryBackend, MemoryStore
 from cryptostore.urls import CommonOptions, options_of
 
+from .registry import mutant
+
 SCHEME: Final = "broken"
+
+#: The bug's name, for the child processes as well.
+_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_BUG"
 
 #: What is stored, in parts: the accounts' ownerships, and the records of each kind by account.
 Parts = Mapping[str, Any]
 Save = Callable[["Files", Parts], None]
 
 
-@dataclass(frozen=True)
-class CrashMutant:
-    """One bug, and the ID of the case that finds it."""
-
-    name: str
-    killed_by: str
-    save: Save
-
-    @property
-    def bug(self) -> str:
-        """What is wrong, in a sentence."""
-        return self.save.__doc__ or ""
+_SAVES: Final[dict[str, Save]] = {}
 
 
-CRASH_MUTANTS: Final[list[CrashMutant]] = []
-
-
-def crash_mutant(killed_by: str) -> Callable[[Save], Save]:
-    """Make a way of saving one of the mutants."""
+def _in_files(*killed_by: str) -> Callable[[Save], Save]:
+    """Make a way of saving one of the mutants, of the files in this process and in those that it starts."""
 
     def add(save: Save) -> Save:
-        CRASH_MUTANTS.append(CrashMutant(save.__name__, killed_by, save))
+        _SAVES[save.__name__] = save
+
+        def break_files(patch: pytest.MonkeyPatch) -> None:
+            patch.setenv(_VARIABLE, save.__name__)
+
+        break_files.__name__, break_files.__doc__ = save.__name__, save.__doc__
+        mutant(*killed_by, backend=SCHEME)(break_files)
         return save
 
     return add
@@ -134,34 +133,34 @@ def soundly(files: Files, parts: Parts) -> None:
     files.replace("all", parts)
 
 
-@crash_mutant("CRASHES-2")
+@_in_files("CRASHES-2")
 def account_row_after_the_records(files: Files, parts: Parts) -> None:
     """The account's row is written apart from the records, behind them."""
     files.replace("records", {name: part for name, part in parts.items() if name != "ownerships"})
     files.replace("ownerships", {"ownerships": parts["ownerships"]})
 
 
-@crash_mutant("CRASHES-2")
+@_in_files("CRASHES-2")
 def account_row_before_the_records(files: Files, parts: Parts) -> None:
     """The account's row is written apart from the records, in front of them."""
     files.replace("ownerships", {"ownerships": parts["ownerships"]})
     files.replace("records", {name: part for name, part in parts.items() if name != "ownerships"})
 
 
-@crash_mutant("CRASHES-2")
+@_in_files("CRASHES-2")
 def kinds_one_by_one(files: Files, parts: Parts) -> None:
     """Each kind of record is written in a step of its own."""
     for name, part in parts.items():
         files.replace(name, {name: part})
 
 
-@crash_mutant("CRASHES-2")
+@_in_files("CRASHES-2")
 def written_in_place(files: Files, parts: Parts) -> None:
     """The old state is overwritten before the new one is there."""
     files.path("all").write_bytes(pickle.dumps(parts))
 
 
-@crash_mutant("CRASHES-1")
+@_in_files("CRASHES-1")
 def acknowledged_before_written(files: Files, parts: Parts) -> None:
     """A commit returns while a thread is still at it."""
 
@@ -174,11 +173,9 @@ def acknowledged_before_written(files: Files, parts: Parts) -> None:
 
 
 def open_broken(url: str, /, **options: Any) -> FilesBackend:
-    """Open `broken:///FOLDER`, or with a bug `broken:///FOLDER?bug=NAME`."""
-    remaining = options_of(url, options)
-    common = CommonOptions.take_from(remaining)
-    bug = remaining.pop("bug", "")
-    save = next((mutant.save for mutant in CRASH_MUTANTS if mutant.name == bug), soundly)
+    """Open `broken:///FOLDER`."""
+    common = CommonOptions.take_from(options_of(url, options))
+    save = _SAVES.get(os.environ.get(_VARIABLE, ""), soundly)
     return FilesBackend(Files(Path(urlsplit(url).path[1:]), save), common)
 
 
