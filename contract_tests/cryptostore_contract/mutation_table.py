@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from .mutants import Mutant, load
-from .mutants.idle import KILL_NONE
+from .mutants.idle import KILL_BY_CHANCE, KILL_NONE
 from .verdict import manifest
 
 _BACKENDS: Final = ("memory", "broken", "sqlite", "postgres")
@@ -35,7 +35,10 @@ def lines(mutants: list[Mutant]) -> Iterator[str]:
         yield f"{', '.join(mutant.killed_by):24} {mutant.backend:9} {mutant.name}: {mutant.bug}"
     for case_id, reason in KILL_NONE.items():
         yield f"{case_id:24} kills none: {reason}"
-    yield f"{len(mutants)} mutants; {len(KILL_NONE)} of {len(manifest())} cases kill none"
+    for case_id, reason in KILL_BY_CHANCE.items():
+        yield f"{case_id:24} kills by chance: {reason}"
+    idle = f"{len(KILL_NONE)} of {len(manifest())} cases kill none, {len(KILL_BY_CHANCE)} by chance"
+    yield f"{len(mutants)} mutants; {idle}"
 
 
 def full(folder: Path) -> Iterator[str]:

@@ -30,7 +30,7 @@ __all__ = [
 _OF_BACKENDS: Final = {
     "broken": ("crashes",),
     "sqlite": ("sqlite", "files", "processes"),
-    "postgres": ("postgres", "postgres_secrets"),
+    "postgres": ("postgres", "postgres_connections", "postgres_secrets"),
 }
 
 

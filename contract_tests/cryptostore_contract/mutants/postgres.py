@@ -80,13 +80,13 @@ def epoch_checked_without_the_lock(patch: pytest.MonkeyPatch) -> None:
     _in_tables(patch, (claim, look), ("IF FOUND THEN", late))
 
 
-@mutant("NUMBERING-2", backend="postgres")
+@mutant("NUMBERING-2", "SEVERING-1", backend="postgres")
 def number_not_checked(patch: pytest.MonkeyPatch) -> None:
     """The epoch is checked, and the sequence not: bytes that were late commit an old ratchet."""
     _in_tables(patch, ("AND epoch = claimed_epoch AND sequence = batch_number - 1;", "AND epoch = claimed_epoch;"))
 
 
-@mutant("FAULTS-6", backend="postgres")
+@mutant("FAULTS-6", "SEVERING-3", backend="postgres")
 def table_not_logged(patch: pytest.MonkeyPatch) -> None:
     """Acknowledged before it is durable: a table that is empty after a crash of the server."""
     _in_tables(patch, ("CREATE TABLE {schema}.olm_session", "CREATE UNLOGGED TABLE {schema}.olm_session"))
@@ -107,7 +107,7 @@ def connection_kept_after_an_error(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connections, "once", once)
 
 
-@mutant("FAULTS-4", "FAULTS-8", "FAULTS-9", "FAULTS-13", backend="postgres")
+@mutant("FAULTS-4", "FAULTS-8", "FAULTS-9", "FAULTS-12", "FAULTS-13", backend="postgres")
 def absence_of_the_server_swallowed(patch: pytest.MonkeyPatch) -> None:
     """A swallowed error: what cannot reach the server counts as committed."""
     original = PostgresStore.commit
@@ -135,7 +135,7 @@ def failed_batch_logged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresStore, "commit", commit)
 
 
-@mutant("NUMBERING-5", backend="postgres")
+@mutant("NUMBERING-5", "SEVERING-1", backend="postgres")
 def batch_committed_at_every_attempt(patch: pytest.MonkeyPatch) -> None:
     """No sequence number: a batch whose answer was lost is committed again."""
     _in_tables(

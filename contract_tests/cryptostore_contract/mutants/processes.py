@@ -70,7 +70,7 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SQLiteStore, "commit", commit)
 
 
-@_in_children("RESTART-4")
+@_in_children("CRASHES-3", "RESTART-4")
 def half_batch_at_a_kill(patch: pytest.MonkeyPatch) -> None:
     """A transaction for each kind of a batch."""
     kind_by_kind(patch)

@@ -119,7 +119,7 @@ def field_missing_from_the_update(patch: pytest.MonkeyPatch) -> None:
     _in_sql(patch, "put", r', "\w+" = excluded."\w+"\s*$', "")
 
 
-@mutant("RECORDS-1", "SCHEMA-6", backend="sqlite")
+@mutant("RECORDS-1", "SCHEMA-6", "SCHEMA-7", "SCHEMA-8", backend="sqlite")
 def naive_time_read(patch: pytest.MonkeyPatch) -> None:
     """A time comes back without its zone, and no record can be made of it."""
 
