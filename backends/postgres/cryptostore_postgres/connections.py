@@ -92,7 +92,8 @@ class Connections:
         self._refuse_inherited()
         with translated(self._options.place, self._password):
             self._call.ends = ends
-            connection = self._pool.getconn(timeout=max(0.0, ends - time.monotonic()))
+            # Asking anew makes the pool try anew: it gives up after so long, whoever is still waiting.
+            connection = self._pool.getconn(timeout=min(_RECONNECT_SECONDS, max(0.0, ends - time.monotonic())))
             try:
                 with self.guarded(connection, ends):
                     return work(connection)

@@ -95,3 +95,20 @@ def test_the_pool_looks_for_a_server_that_was_away_often_and_not_long() -> None:
     assert connections._arguments["prepare_threshold"] is None
     given = Connections(parse("postgresql://db.example.org/keys?connect_timeout=7", {}))
     assert given._arguments["connect_timeout"] in {7, "7"}
+
+
+def test_whoever_waits_for_a_connection_asks_the_pool_again_before_it_gives_up(
+    breakable_database: PostgresDatabase, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    getconn = ConnectionPool.getconn
+
+    def noted(pool: ConnectionPool[psycopg.Connection], timeout: float) -> psycopg.Connection:
+        waits.append(timeout)
+        return getconn(pool, timeout)
+
+    monkeypatch.setattr(ConnectionPool, "getconn", noted)
+    with open_backend(f"{breakable_database.url(schema)}&deadline=60") as backend:
+        backend.open_store(ALICE).apply(BATCH)
+    assert waits
+    assert max(waits) <= 5

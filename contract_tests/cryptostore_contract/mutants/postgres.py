@@ -74,7 +74,7 @@ def epoch_checked_without_the_lock(patch: pytest.MonkeyPatch) -> None:
     claim = "UPDATE {schema}.account SET sequence = batch_number\n    WHERE id = claimed_account AND epoch"
     look = "SELECT * INTO present FROM {schema}.account WHERE id = claimed_account AND epoch"
     late = (
-        "IF FOUND THEN PERFORM pg_sleep(0.005); "
+        "IF FOUND THEN PERFORM pg_sleep(0.03); "
         "UPDATE {schema}.account SET sequence = batch_number WHERE id = claimed_account; "
     )
     _in_tables(patch, (claim, look), ("IF FOUND THEN", late))

@@ -78,6 +78,8 @@ def number_committed_before_the_records(patch: pytest.MonkeyPatch) -> None:
     def put_and_delete(self: PostgresStore, connection: Any, changes: Changes) -> None:
         connection.execute("COMMIT")
         connection.execute("BEGIN")
+        # With its answer, so that the number is stored before anything else is sent, on a slow machine, too.
+        connection.execute("SELECT 1").fetchone()
         original(self, connection, changes)
 
     patch.setattr(PostgresStore, "_put_and_delete", put_and_delete)

@@ -143,7 +143,7 @@ def epoch_checked_outside_the_transaction_of_the_batch(patch: pytest.MonkeyPatch
         with self._connections.reading() as connection:
             expected = self._expects(connection, batch)
         # Long enough for another owner, whoever runs first.
-        time.sleep(0.01)
+        time.sleep(0.03)
         with self._connections.writing(timeout) as connection:
             if expected:
                 self._put_and_delete(connection, batch.changes)
