@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def test_the_pickle_key_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(ConfigurationError, match="in one line") as refused:
         client_settings()
     assert "and more" not in str(refused.value)
+    (tmp_path / "key").write_bytes(b"a key of \xff bytes")
+    with pytest.raises(ConfigurationError, match="is not UTF-8 text") as refused:
+        client_settings()
+    assert "a key of" not in "".join(traceback.format_exception(refused.value))
     monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY", "another")
     with pytest.raises(ConfigurationError, match="not both"):
         client_settings()

@@ -222,12 +222,15 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL the postmaster and every backend, and wait until all are gone."""
-        children = self._children()
         process = self._process
+        if process is None:
+            return
+        # Or it would start others in their place, which hold its shared memory when it is gone.
+        process.send_signal(signal.SIGSTOP)
+        children = self._children()
         self._signal(children, signal.SIGKILL)
         self._end(signal.SIGKILL)
-        if process is not None:
-            _wait_until_gone(children)
+        _wait_until_gone(children)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -64,3 +64,7 @@ def test_where_nothing_tells_containers_apart_a_process_may_be_alive(
     assert is_gone(here)
     monkeypatch.setattr(owners, "_RUN", "0123456789ab")
     assert not is_gone(here)
+
+
+def test_an_id_that_no_process_can_have_says_nothing() -> None:
+    assert not is_gone(default_owner().replace(f":{os.getpid()} [", f":{10**30} ["))

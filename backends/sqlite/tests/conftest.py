@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -13,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from cryptostore import Account, open_backend, plugins
-
-_ORDINARY_USER = 65_534
+from cryptostore import Account, open_backend
+from ordinary_user import ordinary_user
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
@@ -47,21 +45,13 @@ def execute(path: Path) -> Execute:
 
 
 @pytest.fixture
-def ordinary_users_folder(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def ordinary_users_folder(url: str) -> Iterator[Path]:
     """A folder of an ordinary user, who runs the test even if root began it: permissions do not bind root."""
-    # Whatever is imported or found on first use is so before, in places that only root may read.
-    found = plugins._entry_points()
-    monkeypatch.setattr(plugins, "_entry_points", lambda: found)
     open_backend(url).close()
     folder = Path(tempfile.mkdtemp(prefix="cryptostore-"))
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.chown(folder, _ORDINARY_USER, -1)
-        os.seteuid(_ORDINARY_USER)
     try:
-        yield folder
+        with ordinary_user(folder):
+            yield folder
     finally:
-        if was_root:
-            os.seteuid(0)
         folder.chmod(0o700)
         shutil.rmtree(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import sqlite3
@@ -18,6 +17,7 @@ import pytest
 import sqlite_golden
 from cryptostore import Account, FieldType, Key, Record, fields_of
 from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
+from ordinary_user import ordinary_user
 from unverified import published
 
 #: SQL for a value that a record does not take.
@@ -37,10 +37,6 @@ _DAMAGED: Final[Mapping[FieldType, str]] = {
 
 #: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
 _ROOM: Final = 512 * 1024
-
-
-#: Who a test that runs as root becomes for a while: "nobody", wherever there is one.
-_ORDINARY_USER: Final = 65_534
 
 
 class SQLiteHarness(Harness):
@@ -105,19 +101,12 @@ class SQLiteHarness(Harness):
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        was_root = os.geteuid() == 0
         for path, permissions in ((self._folder, 0o555), *((path, 0o444) for path in self._files())):
             path.chmod(permissions)
-            if was_root:
-                os.chown(path, _ORDINARY_USER, -1)
-        if was_root:
-            # Permissions do not bind root.
-            os.seteuid(_ORDINARY_USER)
         try:
-            yield
+            with ordinary_user(self._folder, *self._files()):
+                yield
         finally:
-            if was_root:
-                os.seteuid(0)
             self._folder.chmod(0o700)
             for path in self._files():
                 path.chmod(0o600)
