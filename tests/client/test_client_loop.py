@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nio import RoomSendResponse
+from nio import Response, RoomContextResponse, RoomGetEventResponse, RoomMessagesResponse, RoomSendResponse
 from nio.crypto import Olm, OlmAccount
+from nio.events import MegolmEvent
 
 from client_pairs import BOB, ROOM, people, say_in_new_sessions
 from cryptostore.memory import MemoryStore
@@ -135,6 +137,40 @@ def test_a_room_of_more_users_than_the_caches_hold(memory_url: str, monkeypatch:
             assert alice.client.statistics.loop_reads == 0
             await bob.round()
             assert bob.read == ["hello", "again"]
+
+    asyncio.run(scenario())
+
+
+def messages(event: MegolmEvent) -> Response:
+    return RoomMessagesResponse(ROOM, [event], "start")
+
+
+def context(event: MegolmEvent) -> Response:
+    return RoomContextResponse(ROOM, "start", "end", event, [], [], [])
+
+
+def alone(event: MegolmEvent) -> Response:
+    response = RoomGetEventResponse()
+    response.event = event
+    return response
+
+
+@pytest.mark.parametrize("answer", [messages, context, alone])
+def test_what_is_asked_for_beside_syncs(memory_url: str, answer: Callable[[MegolmEvent], Response]) -> None:
+    async def scenario() -> None:
+        async with people(memory_url, memory_url) as (server, alice, bob):
+            await alice.say("hello")
+            await bob.round()
+            # A new process has neither the room key nor its sender's devices in memory.
+            await bob.restart()
+            sent = [each for _, each in server.timeline[ROOM] if each["type"] == "m.room.encrypted"]
+            event = MegolmEvent.from_dict(sent[-1] | {"room_id": ROOM})
+            assert isinstance(event, MegolmEvent)
+            response: Any = answer(event)
+            await bob.client.receive_response(response)
+            read: Any = response.chunk[0] if isinstance(response, RoomMessagesResponse) else response.event
+            assert read.body == "hello"
+            assert bob.client.statistics.loop_reads == 0
 
     asyncio.run(scenario())
 
