@@ -38,6 +38,11 @@ PAGES = [
     ("sync:answered", 3),
 ]
 
+#: After so many random kills Bob is left alone until he has answered everything. If he is killed before his sync ends
+#: he begins it anew, with a longer backlog, and asks for no more than 1,000 events with one sync: what came before
+#: those, a bot never sees.
+_CATCH_UP = 10
+
 #: Where Bob dies while he sends a first message in a new session.
 SENDING = [
     ("batch:before", 1),
@@ -133,6 +138,8 @@ def _kill_at_random(bed: Bed, kills: int, figure: Figure) -> None:
     for number in range(kills):
         bob.call("answer", derived=True)
         bob.call("sync_forever")
+        if number % _CATCH_UP == 0:
+            _assert_answered(alice, bob, set(talk.sent) - said, seed)
         talking = alice.begin(
             "say_all", room=talk.room, texts=[f"{number}.{each}" for each in range(KEYS // 3)], rotate=True
         )
