@@ -119,7 +119,14 @@ def test_4_in_nio(tmp_path: Path) -> None:
     places = [Theirs(tmp_path / name) for name in ("one", "other")]
     stores = [with_account(place) for place in places]
     began, finished = threading.Event(), threading.Event()
-    thread = threading.Thread(target=outcome, args=(lambda: stores[1].save_encrypted_rooms({"!other:example.org"}),))
+
+    def save_and_end() -> None:
+        outcome(lambda: stores[1].save_encrypted_rooms({"!other:example.org"}))
+        # peewee keeps a connection for each thread, and here the file of either.
+        for store in stores:
+            store.database.close()
+
+    thread = threading.Thread(target=save_and_end)
 
     def let_the_other_thread_begin() -> None:
         thread.start()
