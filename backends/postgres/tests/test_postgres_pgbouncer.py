@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from cryptostore import KINDS, Account, Backend, Changes, FencedOut, SyncToken, Value, open_backend
+from cryptostore_contract.ports import free_port
 from cryptostore_contract.samples import samples
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 
@@ -26,13 +27,6 @@ pytestmark = pytest.mark.skipif(
     PGBOUNCER is None,
     reason="not verified: PgBouncer is not installed, nor named by CRYPTOSTORE_TEST_PGBOUNCER",
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
