@@ -75,7 +75,7 @@ class Record:
 class OlmAccount(Record):
     """The device's identity: its Olm account. `shared` says that its device keys were uploaded.
 
-    `key_check` lets a client library tell a wrong pickle key from a damaged pickle.
+    `key_check` is what a client library recognises the pickle key by, so that a wrong one is not taken for damage.
     """
 
     kind_name = "olm_account"

@@ -23,6 +23,7 @@ _OUR_OWN: Final = tuple(
         ("backends", "cryptostore.cli.backends:backends"),
         ("demo", "cryptostore.cli.demo.command:demo"),
         ("import-nio", "cryptostore.cli.import_nio:import_nio"),
+        ("rekey", "cryptostore.cli.rekey:rekey"),
     )
 )
 

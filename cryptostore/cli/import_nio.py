@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,21 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cryptostore.configuration import read_pickle_key
-from cryptostore.errors import ConfigurationError
 from cryptostore.records import Account
 from cryptostore.urls import redact
 
 from .databases import refuse_process_local
 from .exits import ExitCode
 from .output import messages, print_json, print_table, printable, results
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
 if TYPE_CHECKING:
     from cryptostore.nio.importing import AccountImport, Finding, Findings
 
-#: What nio encrypts pickles with unless it is told otherwise.
-_DEFAULT_PICKLE_KEY: Final = "DEFAULT_KEY"
-_PICKLE_KEY_VARIABLE: Final = "CRYPTOSTORE_PICKLE_KEY"
 #: How many ids of one finding people see; JSON has all.
 _IDS_SHOWN: Final = 5
 
@@ -39,14 +34,9 @@ def import_nio(
     ],
     user_id: Annotated[str | None, typer.Option(help="Import only this user's accounts.")] = None,
     device_id: Annotated[str | None, typer.Option(help="Import only accounts with this device id.")] = None,
-    pickle_key_env: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"Take the pickle key from this variable instead of {_PICKLE_KEY_VARIABLE}."),
-    ] = None,
-    pickle_key_file: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Take the pickle key from this file of one line.")
-    ] = None,
-    ask_pickle_key: Annotated[bool, typer.Option("--ask-pickle-key", help="Ask for the pickle key.")] = False,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert all, and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
 ) -> None:
@@ -62,7 +52,7 @@ def import_nio(
     from cryptostore.nio import importing
 
     refuse_process_local(destination)
-    pickle_key = _pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     findings = importing.Findings()
 
     def wanted(account: Account) -> bool:
@@ -74,26 +64,6 @@ def import_nio(
     _report(source, destination, counts, findings, dry_run=dry_run, as_json=as_json)
     if findings:
         raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-def _pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
-    """The pickle key, from where the user said it is. It is never an argument: every process can read those."""
-    if sum((variable is not None, file is not None, ask)) > 1:
-        raise ConfigurationError("give one of --pickle-key-env, --pickle-key-file and --ask-pickle-key")
-    if ask:
-        return str(typer.prompt("Pickle key", hide_input=True, err=True))
-    if file is not None:
-        return read_pickle_key(file)
-    key = os.environ.get(variable or _PICKLE_KEY_VARIABLE)
-    if key is None and variable is not None:
-        raise ConfigurationError(f"the environment has no variable {variable}")
-    if key is None:
-        messages().print(
-            f"warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
-            f"{_PICKLE_KEY_VARIABLE}, --pickle-key-file or --ask-pickle-key",
-            soft_wrap=True,
-        )
-    return _DEFAULT_PICKLE_KEY if key is None else key
 
 
 def _transfer(imports: list[AccountImport], destination: str, findings: Findings) -> Mapping[Account, Counter[str]]:
@@ -111,7 +81,7 @@ def _transfer(imports: list[AccountImport], destination: str, findings: Findings
 def _count(imports: list[AccountImport]) -> Mapping[Account, Counter[str]]:
     counts = {}
     for each in imports:
-        whole = [each.olm_account(), *filter(None, [each.sync_token()]), *each.contents()]
+        whole = [each.olm_account, *filter(None, [each.sync_token()]), *each.contents()]
         counts[each.account] = Counter(record.kind_name for record in whole)
         each.check_source()
     return counts

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nio.crypto import OlmAccount
 
 from cryptostore import records
 from cryptostore.changes import Changes
 
+from .key_ring import KeyRing
 from .pickles import Pickles
 
 
 class LiveAccount:
     """The account that nio holds. Raises WrongPickleKey or UnreadableRecord for a record that cannot be read."""
 
-    def __init__(self, pickles: Pickles, record: records.OlmAccount | None) -> None:
-        self._pickles = pickles
+    def __init__(self, account: records.Account, pickle_key: str, record: records.OlmAccount | None) -> None:
+        self.pickles: Final = Pickles(account, KeyRing.of(account, pickle_key, record))
         self._record = record
-        self._key_check = (record and record.key_check) or pickles.new_key_check()
-        self.account = None if record is None else pickles.account(record)
+        self.account = None if record is None else self.pickles.account(record)
 
     def changes(self, account: OlmAccount | None = None) -> Changes:
         """What saving the account writes: nothing if it is as it was.
@@ -28,7 +30,7 @@ class LiveAccount:
             self.account = account
         if self.account is None:
             return Changes()
-        record = self._pickles.account_record(self.account, self._key_check)
+        record = self.pickles.account_record(self.account)
         if record == self._record:
             return Changes()
         self._record = record

@@ -1,71 +1,64 @@
-"""nio's objects as records and back: the only module that handles pickles and the pickle key."""
+"""nio's objects as records and back: the only module that handles pickles."""
 
 from __future__ import annotations
 
-import hmac
 import logging
-import secrets
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 
 from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, Session
-from nio.crypto.sessions import derive_pickle_key
 
 from cryptostore import records
-from cryptostore.errors import InvalidRecord, UnreadableRecord, WrongPickleKey
+from cryptostore.errors import InvalidRecord, UnreadableRecord
 from cryptostore.observers import notify
 
+from .key_ring import KeyRing, is_locked
 from .times import to_local, to_utc
 
 R = TypeVar("R", bound=records.Record)
 V = TypeVar("V")
-
-_SALT_BYTES: Final = 16
-#: Keeps the key check apart from everything else that could be computed with the same key.
-_KEY_CHECK_PURPOSE: Final = b"matrix-cryptostore key check\0"
+Pickled = TypeVar("Pickled", records.OlmSession, records.InboundGroupSession, records.OutboundGroupSession)
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Pickles:
-    """Pickles and unpickles one account's objects with its pickle key."""
+    """Pickles and unpickles one account's objects."""
 
-    def __init__(self, account: records.Account, pickle_key: str) -> None:
+    def __init__(self, account: records.Account, key_ring: KeyRing) -> None:
         self._account = account
-        self._pickle_key = pickle_key
+        self._key_ring = key_ring
+        # Until the account's row is on its way, nothing may depend on the keys that it will hold.
+        self._newest_key = key_ring.keys[0 if key_ring.is_stored else -1]
 
-    def new_key_check(self) -> bytes:
-        """A salt and what this pickle key makes of it, to recognise the key by."""
-        salt = secrets.token_bytes(_SALT_BYTES)
-        return salt + self._keyed(salt)
-
-    def fits(self, key_check: bytes) -> bool:
-        """Whether `key_check` was made with this pickle key."""
-        salt, expected = key_check[:_SALT_BYTES], key_check[_SALT_BYTES:]
-        return hmac.compare_digest(self._keyed(salt), expected)
-
-    def account_record(self, account: OlmAccount, key_check: bytes) -> records.OlmAccount:
-        """The account's record."""
-        return records.OlmAccount(account.pickle(self._pickle_key), account.shared, key_check)
+    def account_record(self, account: OlmAccount) -> records.OlmAccount:
+        """The account's record. It has to be saved before, or with, what is pickled from now on."""
+        self._newest_key = self._key_ring.keys[0]
+        return records.OlmAccount(account.pickle(self._newest_key), account.shared, self._key_ring.sealed)
 
     def account(self, record: records.OlmAccount) -> OlmAccount:
         """The account behind a record.
 
-        Raises WrongPickleKey if the pickle key is another one, UnreadableRecord if the pickle is damaged. Neither may
-        lead to a new account: it would be a new identity over the old.
+        Raises UnreadableRecord if the pickle is damaged. That may not lead to a new account: it would be a new
+        identity over the old.
         """
         try:
-            return OlmAccount.from_pickle(record.pickle, self._pickle_key, record.shared)
+            account = self._unpickled(lambda key: OlmAccount.from_pickle(record.pickle, key, record.shared))
         except ValueError as error:
             raise self._why_unreadable(record) from error
+        # To be saved with its new keys.
+        account.upgrade_pickle |= not self._key_ring.is_stored
+        return account
 
     def olm_session_record(self, sender_key: str, session: Session) -> records.OlmSession:
         """The Olm session's record. Raises InvalidRecord."""
         return records.OlmSession(
             sender_key=sender_key,
             session_id=session.id,
-            pickle=session.pickle(self._pickle_key),
+            pickle=session.pickle(self._newest_key),
             created_at=to_utc(session.creation_time),
             last_used_at=to_utc(session.use_time),
         )
@@ -73,9 +66,9 @@ class Pickles:
     def olm_session(self, record: records.OlmSession) -> Session | None:
         """The Olm session of a record, or None for an unreadable one, which is reported and kept."""
 
-        def unpickle() -> Session:
+        def unpickle(key: str) -> Session:
             created_at, last_used_at = to_local(record.created_at), to_local(record.last_used_at)
-            session = Session.from_pickle(record.pickle, created_at, self._pickle_key, last_used_at)
+            session = Session.from_pickle(record.pickle, created_at, key, last_used_at)
             _check_id(session.id, record.session_id)
             return session
 
@@ -87,7 +80,7 @@ class Pickles:
             room_id=session.room_id,
             session_id=session.id,
             sender_key=session.sender_key,
-            pickle=session.pickle(self._pickle_key),
+            pickle=session.pickle(self._newest_key),
             signing_key=session.ed25519,
             forwarding_chain=tuple(session.forwarding_chain),
             first_known_index=session.first_known_index,
@@ -97,13 +90,13 @@ class Pickles:
     def group_session(self, record: records.InboundGroupSession) -> InboundGroupSession | None:
         """The Megolm session of a record, or None for an unreadable one, which is reported and kept."""
 
-        def unpickle() -> InboundGroupSession:
+        def unpickle(key: str) -> InboundGroupSession:
             session = InboundGroupSession.from_pickle(
                 record.pickle,
                 record.signing_key,
                 record.sender_key,
                 record.room_id,
-                self._pickle_key,
+                key,
                 list(record.forwarding_chain),
             )
             _check_id(session.id, record.session_id)
@@ -111,14 +104,23 @@ class Pickles:
 
         return self._if_readable(record, unpickle)
 
-    def _keyed(self, salt: bytes) -> bytes:
-        return hmac.digest(derive_pickle_key(self._pickle_key), _KEY_CHECK_PURPOSE + salt, "sha256")
+    def renewed(self, record: Pickled) -> Pickled | None:
+        """The record with its pickle under the newest key, or None for an unreadable one, which is reported."""
+        session = self._session(record)
+        return None if session is None else replace(record, pickle=session.pickle(self._newest_key))
+
+    def _session(self, record: Pickled) -> Session | InboundGroupSession | OutboundGroupSession | None:
+        if isinstance(record, records.OlmSession):
+            return self.olm_session(record)
+        if isinstance(record, records.InboundGroupSession):
+            return self.group_session(record)
+        return self.outbound_session(record)
 
     def outbound_record(self, room_id: str, session: OutboundGroupSession) -> records.OutboundGroupSession:
         """The outbound Megolm session's record. Raises InvalidRecord."""
         return records.OutboundGroupSession(
             room_id=room_id,
-            pickle=session.pickle(self._pickle_key),
+            pickle=session.pickle(self._newest_key),
             created_at=to_utc(session.creation_time),
             message_count=session.message_count,
             shared=session.shared,
@@ -129,8 +131,8 @@ class Pickles:
     def outbound_session(self, record: records.OutboundGroupSession) -> OutboundGroupSession | None:
         """The outbound Megolm session of a record, or None for an unreadable one, which is reported and kept."""
 
-        def unpickle() -> OutboundGroupSession:
-            session = OutboundGroupSession.from_pickle(record.pickle, self._pickle_key)
+        def unpickle(key: str) -> OutboundGroupSession:
+            session = OutboundGroupSession.from_pickle(record.pickle, key)
             session.creation_time = to_local(record.created_at)
             session.message_count = record.message_count
             session.shared = record.shared
@@ -140,25 +142,30 @@ class Pickles:
 
         return self._if_readable(record, unpickle)
 
-    def _why_unreadable(self, record: records.OlmAccount) -> WrongPickleKey | UnreadableRecord:
-        if not record.key_check:
-            return UnreadableRecord(
-                f"the Olm account of {self._account} cannot be read: the pickle key is wrong or the pickle is damaged. "
-                "It was left as it is; try the pickle key that it was saved with, else restore it from a backup"
-            )
-        if self.fits(record.key_check):
+    def _unpickled(self, unpickle: Callable[[str], V]) -> V:
+        """What `unpickle` makes with the first of our keys that fits. Raises its error for the newest if none does."""
+        try:
+            return unpickle(self._newest_key)
+        except ValueError:
+            for other in self._key_ring.keys:
+                with suppress(ValueError):
+                    return _with_upgrade(unpickle(other))
+            raise
+
+    def _why_unreadable(self, record: records.OlmAccount) -> UnreadableRecord:
+        if is_locked(record):
             return UnreadableRecord(
                 f"the Olm account of {self._account} is damaged although the pickle key is right. "
                 "It was left as it is; restore it from a backup"
             )
-        return WrongPickleKey(
-            f"the keys of {self._account} were saved with another pickle key; nothing is damaged: "
-            "give that one, as AsyncClientConfig(pickle_key=...) in matrix-nio"
+        return UnreadableRecord(
+            f"the Olm account of {self._account} cannot be read: the pickle key is wrong or the pickle is damaged. "
+            "It was left as it is; try the pickle key that it was saved with, else restore it from a backup"
         )
 
-    def _if_readable(self, record: records.Record, unpickle: Callable[[], V]) -> V | None:
+    def _if_readable(self, record: records.Record, unpickle: Callable[[str], V]) -> V | None:
         try:
-            return unpickle()
+            return self._unpickled(unpickle)
         except (ValueError, OverflowError) as error:
             notify("cryptostore_unreadable_row", account=self._account, kind=record.kind_name)
             # The error's text may quote the pickle, so only its type is shown.
@@ -176,6 +183,13 @@ def if_valid(make: Callable[[], R]) -> R | None:
     except InvalidRecord as error:
         _log.warning("dropped what the network sent and no database can store: %s", error)
         return None
+
+
+def _with_upgrade(unpickled: V) -> V:
+    # nio's own mark. Outbound sessions have none: every message writes them anew.
+    if hasattr(unpickled, "upgrade_pickle"):
+        unpickled.upgrade_pickle = True
+    return unpickled
 
 
 def _check_id(unpickled: str, stored: str) -> None:

@@ -21,7 +21,7 @@ from cryptostore.urls import redact, scheme_of
 from .account import LiveAccount
 from .devices import LazyDeviceStore
 from .group_sessions import LazyGroupSessionStore
-from .pickles import Pickles, if_valid
+from .pickles import if_valid
 from .sessions import LazySessionStore
 from .storage import Storage, backends
 from .unfinished import UNFINISHED_IMPORT
@@ -54,7 +54,8 @@ class NioStore(MatrixStore):
         _check_store_path(store_path)
         if pickle_key in PUBLIC_PICKLE_KEYS:
             _log.warning(
-                "the pickle key of %s %s is one that everybody knows; set AsyncClientConfig(pickle_key=...)",
+                "the pickle key of %s %s is one that everybody knows; choose one of your own, bring it into force with "
+                "`cryptostore rekey`, and give it as AsyncClientConfig(pickle_key=...)",
                 user_id,
                 device_id,
             )
@@ -65,13 +66,13 @@ class NioStore(MatrixStore):
         self.database_name = database_name
 
         self._account_id = records.Account(user_id, device_id)
-        self._pickles = Pickles(self._account_id, pickle_key)
         self._storage = self._open(store_path)
         try:
             self._account = self._load_account()
         except BaseException:
             self._storage.close()
             raise
+        self._pickles = self._account.pickles
         self._sessions = LazySessionStore(self._storage, self._pickles)
         self._group_sessions = self._make_group_sessions()
         self._devices = LazyDeviceStore(self._storage)
@@ -264,13 +265,13 @@ class NioStore(MatrixStore):
                 record = _account_record(store)
                 if record is None:
                     _check_import(store)
-                LiveAccount(self._pickles, record)
+                LiveAccount(self._account_id, self.pickle_key, record)
         except AccountNotFound:
             return
 
     def _load_account(self) -> LiveAccount:
         stored = self._storage.get(records.OlmAccount, [()])
-        live = LiveAccount(self._pickles, stored.get(()))
+        live = LiveAccount(self._account_id, self.pickle_key, stored.get(()))
         if live.account is not None and live.account.upgrade_pickle:
             live.account.upgrade_pickle = False
             self._storage.write(live.changes())

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "demo-json": ("demo", "--json", "--store"),
     "contract": ("contract",),
     "contract-json": ("contract", "--json"),
+    "rekey": ("rekey", "--pickle-key-env", "HOME", "--new-pickle-key-env", "PATH"),
 }
 
 PLUGIN: Final = """

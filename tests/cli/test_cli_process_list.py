@@ -42,8 +42,9 @@ def command_lines() -> set[str]:
         (["demo", "--store", "URL", "--messages", "20", "--kills", "2"], "cryptostore.cli.demo.party", 0),
         (["contract", "URL", "--processes", "2"], "cryptostore_contract.worker", 1),
         (["import-nio", "nio.db", "URL"], "", 0),
+        (["rekey", "URL", "--new-pickle-key-env", "CANARY"], "", 2),
     ],
-    ids=["demo", "contract", "import-nio"],
+    ids=["demo", "contract", "import-nio", "rekey"],
 )
 def test_no_process_shows_a_password_or_a_pickle_key(
     words: list[str], starts: str, code: int, tmp_path: Path, postgres_url: str

@@ -73,6 +73,9 @@ def test_16_a_wrong_pickle_key_is_told_from_a_damaged_account(ours: Ours) -> Non
     ours.put(records.OlmAccount(b"damaged", kept.shared, kept.key_check))
     with pytest.raises(UnreadableRecord, match="damaged although the pickle key is right"):
         ours.open()
+    ours.put(replace(kept, key_check=kept.key_check[:-9] + b"\0" * 9))
+    with pytest.raises(UnreadableRecord, match="are encrypted with is damaged"):
+        ours.open()
     ours.put(records.OlmAccount(b"damaged", kept.shared, b""))
     with pytest.raises(UnreadableRecord, match="wrong or the pickle is damaged"):
         ours.open()

@@ -12,15 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import vodozemac
 from nio import AsyncClient, AsyncClientConfig
 from nio.crypto import OlmAccount
 from nio.store import SqliteStore
+from nio.store.models import MegolmInboundSessions
 
-from cryptostore import records
+from cryptostore import open_backend, records
 from cryptostore.nio import NioStore
+from cryptostore.nio.rekeying import rekey
 from cryptostore_contract.samples import ALICE, BOB
 from nio_accounts import AnyPlace, device, save, with_account
 from nio_places import Ours, Ratchet, TheirFiles, Theirs, olm_session, outcome
@@ -102,11 +106,41 @@ def test_20_that_key_in_nio(theirs: Theirs, caplog: pytest.LogCaptureFixture) ->
     assert not caplog.records
 
 
-def test_20_equal_pickle_keys_do_not_look_equal_in_the_key_check(ours: Ours) -> None:
-    for account in (ALICE, BOB):
-        with_account(ours, account, "one key")
-    checks = {ours.stored(records.OlmAccount, account)[0].key_check for account in (ALICE, BOB)}
-    assert len(checks) == 2
+def test_20_no_two_accounts_are_encrypted_with_one_key(ours: Ours) -> None:
+    stores = [with_account(ours, account, "one key") for account in (ALICE, BOB)]
+    ratchet = Ratchet()
+    for store in stores:
+        store.save_inbound_group_session(ratchet.inbound())
+    (alices,), (bobs,) = (ours.stored(records.InboundGroupSession, account) for account in (ALICE, BOB))
+    assert alices.pickle != bobs.pickle
+    assert opened_by_a_bare_hash(alices.pickle, "one key") is None
+
+
+def test_20_one_unsalted_hash_in_nio(theirs: Theirs) -> None:
+    store, ratchet = with_account(theirs, pickle_key="one key"), Ratchet()
+    store.save_inbound_group_session(ratchet.inbound())
+    with store.database.bind_ctx(store.models):
+        (row,) = MegolmInboundSessions.select()
+    assert opened_by_a_bare_hash(row.session, "one key") == ratchet.id
+
+
+def opened_by_a_bare_hash(pickle: bytes, pickle_key: str) -> str | None:
+    """The id of a Megolm session that one SHA-256 of the pickle key decrypts."""
+    try:
+        unpickled = vodozemac.InboundGroupSession.from_pickle(pickle.decode(), sha256(pickle_key.encode()).digest())
+    except vodozemac.PickleException:
+        return None
+    return str(unpickled.session_id)
+
+
+@pytest.mark.parametrize("key", ["DEFAULT_KEY", "one key"])
+def test_20_the_pickle_key_can_be_changed(ours: Ours, key: str) -> None:
+    store, ratchet = with_account(ours, pickle_key=key), Ratchet()
+    store.save_inbound_group_session(ratchet.inbound())
+    ours.close(store)
+    with open_backend(ours.url) as backend:
+        rekey(backend, ALICE, key, "another key")
+    assert ratchet.found_in(ours.open(pickle_key="another key"))
 
 
 def modes_of_files(folder: Path) -> set[int]:

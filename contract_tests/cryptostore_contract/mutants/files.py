@@ -35,6 +35,7 @@ from cryptostore import (
 )
 from cryptostore.nio import NioStore
 from cryptostore.nio.pickles import Pickles
+from cryptostore.nio.sealing import Seal
 from cryptostore.sequence import BatchSequence
 from cryptostore_sqlite import accounts, connections
 from cryptostore_sqlite.backend import SQLiteBackend
@@ -229,9 +230,17 @@ def batch_told_that_found_no_room(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SECRETS-8", backend="sqlite")
 def pickle_key_kept_beside_the_pickles(patch: pytest.MonkeyPatch) -> None:
-    """A wrong pickle key is recognised by the right one, which stands in the row."""
-    patch.setattr(Pickles, "new_key_check", lambda pickles: pickles._pickle_key.encode())
-    patch.setattr(Pickles, "fits", lambda pickles, key_check: key_check == pickles._pickle_key.encode())
+    """What the pickle key locks away has the pickle key written on it."""
+    seal, unseal = Seal.seal, Seal.open
+
+    def written_on(lock: Seal, name: str, secret: str) -> bytes:
+        return seal(lock, name, secret) + lock._pickle_key.encode()
+
+    def unlocked(lock: Seal, name: str, sealed: bytes) -> str:
+        return unseal(lock, name, sealed.removesuffix(lock._pickle_key.encode()))
+
+    patch.setattr(Seal, "seal", written_on)
+    patch.setattr(Seal, "open", unlocked)
 
 
 @mutant("SECRETS-8", backend="sqlite")

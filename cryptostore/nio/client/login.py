@@ -12,16 +12,14 @@ from nio import LoginResponse, WhoamiResponse
 
 from cryptostore.changes import Changes
 from cryptostore.errors import ConfigurationError, UnreadableRecord
+from cryptostore.nio.sealing import ACCESS_TOKEN, Seal
 from cryptostore.nio.storage import backends
 from cryptostore.observers import notify
 from cryptostore.records import Account, Value
 
 from .answers import failure, is_token_rejected
 from .identity import IdentityClient
-from .sealing import Seal
 
-_NAMESPACE: Final = "client"
-_TOKEN: Final = "access token"  # noqa: S105  # the record's name, not a token
 _DEVICE_ID_LENGTH: Final = 10
 
 _log: Final = logging.getLogger(__name__)
@@ -80,10 +78,9 @@ class LoginClient(IdentityClient):
         return await asyncio.to_thread(self._read_token)
 
     def _read_token(self) -> str:
-        key = (_NAMESPACE, _TOKEN)
-        row = self.production_store.storage.get(Value, [key]).get(key)
+        row = self.production_store.storage.get(Value, [ACCESS_TOKEN]).get(ACCESS_TOKEN)
         try:
-            return self._seal().open(_TOKEN, row.value) if row else ""
+            return self._seal().open(ACCESS_TOKEN[1], row.value) if row else ""
         except UnreadableRecord as error:
             # A new login replaces it.
             notify("cryptostore_unreadable_row", account=self.production_store.account_id, kind=Value.kind_name)
@@ -109,8 +106,8 @@ class LoginClient(IdentityClient):
         answer = await self.login(password, device_name, token)
         if not isinstance(answer, LoginResponse):
             raise failure(f"the homeserver does not log {self.user_id} in", answer)
-        sealed = await asyncio.to_thread(self._seal().seal, _TOKEN, self.access_token)
-        self.production_store.storage.write(Changes([Value(_NAMESPACE, _TOKEN, sealed)]))
+        sealed = await asyncio.to_thread(self._seal().seal, ACCESS_TOKEN[1], self.access_token)
+        self.production_store.storage.write(Changes([Value(*ACCESS_TOKEN, sealed)]))
         await self.flush()
 
     def _seal(self) -> Seal:

@@ -54,7 +54,8 @@ class ProductionStore(NioStore):
         if pickle_key in PUBLIC_PICKLE_KEYS:
             raise ConfigurationError(
                 "the pickle key is empty or nio's default, which everybody knows; choose one of your own and give it "
-                "as pickle_key=..., CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE"
+                "as pickle_key=..., CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE. "
+                "`cryptostore rekey` gives it to keys that are in a database already"
             )
         self._statistics = statistics
         self._url = url

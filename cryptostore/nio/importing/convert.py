@@ -12,6 +12,7 @@ from nio.crypto import InboundGroupSession, OlmAccount, Session
 
 from cryptostore import records
 from cryptostore.errors import InvalidRecord
+from cryptostore.nio.key_ring import KeyRing
 from cryptostore.nio.pickles import Pickles
 from cryptostore.nio.times import to_local, to_utc
 
@@ -39,19 +40,18 @@ class AccountImport:
         self._row = row
         self._pickle_key = pickle_key
         self._findings = findings
-        self._pickles = Pickles(row.account, pickle_key)
+        self._pickles = Pickles(row.account, KeyRing.of(row.account, pickle_key, None))
         self._imported_at = datetime.now(UTC)
-        self._olm_account = OlmAccount.from_pickle(row.pickle, pickle_key, row.shared)
+        olm_account = OlmAccount.from_pickle(row.pickle, pickle_key, row.shared)
+        #: The account's own record.
+        self.olm_account: Final = self._pickles.account_record(olm_account)
+        #: The account's Curve25519 key.
+        self.identity_key: Final = str(olm_account.identity_keys["curve25519"])
 
     @property
     def row_id(self) -> int:
         """The account's number in the source."""
         return self._row.row_id
-
-    @property
-    def identity_key(self) -> str:
-        """The account's Curve25519 key."""
-        return str(self._olm_account.identity_keys["curve25519"])
 
     def total(self) -> int:
         """How many rows there are to go through."""
@@ -60,10 +60,6 @@ class AccountImport:
     def check_source(self) -> None:
         """Raise ConfigurationError if the source was changed since it was opened."""
         self._source.check_unchanged()
-
-    def olm_account(self) -> records.OlmAccount:
-        """The account's own record."""
-        return self._pickles.account_record(self._olm_account, self._pickles.new_key_check())
 
     def sync_token(self) -> records.SyncToken | None:
         """How far the account had read, if the source knows."""

@@ -74,7 +74,7 @@ class _Transfer:
             self._compare(stored)
             # Now or never: a client that runs on has moved its ratchets past those that were imported.
             self._source.check_source()
-            last = [self._source.olm_account(), *filter(None, [self._source.sync_token()])]
+            last = [self._source.olm_account, *filter(None, [self._source.sync_token()])]
             self._store.apply(Changes(last, deletes=[(Value, UNFINISHED_IMPORT.key)]))
             for record in last:
                 self._check(record, next(iter(stored.get(type(record), [()]).values()), None))

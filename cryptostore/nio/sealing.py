@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from functools import lru_cache
 from typing import Any, Final
 
 from Crypto.Cipher import AES
 
 from cryptostore.errors import UnreadableRecord
 from cryptostore.records import Account
+
+#: The record, by namespace and name, in which a client keeps its login.
+ACCESS_TOKEN: Final = ("client", "access token")
 
 _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
@@ -31,7 +35,7 @@ class Seal:
         return bytes(salt + nonce + tag + ciphertext)
 
     def open(self, name: str, sealed: bytes) -> str:
-        """The secret. Raises UnreadableRecord for one that was damaged or belongs elsewhere."""
+        """The secret. Raises UnreadableRecord for one that was damaged, belongs elsewhere, or has another key."""
         salt, rest = sealed[:_SALT_BYTES], sealed[_SALT_BYTES:]
         nonce, tag = rest[:_NONCE_BYTES], rest[_NONCE_BYTES : _NONCE_BYTES + _TAG_BYTES]
         try:
@@ -42,8 +46,13 @@ class Seal:
 
     # pycryptodome gives its ciphers no public type.
     def _cipher(self, name: str, salt: bytes, nonce: bytes) -> Any:
-        # About 50 ms and 16 MiB: a pickle key may be a word that somebody remembers.
-        key = hashlib.scrypt(self._pickle_key.encode(), salt=salt, dklen=_KEY_BYTES, n=2**14, r=8, p=1)
-        cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
+        cipher = AES.new(_stretched(self._pickle_key, salt), AES.MODE_GCM, nonce=nonce)
         cipher.update(f"matrix-cryptostore\0{name}\0{self._account.user_id}\0{self._account.device_id}".encode())
         return cipher
+
+
+# A client that opens its account again, after a take-over or an outage, has waited for it once already.
+@lru_cache(maxsize=64)
+def _stretched(pickle_key: str, salt: bytes) -> bytes:
+    # About 50 ms and 16 MiB: a pickle key may be a word that somebody remembers.
+    return hashlib.scrypt(pickle_key.encode(), salt=salt, dklen=_KEY_BYTES, n=2**14, r=8, p=1)

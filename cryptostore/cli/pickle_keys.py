@@ -1,0 +1,69 @@
+"""Where a command takes a pickle key from: a variable, a file or a prompt. Every process sees arguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from cryptostore.configuration import read_pickle_key
+from cryptostore.errors import ConfigurationError
+
+from .output import messages
+
+#: Where clients find theirs.
+VARIABLE: Final = "CRYPTOSTORE_PICKLE_KEY"
+#: What nio encrypts pickles with unless it is told otherwise.
+_DEFAULT: Final = "DEFAULT_KEY"
+
+KeyVariable = Annotated[
+    str | None, typer.Option(metavar="NAME", help=f"Take the pickle key from this variable instead of {VARIABLE}.")
+]
+KeyFile = Annotated[Path | None, typer.Option(metavar="PATH", help="Take the pickle key from this file of one line.")]
+AskForKey = Annotated[bool, typer.Option("--ask-pickle-key", help="Ask for the pickle key.")]
+
+
+def current_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
+    """The pickle key that keys were saved with; nio's default, with a warning, if the user names none."""
+    given = _given(variable, file, ask=ask)
+    if given is None:
+        given = os.environ.get(VARIABLE)
+    if given is None:
+        messages().print(
+            f"warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
+            f"{VARIABLE}, --pickle-key-file or --ask-pickle-key",
+            soft_wrap=True,
+        )
+    return _DEFAULT if given is None else given
+
+
+def new_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
+    """The pickle key that keys are to have. Raises ConfigurationError if none is given, and for one everybody knows."""
+    given = _given(variable, file, ask=ask, new="new-")
+    if given is None:
+        raise ConfigurationError(
+            "there is no new pickle key: give --new-pickle-key-file, --new-pickle-key-env or --ask-new-pickle-key"
+        )
+    if given in ("", _DEFAULT):
+        raise ConfigurationError("the new pickle key is empty or nio's default, which everybody knows; choose another")
+    return given
+
+
+def _given(variable: str | None, file: Path | None, *, ask: bool, new: str = "") -> str | None:
+    if sum((variable is not None, file is not None, ask)) > 1:
+        raise ConfigurationError(f"give one of --{new}pickle-key-env, --{new}pickle-key-file and --ask-{new}pickle-key")
+    if ask:
+        what = "New pickle key" if new else "Pickle key"
+        return str(typer.prompt(what, hide_input=True, err=True, confirmation_prompt=bool(new)))
+    if file is not None:
+        return read_pickle_key(file)
+    return None if variable is None else _from_environment(variable)
+
+
+def _from_environment(variable: str) -> str:
+    try:
+        return os.environ[variable]
+    except KeyError:
+        raise ConfigurationError(f"the environment has no variable {variable}") from None

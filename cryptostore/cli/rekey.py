@@ -1,0 +1,111 @@
+"""`cryptostore rekey`: another pickle key for keys that are in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from cryptostore.errors import ConfigurationError
+from cryptostore.plugins import open_backend
+from cryptostore.records import Account
+from cryptostore.urls import redact
+
+from .databases import refuse_process_local
+from .exits import ExitCode
+from .output import messages, print_json, print_table
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cryptostore.interface import Backend
+    from cryptostore.nio.rekeying import Rekeyed
+
+
+def rekey(
+    url: Annotated[str, typer.Argument(metavar="URL", envvar="CRYPTOSTORE_URL", help="The database.")],
+    user_id: Annotated[str | None, typer.Option(help="Only this user's accounts.")] = None,
+    device_id: Annotated[str | None, typer.Option(help="Only accounts with this device id.")] = None,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    new_pickle_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take the new pickle key from this variable.")
+    ] = None,
+    new_pickle_key_file: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Take the new pickle key from this file of one line.")
+    ] = None,
+    ask_new_pickle_key: Annotated[
+        bool, typer.Option("--ask-new-pickle-key", help="Ask for the new pickle key, twice.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Change the pickle key of accounts, and encrypt their keys anew.
+
+    Stop their clients first: each account is taken over. Start them again with the new pickle key.
+
+    If one of the accounts has another pickle key, none is touched. When this is interrupted, every account still opens
+    with one of the two keys; run it again to complete it. Keys that cannot be read are left as they are, and the exit
+    code is 1.
+    """
+    refuse_process_local(url)
+    old = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    new = new_pickle_key(new_pickle_key_env, new_pickle_key_file, ask=ask_new_pickle_key)
+    if old == new:
+        raise ConfigurationError("the new pickle key is the old one; choose another")
+    with open_backend(url) as backend:
+        done = _rekey_all(backend, _chosen(backend, user_id, device_id, url), old, new)
+    _report(url, done, as_json=as_json)
+    if any(each.unreadable.total() for each in done.values()):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: str) -> list[Account]:
+    there = list(backend.accounts())
+    chosen = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
+    if not chosen:
+        names = ", ".join(map(str, there)) or "none"
+        raise ConfigurationError(f"{redact(url)} has no such account; it has: {names}")
+    return chosen
+
+
+def _rekey_all(backend: Backend, accounts: list[Account], old: str, new: str) -> Mapping[Account, Rekeyed]:
+    # nio takes half a second to import; the other commands do without it.
+    from cryptostore.nio.rekeying import check_pickle_keys
+    from cryptostore.nio.rekeying import rekey as rekey_account
+
+    for account in accounts:
+        check_pickle_keys(backend, account, old, new)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=messages(), transient=True, disable=not messages().is_terminal) as progress:
+
+        def advancing(account: Account) -> Callable[[], None]:
+            task = progress.add_task(f"encrypting the keys of {account}", total=None)
+            return lambda: progress.advance(task)
+
+        return {account: rekey_account(backend, account, old, new, advancing(account)) for account in accounts}
+
+
+def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:
+    if as_json:
+        accounts = [
+            {
+                "user_id": account.user_id,
+                "device_id": account.device_id,
+                "renewed": dict(rekeyed.renewed),
+                "unreadable": dict(rekeyed.unreadable),
+            }
+            for account, rekeyed in done.items()
+        ]
+        print_json({"database": redact(url), "accounts": accounts})
+        return
+    rows = [
+        (str(account), kind, str(count), str(rekeyed.unreadable[kind]))
+        for account, rekeyed in done.items()
+        for kind, count in rekeyed.renewed.items()
+    ]
+    print_table(f"New pickle key in {redact(url)}", ["account", "kind", "encrypted anew", "unreadable"], rows)

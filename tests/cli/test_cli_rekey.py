@@ -1,0 +1,196 @@
+"""`cryptostore rekey`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nio.crypto import OlmAccount
+
+from command_line import Run
+from cryptostore import Account, Changes, InboundGroupSession, Mode, WrongPickleKey, open_backend
+from cryptostore.cli.exits import ExitCode
+from cryptostore.nio import NioStore
+from nio_places import Ratchet
+
+ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
+OLD, NEW = "the old secret", "the new secret"
+VARIABLE = "CRYPTOSTORE_PICKLE_KEY"
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old key where clients find it, and files of both."""
+    monkeypatch.setenv(VARIABLE, OLD)
+    monkeypatch.setenv("NEW_KEY", NEW)
+    monkeypatch.chdir(tmp_path)
+    Path("old.key").write_text(OLD)
+    Path("new.key").write_text(NEW)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/keys.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+def saved(url: str, account: Account = ALICE, key: str = OLD) -> Ratchet:
+    """The one session of an account that has just been made."""
+    store, ratchet = NioStore(account.user_id, account.device_id, url, key), Ratchet()
+    store.save_account(OlmAccount())
+    store.save_inbound_group_session(ratchet.inbound())
+    store.close()
+    return ratchet
+
+
+def holds(url: str, ratchet: Ratchet, key: str, account: Account = ALICE) -> bool:
+    store = NioStore(account.user_id, account.device_id, url, key)
+    try:
+        return ratchet.found_in(store) is not None
+    finally:
+        store.close()
+
+
+def test_people_see_what_was_done(run: Run, url: str) -> None:
+    ratchet = saved(url)
+    ended = run("rekey", url, "--new-pickle-key-file", "new.key")
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    assert "New pickle key in" in ended.out
+    assert str(ALICE) in ended.out
+    assert "inbound_group_session" in ended.out
+    assert holds(url, ratchet, NEW)
+    with pytest.raises(WrongPickleKey):
+        holds(url, ratchet, OLD)
+
+
+def test_programs_get_json(run: Run, sqlite_url: str) -> None:
+    saved(sqlite_url)
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--json")
+    (account,) = ended.document["accounts"]
+    assert (account["user_id"], account["device_id"]) == (ALICE.user_id, ALICE.device_id)
+    assert account["renewed"] == {"inbound_group_session": 1}
+    assert account["unreadable"] == {}
+
+
+def test_it_may_be_run_again(run: Run, sqlite_url: str) -> None:
+    ratchet = saved(sqlite_url)
+    for _ in range(2):
+        assert run("rekey", sqlite_url, "--new-pickle-key-file", "new.key").code == 0
+    assert holds(sqlite_url, ratchet, NEW)
+
+
+def test_one_account_of_several(run: Run, sqlite_url: str) -> None:
+    alices, bobs = saved(sqlite_url), saved(sqlite_url, BOB)
+    options = ("--user-id", ALICE.user_id, "--device-id", ALICE.device_id, "--new-pickle-key-file", "new.key")
+    assert run("rekey", sqlite_url, *options).code == 0
+    assert holds(sqlite_url, alices, NEW)
+    assert holds(sqlite_url, bobs, OLD, BOB)
+
+
+def test_one_with_another_key_and_none_is_touched(run: Run, sqlite_url: str) -> None:
+    alices, bobs = saved(sqlite_url), saved(sqlite_url, BOB, "his own")
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
+    assert ended.code == ExitCode.USAGE
+    assert f"the keys of {BOB} were saved with another pickle key" in ended.err
+    assert holds(sqlite_url, alices, OLD)
+    assert holds(sqlite_url, bobs, "his own", BOB)
+
+
+def test_keys_that_cannot_be_read_are_counted(run: Run, sqlite_url: str) -> None:
+    saved(sqlite_url)
+    with open_backend(sqlite_url) as backend, backend.open_store(ALICE) as store:
+        store.apply(Changes([damaged(session) for session in store.scan(InboundGroupSession)]))
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--json")
+    assert ended.code == ExitCode.CHECK_FAILED
+    assert ended.document["accounts"][0]["unreadable"] == {"inbound_group_session": 1}
+    with open_backend(sqlite_url) as backend, backend.open_store(ALICE, Mode.READ) as store:
+        assert [session.pickle for session in store.scan(InboundGroupSession)] == [b"damaged"]
+
+
+def damaged(session: InboundGroupSession) -> InboundGroupSession:
+    return InboundGroupSession(
+        session.room_id,
+        session.session_id,
+        session.sender_key,
+        b"damaged",
+        session.signing_key,
+        session.forwarding_chain,
+        session.first_known_index,
+        session.received_at,
+    )
+
+
+def test_nios_default_key_is_changed_with_a_warning(run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE)
+    ratchet = saved(sqlite_url, key="DEFAULT_KEY")
+    ended = run("rekey", sqlite_url, "--new-pickle-key-env", "NEW_KEY")
+    assert ended.code == 0
+    assert ended.err.startswith("warning: no pickle key was given, so nio's default is tried")
+    assert holds(sqlite_url, ratchet, NEW)
+
+
+def from_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, Callable[[bool], str]] = {
+        "Pickle key": lambda twice: "" if twice else OLD,
+        "New pickle key": lambda twice: NEW if twice else "",
+    }
+    monkeypatch.setattr(
+        "typer.prompt",
+        lambda text, *, hide_input, err, confirmation_prompt: answers[text](confirmation_prompt) * (hide_input and err),
+    )
+
+
+def test_keys_from_prompts(run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "not this one")
+    ratchet = saved(sqlite_url)
+    from_prompts(monkeypatch)
+    assert run("rekey", sqlite_url, "--ask-pickle-key", "--ask-new-pickle-key").code == 0
+    assert holds(sqlite_url, ratchet, NEW)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ([], "there is no new pickle key: give --new-pickle-key-file"),
+        (["--new-pickle-key-env", "NO_SUCH_VARIABLE"], "no variable NO_SUCH_VARIABLE"),
+        (["--new-pickle-key-file", "/no/such/file"], "No such file"),
+        (["--new-pickle-key-file", "old.key"], "the new pickle key is the old one"),
+        (["--new-pickle-key-env", "EMPTY"], "empty or nio's default"),
+        (["--new-pickle-key-env", "PUBLIC"], "empty or nio's default"),
+        (["--ask-new-pickle-key", "--new-pickle-key-env", "X"], "give one of --new-pickle-key-env"),
+        (["--ask-pickle-key", "--pickle-key-env", "X"], "give one of --pickle-key-env"),
+        (["--new-pickle-key-file", "new.key", "--user-id", "@nobody:example.org"], f"it has: {ALICE}"),
+        (["--new-pickle-key-file", "new.key", "--pickle-key-env", "PUBLIC"], "saved with another pickle key"),
+    ],
+)
+def test_mistakes_are_named_and_change_nothing(
+    run: Run, sqlite_url: str, options: list[str], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("PUBLIC", "DEFAULT_KEY")
+    ratchet = saved(sqlite_url)
+    ended = run("rekey", sqlite_url, *options)
+    assert ended.code == ExitCode.USAGE
+    assert remedy in ended.err
+    assert ended.err.count("\n") == 1
+    assert OLD not in ended.out + ended.err
+    assert NEW not in ended.out + ended.err
+    assert holds(sqlite_url, ratchet, OLD)
+
+
+def test_a_database_without_accounts(run: Run, sqlite_url: str) -> None:
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
+    assert ended.code == ExitCode.USAGE
+    assert "has no such account; it has: none" in ended.err
+
+
+def test_a_database_in_memory_is_refused(run: Run) -> None:
+    ended = run("rekey", "memory://", "--new-pickle-key-file", "new.key")
+    assert ended.code == ExitCode.USAGE
+    assert "keeps nothing beyond its process" in ended.err
