@@ -45,7 +45,9 @@ def full(folder: Path) -> Iterator[str]:
     """The same with every case that killed a mutant, from the files of a soak."""
     tables = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     for table in tables:
-        yield f"{table['backend']:9} {table['mutant']}: {len(table['killed by'])}: {', '.join(table['killed by'])}"
+        hangs = f" (hangs; {len(table['not tried'])} were not tried)" if table["not tried"] else ""
+        killed_by = table["killed by"]
+        yield f"{table['backend']:9} {table['mutant']}: {len(killed_by)}{hangs}: {', '.join(killed_by)}"
     killers = {case_id for table in tables for case_id in table["killed by"]}
     idle = [case.id for case in manifest() if case.id not in killers]
     yield f"{len(tables)} mutants; {len(idle)} of {len(manifest())} cases kill none: {', '.join(idle)}"
