@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from client_pairs import CONFIG, abandon
-from cryptostore import Account, Changes, ConfigurationError, Mode, Value, hookimpl, open_backend
+from cryptostore import Account, Changes, ConfigurationError, Mode, Value, WrongPickleKey, hookimpl, open_backend
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.rekeying import rekey
 from cryptostore.nio.sealing import Seal
 from cryptostore.observers import observers
 from small_homeserver import SmallHomeserver, small_homeserver
@@ -112,6 +113,23 @@ def test_the_device_survives_a_kill_between_the_answer_to_a_login_and_saving_its
                 assert await started(server, url, "password") == known
                 assert await started(server, url, None) == known
                 assert list(server.device_keys) == [(USER, known[0])]
+
+    asyncio.run(scenario())
+
+
+def test_another_pickle_key_needs_no_new_login(url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            with open_backend(url) as backend:
+                first = await started(server, url, "password")
+                await asyncio.to_thread(rekey, backend, Account(USER, first[0]), "k", "another")
+                async with client_at(server, url) as stale:
+                    with pytest.raises(WrongPickleKey):
+                        await stale.login_or_restore()
+                async with client_at(server, url, key="another") as client:
+                    await client.login_or_restore()
+                    assert (client.device_id, client.machine.account.identity_keys["ed25519"]) == first
+                assert len(server.asked("/login")) == 1
 
     asyncio.run(scenario())
 
