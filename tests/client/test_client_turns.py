@@ -5,36 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from client_pairs import BOB, Person, people
-from cryptostore import Changes, FencedOut, Mode, open_backend
+from client_opening import Gate, give_up, hold, until_nobody_uses, waiting
+from client_pairs import BOB, people
+from cryptostore import FencedOut, Mode, open_backend
 from cryptostore.memory import MemoryBackend
 from cryptostore.nio.client.opening import Opening
-from cryptostore.nio.client.takeovers import TakeOvers
-from cryptostore.nio.storage import backends
-from small_homeserver import SmallHomeserver
-
-
-def waiting(server: SmallHomeserver, url: str, owner: str = "late:1") -> Person:
-    """Somebody who wants Bob's account."""
-    return Person(server, BOB, f"{url}?owner={owner}")
-
-
-async def hold(server: SmallHomeserver, url: str, pause: float) -> Person:
-    """A living owner of Bob's account, from whom the next one takes it over after twice `pause` seconds."""
-    holder = await waiting(server, url, "healthy:1").start()
-    holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
-    await holder.client.sync()
-    return holder
-
-
-async def give_up(opening: asyncio.Task[Any]) -> None:
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
 
 
 def test_whoever_gives_up_while_it_waits_takes_nothing_over(memory_url: str) -> None:
@@ -108,23 +87,6 @@ def test_restore_login_on_the_event_loop_does_not_hold_it_up(memory_url: str) ->
     asyncio.run(scenario())
 
 
-class Gate:
-    """Where the thread that opens an account waits for a test: at its `number`th opening of a store in this mode."""
-
-    def __init__(self, mode: Mode, number: int) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-        self._mode, self._number = mode, number
-        self._open_store = MemoryBackend.open_store
-
-    def open_store(self, backend: MemoryBackend, account: Any, mode: Mode = Mode.OWN) -> Any:
-        store = self._open_store(backend, account, mode)
-        self._number -= mode is self._mode
-        if mode is self._mode and self._number == 0:
-            self.reached.set()
-            assert self.opened.wait(10)
-        return store
-
-
 @pytest.mark.parametrize(("mode", "number"), [(Mode.READ, 1), (Mode.READ, 2), (Mode.OWN, 1)])
 def test_whoever_gives_up_while_a_thread_opens_leaves_nothing_open(
     memory_url: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, number: int
@@ -152,11 +114,17 @@ def test_whoever_gives_up_while_a_thread_opens_leaves_nothing_open(
 
 def test_what_a_thread_opened_just_before_its_caller_gave_up_is_closed() -> None:
     closed: list[str] = []
+    is_awaited = threading.Event()
+
+    def open_it(_check: Callable[[], None]) -> str:
+        assert is_awaited.wait(10)
+        return "what was opened"
 
     async def scenario() -> None:
-        opening = Opening(lambda _: "what was opened", closed.append)
-        result = asyncio.create_task(opening.result())
+        opening = Opening(open_it, closed.append)
+        result = asyncio.create_task(opening.result(opening.start()))
         await asyncio.sleep(0)
+        is_awaited.set()
         hold_the_loop_until_it_is_open(opening)
         assert closed == []
         await give_up(result)
@@ -170,13 +138,6 @@ def hold_the_loop_until_it_is_open(opening: Opening[str]) -> None:
     while opening._opened is None:
         assert time.monotonic() < ends
         time.sleep(0.01)
-
-
-async def until_nobody_uses(url: str) -> None:
-    ends = time.monotonic() + 10
-    while any(used == url for _, used in backends._shared):
-        assert time.monotonic() < ends
-        await asyncio.sleep(0.05)
 
 
 def test_two_calls_of_open_open_once(memory_url: str) -> None:

@@ -173,7 +173,8 @@ class SmallHomeserver:
         for user, devices in messages.items():
             for device_id, content in devices.items():
                 event = {"type": kind, "sender": sender, "content": content}
-                self.to_device[user, device_id].append((self._advance(), event))
+                for each in self._keys_of(user) if device_id == "*" else [device_id]:
+                    self.to_device[user, each].append((self._advance(), event))
 
     def _say(self, device: Device, room_id: str, kind: str, transaction: str, content: Json) -> str:
         known = self.transactions.get((*device, transaction))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,17 @@ def secret_on_the_terminal(patch: pytest.MonkeyPatch) -> None:
         return record
 
     put_spoilt(patch, shown)
+
+
+@mutant("SECRETS-1")
+def secret_in_a_warning(patch: pytest.MonkeyPatch) -> None:
+    """A warning shows what is put, in a category that nobody sees who does not ask for it."""
+
+    def warned(_table: Table, record: Record) -> Record:
+        warnings.warn(f"{values_of(record)} was never closed", ResourceWarning, stacklevel=2)
+        return record
+
+    put_spoilt(patch, warned)
 
 
 @mutant("SECRETS-1")

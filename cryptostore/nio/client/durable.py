@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from aiohttp import ClientResponse
-from nio import AsyncClient, AsyncClientConfig
+from nio import AsyncClient, AsyncClientConfig, LocalProtocolError
 
 from cryptostore.errors import ConfigurationError, StoreClosed
 from cryptostore.nio.storage import backends
@@ -22,7 +22,7 @@ from cryptostore.urls import redact
 from .answers import NOT_JSON
 from .flushing import Flusher
 from .machine import ProductionOlm
-from .opening import Opening
+from .opening import Openings
 from .statistics import Statistics
 from .store import ProductionStore
 from .takeovers import TakeOvers, Turn, next_turn
@@ -74,6 +74,7 @@ class DurableClient(AsyncClient):
         self._flush_interval = flush_interval
         self._flusher: Flusher | None = None
         self._closed = False
+        self._openings = Openings()
         self._one_opening = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -91,7 +92,8 @@ class DurableClient(AsyncClient):
     async def open(self) -> None:
         """Take the account over, if user and device id are known; else `login_or_restore` finds out.
 
-        Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises.
+        Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises;
+        StoreClosed if `close` is called meanwhile.
         """
         self._closed = False
         if self.store is None and self.user_id and self.device_id:
@@ -102,19 +104,22 @@ class DurableClient(AsyncClient):
 
         If the account changes hands too often, this waits before. Cancelled until then, it takes nothing over.
         """
+        await self._openings.run(self._open_account(account))
+
+    async def _open_account(self, account: Account) -> None:
         async with self._one_opening:
             self._check_account(account.user_id, account.device_id)
             if self.store is None:
                 self._use(await self._opened_in_turn(account))
 
     async def _opened_in_turn(self, account: Account) -> _Opened:
-        opened = await Opening(partial(self._read_in_turn, account), _close_again).result()
+        opened = await self._openings.in_thread(partial(self._read_in_turn, account), _close_again)
         if isinstance(opened, _Opened):
             return opened
         _log.warning(_CHANGES_HANDS, opened.pause, account, opened.owner)
         # Not in a thread: that could not be stopped, and would keep flushes waiting.
         await asyncio.sleep(opened.pause)
-        return await Opening(partial(self._read_account, account, opened.history), _close_again).result()
+        return await self._openings.in_thread(partial(self._read_account, account, opened.history), _close_again)
 
     async def flush(self) -> None:
         """Make everything durable that changed before this call.
@@ -136,9 +141,16 @@ class DurableClient(AsyncClient):
     async def close(self) -> None:
         """Flush, and give the connections and the account back. Closing twice is no error.
 
-        Raises what `flush` raises, after everything was given back.
+        An opening that is under way is given up and awaited. Raises what `flush` raises, after everything was given
+        back.
         """
         self._closed = True
+        try:
+            await self._openings.end()
+        finally:
+            await self._close_store()
+
+    async def _close_store(self) -> None:
         store = self.production_store if self.store is not None else None
         try:
             if store is not None:
@@ -190,9 +202,11 @@ class DurableClient(AsyncClient):
     def restore_login(self, user_id: str, device_id: str, access_token: str) -> None:
         """As nio's. After `open` it reads nothing from the database.
 
-        Raises ConfigurationError if this client was opened for another account.
+        Raises ConfigurationError if this client was opened for another account, and LocalProtocolError while it is
+        being opened.
         """
         self._check_account(user_id, device_id)
+        self._check_openings()
         super().restore_login(user_id, device_id, access_token)
 
     def load_store(self) -> None:
@@ -202,6 +216,7 @@ class DurableClient(AsyncClient):
         """
         if self.store is not None:
             return
+        self._check_openings()
         account = Account(self.user_id, self.device_id or "")
         if _is_loop_running():
             self.statistics.loop_reads += 1
@@ -262,6 +277,11 @@ class DurableClient(AsyncClient):
         if not isinstance(self.olm, ProductionOlm):
             raise StoreClosed("this client is not open")
         return self.olm
+
+    def _check_openings(self) -> None:
+        # Whichever came second would take the account from the first.
+        if self.store is None and self._openings:
+            raise LocalProtocolError("this client is being opened; await `open()`, or `close()`, before anything else")
 
     def _check_account(self, user_id: str, device_id: str) -> None:
         store = self.store

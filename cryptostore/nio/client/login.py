@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import string
+from collections.abc import Callable
 from typing import Final
 
 from nio import LoginResponse, WhoamiResponse
@@ -45,7 +46,7 @@ class LoginClient(IdentityClient):
             raise ConfigurationError(
                 f"{self.user!r} is no full user id such as @bot:example.org, which finds the account"
             )
-        await self.open_account(await self._find_account())
+        await self._openings.run(self._open_found_account())
         # The homeserver must not know a device whose keys could still be lost.
         await self.flush()
         self.access_token = self.access_token or await self._saved_token()
@@ -55,12 +56,15 @@ class LoginClient(IdentityClient):
             raise failure("the homeserver does not say which keys it knows for this device", answer)
         return LoginResponse(self.user_id, str(self.device_id), self.access_token)
 
+    async def _open_found_account(self) -> None:
+        await self._open_account(await self._find_account())
+
     async def _find_account(self) -> Account:
         if self.store is None and not self.device_id:
-            return await asyncio.to_thread(self._look_for_account)
+            return await self._openings.in_thread(self._look_for_account, _keep_nothing_open)
         return Account(self.user_id, str(self.device_id))
 
-    def _look_for_account(self) -> Account:
+    def _look_for_account(self, _check: Callable[[], None]) -> Account:
         backend, release = backends.acquire(self._url)
         try:
             found = [account for account in backend.accounts() if account.user_id == self.user_id]
@@ -112,6 +116,10 @@ class LoginClient(IdentityClient):
 
     def _seal(self) -> Seal:
         return Seal(self.production_store.account_id, self._pickle_key)
+
+
+def _keep_nothing_open(_found: Account) -> None:
+    """Looking for an account opens none."""
 
 
 def _new_device_id() -> str:

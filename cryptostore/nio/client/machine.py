@@ -30,6 +30,8 @@ class ProductionOlm(Olm):
         self.tracking = store.tracking
         self.replays = store.replays
         self._handled = store.handled
+        #: What requests for room keys need that wait for the owner. The caches alone might forget it.
+        self.kept_for_requests: object = None
         super().__init__(store.user_id, store.device_id, store)
 
     def load(self) -> None:

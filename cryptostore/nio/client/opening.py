@@ -1,15 +1,17 @@
-"""Opening in a thread, which nobody can stop: what the caller gave up is closed, or not opened at all."""
+"""Opening in threads, which nobody can stop: what the caller gave up is closed, or not opened at all."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
 
 from cryptostore.errors import StoreClosed
 
 T = TypeVar("T")
+
+_CLOSED: Final = "this client was closed while it was being opened; `await client.open()` opens it again"
 
 
 class Opening(Generic[T]):
@@ -25,15 +27,22 @@ class Opening(Generic[T]):
         self._is_given_up = False
         self._opened: T | None = None
 
-    async def result(self) -> T:
-        """What `open_it` returns. If the caller is cancelled, it is closed."""
+    def start(self) -> asyncio.Future[T]:
+        """Run it in a thread. The answer is done when the thread is."""
+        thread = asyncio.get_running_loop().run_in_executor(None, self._run)
+        thread.add_done_callback(_retrieve)
+        return thread
+
+    async def result(self, thread: asyncio.Future[T]) -> T:
+        """What `open_it` returned. If the caller is cancelled, it is closed."""
         try:
-            return await asyncio.to_thread(self._run)
+            return await asyncio.shield(thread)
         except asyncio.CancelledError:
             self._give_up()
             raise
 
     def _run(self) -> T:
+        self._check()
         opened = self._open_it(self._check)
         with self._lock:
             self._opened = opened
@@ -53,6 +62,75 @@ class Opening(Generic[T]):
         if opened is not None:
             # The thread was done, but nobody heard of it.
             self._close(opened)
+
+
+class Openings:
+    """All that a client is opening: who waits for it, and the threads, also those that nobody waits for any more."""
+
+    def __init__(self) -> None:
+        #: What is done when that task waits no more.
+        self._callers: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
+        self._given_up: set[asyncio.Task[Any]] = set()
+        self._threads: set[asyncio.Future[Any]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._callers or self._threads)
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`. Raises StoreClosed if `end` is called meanwhile.
+
+        In the caller's own task: from another one, the result could come just when the caller is cancelled.
+        """
+        caller = _current_task()
+        cancellations = caller.cancelling()
+        over = self._callers[caller] = asyncio.get_running_loop().create_future()
+        try:
+            await work
+        except asyncio.CancelledError:
+            if caller in self._given_up and caller.cancelling() == cancellations + 1:
+                raise StoreClosed(_CLOSED) from None
+            raise
+        finally:
+            if caller in self._given_up:
+                self._given_up.remove(caller)
+                caller.uncancel()
+            del self._callers[caller]
+            over.set_result(None)
+
+    async def in_thread(self, open_it: Callable[[Callable[[], None]], T], close: Callable[[T], None]) -> T:
+        """The result of an `Opening`, after those that were given up are over: they could still take it away."""
+        await self._threads_end()
+        opening = Opening(open_it, close)
+        thread = opening.start()
+        self._threads.add(thread)
+        thread.add_done_callback(self._threads.discard)
+        return await opening.result(thread)
+
+    async def end(self) -> None:
+        """Give everything up. Nothing of it is open when this returns."""
+        for caller in self._callers.keys() - self._given_up:
+            self._given_up.add(caller)
+            caller.cancel()
+        if self._callers:
+            await asyncio.wait(list(self._callers.values()))
+        await self._threads_end()
+
+    async def _threads_end(self) -> None:
+        if self._threads:
+            await asyncio.wait(self._threads)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a client is opened by a task")
+    return task
+
+
+def _retrieve(thread: asyncio.Future[Any]) -> None:
+    # Whoever gave it up asks no more.
+    if not thread.cancelled():
+        thread.exception()
 
 
 def _given_up() -> StoreClosed:

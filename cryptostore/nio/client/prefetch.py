@@ -153,6 +153,18 @@ class PrefetchingClient(DurableClient):
         async with self.prefetched(wanted_by(response, self.machine)):
             await super().receive_response(response)
 
+    async def _collect_key_requests(self) -> None:
+        """As nio's. What a request needs stays in memory until the owner decides: `continue_key_share` cannot wait."""
+        await super()._collect_key_requests()  # type: ignore[no-untyped-call]  # nio has no annotation
+        waiting = self.machine.key_request_from_untrusted.values()
+        if not waiting:
+            self.machine.kept_for_requests = None
+            return
+        wanted = Wanted()
+        for request in waiting:
+            wanted.add_key_request(request)
+        self.machine.kept_for_requests = await asyncio.to_thread(fetch, self.production_store, wanted)
+
     @asynccontextmanager
     async def prefetched(self, wanted: Wanted) -> AsyncIterator[None]:
         """Have what is wanted in memory inside the block. Raises BackendUnavailable."""

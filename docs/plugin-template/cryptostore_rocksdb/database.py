@@ -65,7 +65,7 @@ class Database:
 
     def _opened(self, ends: float) -> Rdict:
         if self._closed:
-            raise StoreClosed(f"the database {self.path} was closed")
+            raise StoreClosed(f"the database {self.path} was closed; open it again to use it")
         while self._rdict is None:
             try:
                 self._open()

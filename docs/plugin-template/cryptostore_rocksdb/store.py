@@ -88,9 +88,7 @@ class RocksDBStore(CryptoStore):
         now = row.ownership
         if now.epoch == self.ownership.epoch and batch.number in (now.sequence, now.sequence + 1):
             return batch.number == now.sequence + 1
-        raise FencedOut(
-            f"{self.account} was taken over by {now.owner} at {now.since}", owner=now.owner, since=now.since
-        )
+        raise FencedOut.by(now.owner, now.since, self.account)
 
     def _write_batch(self, changes: Changes) -> WriteBatch:
         batch = WriteBatch(raw_mode=True)

@@ -1,0 +1,74 @@
+"""Accounts that somebody else has, for tests of clients that want to open them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from client_pairs import BOB, Person
+from cryptostore import Changes, Mode
+from cryptostore.memory import MemoryBackend
+from cryptostore.nio.client.takeovers import TakeOvers
+from cryptostore.nio.storage import backends
+from small_homeserver import SmallHomeserver
+
+
+def waiting(server: SmallHomeserver, url: str, owner: str = "late:1") -> Person:
+    """Somebody who wants Bob's account."""
+    return Person(server, BOB, f"{url}{'&' if '?' in url else '?'}owner={owner}")
+
+
+async def hold(server: SmallHomeserver, url: str, pause: float) -> Person:
+    """A living owner of Bob's account, from whom the next one takes it over after twice `pause` seconds."""
+    holder = await waiting(server, url, "healthy:1").start()
+    holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
+    await holder.client.sync()
+    return holder
+
+
+async def give_up(opening: asyncio.Task[Any]) -> None:
+    """Cancel whoever opens an account."""
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
+def is_used(url: str) -> bool:
+    """Whether somebody in this process has connections to this database, under this very URL."""
+    return any(used == url for _, used in backends._shared)
+
+
+async def until_nobody_uses(url: str) -> None:
+    """Wait until the last one has given them back."""
+    ends = time.monotonic() + 10
+    while is_used(url):
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.05)
+
+
+class Gate:
+    """Where the thread that opens an account waits for a test: at its `number`th opening of a store in this mode."""
+
+    def __init__(self, mode: Mode, number: int, waits_before: bool = False) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self._mode, self._number, self._waits_before = mode, number, waits_before
+        self._open_store = MemoryBackend.open_store
+
+    def open_store(self, backend: MemoryBackend, account: Any, mode: Mode = Mode.OWN) -> Any:
+        """In place of the backend's own."""
+        self._number -= mode is self._mode
+        is_here = mode is self._mode and self._number == 0
+        if is_here and self._waits_before:
+            self._wait()
+        store = self._open_store(backend, account, mode)
+        if is_here and not self._waits_before:
+            self._wait()
+        return store
+
+    def _wait(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(10)
