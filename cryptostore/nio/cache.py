@@ -40,7 +40,7 @@ class LiveCache(Generic[K, V]):
         self._build = build
         self._lock = threading.RLock()
         self._recent: LRUCache[K, V] = LRUCache(capacity)
-        self._absent: LRUCache[K, None] = LRUCache(capacity)
+        self._absent: LRUCache[K, bool] = LRUCache(capacity)
         self._alive: WeakValueDictionary[K, V] = WeakValueDictionary()
         self._pinned: dict[K, V] = {}
         self._saves = 0
@@ -56,7 +56,8 @@ class LiveCache(Generic[K, V]):
             with self._lock:
                 saves = self._saves
                 found = {key: value for key in wanted if (value := self.peek(key)) is not None}
-                missing = [key for key in wanted if key not in found and key not in self._absent]
+                self._make_room(len(wanted))
+                missing = [key for key in wanted if key not in found and not self._absent.get(key)]
             if not missing:
                 return found
             rows = self._read(missing)
@@ -107,11 +108,18 @@ class LiveCache(Generic[K, V]):
             if value is None and key in rows:
                 value = self._build(key, rows[key])
             if value is None:
-                self._absent[key] = None
+                self._absent[key] = True
             else:
                 self._remember(key, value)
                 admitted[key] = value
         return admitted
+
+    def _make_room(self, wanted: int) -> None:
+        """What was fetched together is used together, and live objects alone are kept by whoever fetched them."""
+        if wanted > self._absent.maxsize:
+            larger: LRUCache[K, bool] = LRUCache(wanted)
+            larger.update(self._absent)
+            self._absent = larger
 
     def _remember(self, key: K, value: V) -> None:
         self._absent.pop(key, None)

@@ -346,6 +346,20 @@ def test_the_cache_is_bounded_and_weak_behind() -> None:
     assert cache.get(0) is held
 
 
+def test_more_absent_objects_than_the_cache_remembers_are_read_once() -> None:
+    reads: list[int] = []
+
+    def read(keys: list[int]) -> dict[int, str]:
+        reads.extend(keys)
+        return {}
+
+    cache: LiveCache[int, Thing] = LiveCache(read, lambda _key, _row: Thing(), 3)
+    cache.fetch([1, 2, 3])
+    cache.fetch([1, 4, 5, 6, 7, 2])
+    assert [cache.get(key) for key in (1, 4, 5, 6, 7, 2)] == [None] * 6
+    assert reads == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_threads_get_one_object() -> None:
     cache: LiveCache[str, Thing] = LiveCache(lambda keys: dict.fromkeys(keys, "row"), lambda _key, _row: Thing())
     barrier = threading.Barrier(8)
