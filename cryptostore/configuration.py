@@ -140,17 +140,24 @@ def _store(
 def _pickle_key(given: str | None, variables: Mapping[str, str]) -> str:
     if given is not None:
         return given
-    key, file = variables.get("CRYPTOSTORE_PICKLE_KEY"), variables.get("CRYPTOSTORE_PICKLE_KEY_FILE")
-    if key and file:
-        raise ConfigurationError("set either CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE, not both")
-    if file:
-        return read_pickle_key(file)
+    key = pickle_key_from(variables)
     if not key:
         raise ConfigurationError(
             "there is no pickle key, which encrypts the keys in the database: give pickle_key=..., or set "
             "CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE"
         )
     return key
+
+
+def pickle_key_from(variables: Mapping[str, str]) -> str | None:
+    """The pickle key in `CRYPTOSTORE_PICKLE_KEY`, or in the file that `CRYPTOSTORE_PICKLE_KEY_FILE` names.
+
+    Raises ConfigurationError if both are set, and what `read_pickle_key` raises.
+    """
+    key, file = variables.get("CRYPTOSTORE_PICKLE_KEY"), variables.get("CRYPTOSTORE_PICKLE_KEY_FILE")
+    if key and file:
+        raise ConfigurationError("set either CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE, not both")
+    return read_pickle_key(file) if file else key
 
 
 def read_pickle_key(file: str | os.PathLike[str]) -> str:

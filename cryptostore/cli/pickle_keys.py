@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cryptostore.configuration import read_pickle_key
+from cryptostore.configuration import pickle_key_from, read_pickle_key
 from cryptostore.errors import ConfigurationError
 
 from .output import messages
@@ -29,7 +29,7 @@ def current_pickle_key(variable: str | None, file: Path | None, *, ask: bool) ->
     """The pickle key that keys were saved with; nio's default, with a warning, if the user names none."""
     given = _given(variable, file, ask=ask)
     if given is None:
-        given = os.environ.get(VARIABLE)
+        given = pickle_key_from(os.environ)
     if given is None:
         messages().print(
             f"warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
@@ -41,7 +41,7 @@ def current_pickle_key(variable: str | None, file: Path | None, *, ask: bool) ->
 
 def new_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
     """The pickle key that keys are to have. Raises ConfigurationError if none is given, and for one everybody knows."""
-    given = _given(variable, file, ask=ask, new="new-")
+    given = _given(variable, file, ask=ask, prefix="new-")
     if given is None:
         raise ConfigurationError(
             "there is no new pickle key: give --new-pickle-key-file, --new-pickle-key-env or --ask-new-pickle-key"
@@ -51,19 +51,25 @@ def new_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str
     return given
 
 
-def _given(variable: str | None, file: Path | None, *, ask: bool, new: str = "") -> str | None:
+def _given(variable: str | None, file: Path | None, *, ask: bool, prefix: str = "") -> str | None:
+    option = f"{prefix}pickle-key"
     if sum((variable is not None, file is not None, ask)) > 1:
-        raise ConfigurationError(f"give one of --{new}pickle-key-env, --{new}pickle-key-file and --ask-{new}pickle-key")
+        raise ConfigurationError(f"give one of --{option}-env, --{option}-file and --ask-{option}")
     if ask:
-        what = "New pickle key" if new else "Pickle key"
-        return str(typer.prompt(what, hide_input=True, err=True, confirmation_prompt=bool(new)))
+        words = option.replace("-", " ").capitalize()
+        return str(typer.prompt(words, hide_input=True, err=True, confirmation_prompt=bool(prefix)))
     if file is not None:
         return read_pickle_key(file)
     return None if variable is None else _from_environment(variable)
 
 
 def _from_environment(variable: str) -> str:
+    key = os.environ.get(variable)
+    if key is None:
+        raise ConfigurationError(f"the environment has no variable {variable}")
     try:
-        return os.environ[variable]
-    except KeyError:
-        raise ConfigurationError(f"the environment has no variable {variable}") from None
+        key.encode()
+    except UnicodeEncodeError:
+        # Its text would quote the key.
+        raise ConfigurationError(f"the pickle key in the variable {variable} is not UTF-8 text") from None
+    return key

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,12 +17,10 @@ from cryptostore.urls import redact
 
 from .databases import refuse_process_local
 from .exits import ExitCode
-from .output import messages, print_json, print_table
+from .output import messages, print_json, print_table, printable
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cryptostore.interface import Backend
     from cryptostore.nio.rekeying import Rekeyed
 
@@ -48,13 +47,13 @@ def rekey(
 
     Stop their clients first: each account is taken over. Start them again with the new pickle key.
 
-    If one of the accounts has another pickle key, none is touched. When this is interrupted, every account still opens
-    with one of the two keys; run it again to complete it. Keys that cannot be read are left as they are, and the exit
-    code is 1.
+    If one of the accounts has another pickle key, or is damaged, none is touched. Accounts without keys are left out.
+    When this is interrupted, every account still opens with one of the two pickle keys; run it again to complete it.
+    Keys that cannot be read are left as they are, and the exit code is 1.
     """
     refuse_process_local(url)
-    old = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     new = new_pickle_key(new_pickle_key_env, new_pickle_key_file, ask=ask_new_pickle_key)
+    old = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     if old == new:
         raise ConfigurationError("the new pickle key is the old one; choose another")
     with open_backend(url) as backend:
@@ -65,47 +64,69 @@ def rekey(
 
 
 def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: str) -> list[Account]:
+    # nio takes half a second to import; the other commands do without it.
+    from cryptostore.nio.rekeying import has_keys
+
     there = list(backend.accounts())
-    chosen = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
+    wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
+    chosen = [each for each in wanted if has_keys(backend, each)]
+    for account in wanted:
+        if account not in chosen:
+            messages().print(printable(f"left out {account}, which has no keys"), soft_wrap=True)
     if not chosen:
         names = ", ".join(map(str, there)) or "none"
-        raise ConfigurationError(f"{redact(url)} has no such account; it has: {names}")
+        raise ConfigurationError(f"{redact(url)} has no such account with keys; it has: {names}")
     return chosen
 
 
 def _rekey_all(backend: Backend, accounts: list[Account], old: str, new: str) -> Mapping[Account, Rekeyed]:
-    # nio takes half a second to import; the other commands do without it.
     from cryptostore.nio.rekeying import check_pickle_keys
     from cryptostore.nio.rekeying import rekey as rekey_account
 
     for account in accounts:
         check_pickle_keys(backend, account, old, new)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=messages(), transient=True, disable=not messages().is_terminal) as progress:
-
-        def advancing(account: Account) -> Callable[[], None]:
+    done: dict[Account, Rekeyed] = {}
+    with _progress() as progress:
+        for account in accounts:
             task = progress.add_task(f"encrypting the keys of {account}", total=None)
-            return lambda: progress.advance(task)
+            try:
+                done[account] = rekey_account(backend, account, old, new, partial(progress.advance, task))
+            except BaseException:
+                _show_what_is_done(done)
+                raise
+            progress.remove_task(task)
+    return done
 
-        return {account: rekey_account(backend, account, old, new, advancing(account)) for account in accounts}
+
+def _progress() -> Progress:
+    console = messages()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _show_what_is_done(done: Iterable[Account]) -> None:
+    """The accounts need the new pickle key from now on, whatever becomes of the rest."""
+    names = ", ".join(map(str, done)) or "no account"
+    text = f"interrupted: {names} is complete with the new pickle key; run this again to complete the rest"
+    messages().print(printable(text), soft_wrap=True)
 
 
 def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:
     if as_json:
-        accounts = [
-            {
-                "user_id": account.user_id,
-                "device_id": account.device_id,
-                "renewed": dict(rekeyed.renewed),
-                "unreadable": dict(rekeyed.unreadable),
-            }
-            for account, rekeyed in done.items()
-        ]
-        print_json({"database": redact(url), "accounts": accounts})
+        print_json({"database": redact(url), "accounts": [_document(*each) for each in done.items()]})
         return
     rows = [
-        (str(account), kind, str(count), str(rekeyed.unreadable[kind]))
+        (str(account), kind, str(rekeyed.renewed[kind]), str(rekeyed.unreadable[kind]))
         for account, rekeyed in done.items()
-        for kind, count in rekeyed.renewed.items()
+        for kind in rekeyed.renewed | rekeyed.unreadable
     ]
     print_table(f"New pickle key in {redact(url)}", ["account", "kind", "encrypted anew", "unreadable"], rows)
+
+
+def _document(account: Account, rekeyed: Rekeyed) -> dict[str, Any]:
+    return {
+        "user_id": account.user_id,
+        "device_id": account.device_id,
+        "renewed": dict(rekeyed.renewed),
+        "unreadable": dict(rekeyed.unreadable),
+    }

@@ -18,7 +18,7 @@ class LiveAccount:
 
     def __init__(self, account: records.Account, pickle_key: str, record: records.OlmAccount | None) -> None:
         self.pickles: Final = Pickles(account, KeyRing.of(account, pickle_key, record))
-        self._record = record
+        self._record: records.Record | None = record
         self.account = None if record is None else self.pickles.account(record)
 
     def changes(self, account: OlmAccount | None = None) -> Changes:
@@ -31,7 +31,10 @@ class LiveAccount:
         if self.account is None:
             return Changes()
         record = self.pickles.account_record(self.account)
-        if record == self._record:
-            return Changes()
-        self._record = record
-        return Changes([record])
+        return Changes() if record == self._record else Changes([record])
+
+    def settle(self, batch: Changes) -> None:
+        """The batch is durable."""
+        for record in batch.puts(records.OlmAccount):
+            self._record = record
+            self.pickles.use_key_ring()

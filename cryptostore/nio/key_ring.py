@@ -30,7 +30,7 @@ class KeyRing:
     """One account's keys, the newest first, and the same sealed with the pickle key, as the account's row keeps them.
 
     The newest encrypts; all decrypt: a rekey that was killed half way, or met a row that it could not read, leaves
-    pickles under older ones. So none is ever dropped; whoever opens the ring has the newest anyway.
+    pickles under older ones.
     """
 
     #: Early releases encrypted with the pickle key itself, which is the last.
@@ -50,6 +50,10 @@ class KeyRing:
     def under(self, account: Account, pickle_key: str) -> KeyRing:
         """A ring with a new key before all of these, sealed with another pickle key."""
         return self._new(account, pickle_key, [_new_key(), *self.keys])
+
+    def newest_alone(self, account: Account, pickle_key: str) -> KeyRing:
+        """A ring with the newest key of these. With the others, whoever knew them could forge a pickle."""
+        return self._new(account, pickle_key, self.keys[:1])
 
     @classmethod
     def _new(cls, account: Account, pickle_key: str, keys: Iterable[str]) -> KeyRing:
@@ -72,11 +76,11 @@ def _unsealed(account: Account, pickle_key: str, stored: bytes) -> tuple[str, ..
         )
     try:
         return tuple(json.loads(Seal(account, pickle_key).open(_NAME, sealed)))
-    except UnreadableRecord as error:
+    except UnreadableRecord:
         raise WrongPickleKey(
             f"the keys of {account} were saved with another pickle key; nothing is damaged: "
-            "give that one, as AsyncClientConfig(pickle_key=...) in matrix-nio"
-        ) from error
+            "give that one, as AsyncClientConfig(pickle_key=...) in matrix-nio, or to a command as --pickle-key-file"
+        ) from None
 
 
 def _new_key() -> str:

@@ -31,13 +31,16 @@ class Pickles:
     def __init__(self, account: records.Account, key_ring: KeyRing) -> None:
         self._account = account
         self._key_ring = key_ring
-        # Until the account's row is on its way, nothing may depend on the keys that it will hold.
+        # While the account's row does not hold the ring, no other row may depend on it.
         self._newest_key = key_ring.keys[0 if key_ring.is_stored else -1]
 
     def account_record(self, account: OlmAccount) -> records.OlmAccount:
-        """The account's record. It has to be saved before, or with, what is pickled from now on."""
+        """The account's record."""
+        return records.OlmAccount(account.pickle(self._key_ring.keys[0]), account.shared, self._key_ring.sealed)
+
+    def use_key_ring(self) -> None:
+        """The account's record is durable, or nobody reads the others before it is."""
         self._newest_key = self._key_ring.keys[0]
-        return records.OlmAccount(account.pickle(self._newest_key), account.shared, self._key_ring.sealed)
 
     def account(self, record: records.OlmAccount) -> OlmAccount:
         """The account behind a record.

@@ -274,7 +274,7 @@ class NioStore(MatrixStore):
         live = LiveAccount(self._account_id, self.pickle_key, stored.get(()))
         if live.account is not None and live.account.upgrade_pickle:
             live.account.upgrade_pickle = False
-            self._storage.write(live.changes())
+            live.settle(self._storage.write(live.changes()))
         return live
 
     def _write(self, changes: Changes) -> None:
@@ -285,6 +285,7 @@ class NioStore(MatrixStore):
                 self._storage.write(changes)
                 changes = self._group_sessions.collect()
         batch = self._storage.write(changes)
+        self._account.settle(batch)
         self._sessions.settle(batch)
         self._group_sessions.settle(batch)
         self._devices.settle(batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import run_process
 from nio_sources import ALICE, Client
 
 PROGRAM = """
@@ -36,13 +37,19 @@ def command_lines() -> set[str]:
     return found
 
 
+def import_file(path: Path, url: str, key: str) -> None:
+    """Bring an account into the database, for the commands that need one."""
+    imported = run_process("import-nio", path, url, env={"CRYPTOSTORE_PICKLE_KEY": key})
+    assert imported.code == 0, imported.err
+
+
 @pytest.mark.parametrize(
     ("words", "starts", "code"),
     [
         (["demo", "--store", "URL", "--messages", "20", "--kills", "2"], "cryptostore.cli.demo.party", 0),
         (["contract", "URL", "--processes", "2"], "cryptostore_contract.worker", 1),
         (["import-nio", "nio.db", "URL"], "", 0),
-        (["rekey", "URL", "--new-pickle-key-env", "CANARY"], "", 2),
+        (["rekey", "URL", "--new-pickle-key-env", "NEW_KEY"], "", 0),
     ],
     ids=["demo", "contract", "import-nio", "rekey"],
 )
@@ -52,12 +59,15 @@ def test_no_process_shows_a_password_or_a_pickle_key(
     canary = secrets.token_hex(8)
     source = Client(tmp_path, ALICE, key=canary)
     source.close()
+    if "rekey" in words:
+        import_file(source.path, postgres_url, canary)
     place, _, schema = postgres_url.partition("?")
     environment = {
         "CANARY": canary,
         # The server does not ask for it.
         "DATABASE": f"{place}?{schema}&sslpassword={canary}",
         "CRYPTOSTORE_PICKLE_KEY": canary,
+        "NEW_KEY": f"new {canary}",
         "PYTEST_ADDOPTS": "-k a_new_process_reads",
     }
     seen: set[str] = set()

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nio.crypto import OlmAccount
 
 from command_line import Run
-from cryptostore import Account, Changes, InboundGroupSession, Mode, WrongPickleKey, open_backend
+from cryptostore import (
+    Account,
+    Backend,
+    BackendUnavailable,
+    Changes,
+    InboundGroupSession,
+    Mode,
+    WrongPickleKey,
+    open_backend,
+)
 from cryptostore.cli.exits import ExitCode
-from cryptostore.nio import NioStore
+from cryptostore.nio import NioStore, rekeying
 from nio_places import Ratchet
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
@@ -74,7 +84,7 @@ def test_programs_get_json(run: Run, sqlite_url: str) -> None:
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--json")
     (account,) = ended.document["accounts"]
     assert (account["user_id"], account["device_id"]) == (ALICE.user_id, ALICE.device_id)
-    assert account["renewed"] == {"inbound_group_session": 1}
+    assert account["renewed"] == {"olm_account": 1, "inbound_group_session": 1}
     assert account["unreadable"] == {}
 
 
@@ -100,6 +110,46 @@ def test_one_with_another_key_and_none_is_touched(run: Run, sqlite_url: str) -> 
     assert f"the keys of {BOB} were saved with another pickle key" in ended.err
     assert holds(sqlite_url, alices, OLD)
     assert holds(sqlite_url, bobs, "his own", BOB)
+
+
+def test_an_account_without_keys_is_left_out(run: Run, sqlite_url: str) -> None:
+    alices = saved(sqlite_url)
+    NioStore(BOB.user_id, BOB.device_id, sqlite_url, OLD).close()
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
+    assert ended.code == 0
+    assert ended.err == f"left out {BOB}, which has no keys\n"
+    assert holds(sqlite_url, alices, NEW)
+
+
+def test_an_error_half_way_says_which_accounts_are_done(
+    run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alices, bobs = saved(sqlite_url), saved(sqlite_url, BOB)
+    original = rekeying.rekey
+
+    def rekey(backend: Backend, account: Account, *rest: Any) -> Any:
+        if account == BOB:
+            raise BackendUnavailable("away")
+        return original(backend, account, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rekeying, "rekey", rekey)
+        ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
+    assert ended.code == ExitCode.UNAVAILABLE
+    assert f"interrupted: {ALICE} is complete with the new pickle key" in ended.err
+    assert run("rekey", sqlite_url, "--new-pickle-key-file", "new.key").code == 0
+    assert holds(sqlite_url, alices, NEW)
+    assert holds(sqlite_url, bobs, NEW, BOB)
+
+
+def test_the_old_key_from_the_file_where_a_client_finds_it(
+    run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv(f"{VARIABLE}_FILE", "old.key")
+    ratchet = saved(sqlite_url)
+    assert run("rekey", sqlite_url, "--new-pickle-key-file", "new.key").code == 0
+    assert holds(sqlite_url, ratchet, NEW)
 
 
 def test_keys_that_cannot_be_read_are_counted(run: Run, sqlite_url: str) -> None:
@@ -163,8 +213,12 @@ def test_keys_from_prompts(run: Run, sqlite_url: str, monkeypatch: pytest.Monkey
         (["--new-pickle-key-file", "old.key"], "the new pickle key is the old one"),
         (["--new-pickle-key-env", "EMPTY"], "empty or nio's default"),
         (["--new-pickle-key-env", "PUBLIC"], "empty or nio's default"),
+        (["--new-pickle-key-env", "NO_TEXT"], "the pickle key in the variable NO_TEXT is not UTF-8 text"),
         (["--ask-new-pickle-key", "--new-pickle-key-env", "X"], "give one of --new-pickle-key-env"),
-        (["--ask-pickle-key", "--pickle-key-env", "X"], "give one of --pickle-key-env"),
+        (
+            ["--new-pickle-key-file", "new.key", "--ask-pickle-key", "--pickle-key-env", "X"],
+            "give one of --pickle-key-env",
+        ),
         (["--new-pickle-key-file", "new.key", "--user-id", "@nobody:example.org"], f"it has: {ALICE}"),
         (["--new-pickle-key-file", "new.key", "--pickle-key-env", "PUBLIC"], "saved with another pickle key"),
     ],
@@ -174,7 +228,9 @@ def test_mistakes_are_named_and_change_nothing(
 ) -> None:
     monkeypatch.setenv("EMPTY", "")
     monkeypatch.setenv("PUBLIC", "DEFAULT_KEY")
+    monkeypatch.setenv("NO_TEXT", "\udcff")
     ratchet = saved(sqlite_url)
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: pytest.fail("asked before the mistake was told"))
     ended = run("rekey", sqlite_url, *options)
     assert ended.code == ExitCode.USAGE
     assert remedy in ended.err
@@ -187,7 +243,7 @@ def test_mistakes_are_named_and_change_nothing(
 def test_a_database_without_accounts(run: Run, sqlite_url: str) -> None:
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
     assert ended.code == ExitCode.USAGE
-    assert "has no such account; it has: none" in ended.err
+    assert "has no such account with keys; it has: none" in ended.err
 
 
 def test_a_database_in_memory_is_refused(run: Run) -> None:

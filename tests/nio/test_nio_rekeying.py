@@ -13,7 +13,16 @@ from typing import Any, Final
 import pytest
 from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, Session
 
-from cryptostore import AccountNotFound, ConfigurationError, FencedOut, Value, WrongPickleKey, open_backend, records
+from cryptostore import (
+    AccountNotFound,
+    ConfigurationError,
+    FencedOut,
+    UnreadableRecord,
+    Value,
+    WrongPickleKey,
+    open_backend,
+    records,
+)
 from cryptostore.nio import rekeying
 from cryptostore.nio.key_ring import KeyRing
 from cryptostore.nio.pickles import Pickles
@@ -25,7 +34,7 @@ from nio_places import ROOM, Ours, Ratchet
 
 PICKLED: Final = (records.OlmSession, records.InboundGroupSession, records.OutboundGroupSession)
 
-#: Dies with SIGKILL after so many sessions, or before the first if that is none.
+#: Dies with SIGKILL after so many sessions; before the first if that is none, and before anything if it is less.
 KILLED: Final = """
 import json, os, signal, sys
 from cryptostore import Account, open_backend
@@ -44,8 +53,10 @@ def advance():
         die()
 
 rekeying._BATCH = 4
-if not sessions:
+if sessions == 0:
     rekeying._Rekey._renew = die
+if sessions < 0:
+    rekeying._Rekey.run = die
 with open_backend(url) as backend:
     rekeying.rekey(backend, Account(*account), "key", "new key", advance)
 """
@@ -101,8 +112,7 @@ class Kept:
     def is_all_under_the_newest_key(self, key: str) -> bool:
         """Whether no older key is needed."""
         (account,) = self._ours.stored(records.OlmAccount)
-        ring = KeyRing.of(ALICE, key, account)
-        newest_alone = Pickles(ALICE, replace(ring, keys=ring.keys[:1]))
+        newest_alone = self.newest(key)
         sessions: list[Any] = [
             *map(newest_alone.olm_session, self._ours.stored(records.OlmSession)),
             *map(newest_alone.group_session, self._ours.stored(records.InboundGroupSession)),
@@ -112,16 +122,34 @@ class Kept:
         assert len(sessions) == len(self.ratchets) + 2
         return None not in sessions
 
+    def newest(self, key: str) -> Pickles:
+        """What the newest key alone reads."""
+        ring = self._key_ring(key)
+        return Pickles(ALICE, replace(ring, keys=ring.keys[:1]))
+
+    def older_keys(self, key: str) -> Pickles:
+        """What the other keys read."""
+        ring = self._key_ring(key)
+        return Pickles(ALICE, replace(ring, keys=ring.keys[1:]))
+
     def _pickles(self, key: str) -> Pickles:
+        return Pickles(ALICE, self._key_ring(key))
+
+    def _key_ring(self, key: str) -> KeyRing:
         (account,) = self._ours.stored(records.OlmAccount)
-        return Pickles(ALICE, KeyRing.of(ALICE, key, account))
+        return KeyRing.of(ALICE, key, account)
 
 
 def test_everything_is_read_with_the_new_key_and_nothing_with_the_old(ours: Ours) -> None:
     kept = Kept(ours)
     before = kept.pickles()
     done = rekey(ours)
-    assert done.renewed == {"olm_session": 1, "inbound_group_session": 9, "outbound_group_session": 1}
+    assert done.renewed == {
+        "olm_account": 1,
+        "olm_session": 1,
+        "inbound_group_session": 9,
+        "outbound_group_session": 1,
+    }
     assert done.unreadable.total() == 0
     assert not before & kept.pickles()
     assert kept.is_all_under_the_newest_key("new key")
@@ -156,9 +184,47 @@ def test_killed_half_way_it_opens_with_the_new_key_and_can_be_completed(ours: Ou
         ours.open(pickle_key="key")
     assert kept.is_all_under_the_newest_key("new key") == (sessions == 11)
     kept.check("new key")
-    assert rekey(ours).renewed.total() == 11
+    assert rekey(ours).renewed.total() == 12
     assert kept.is_all_under_the_newest_key("new key")
     kept.check("new key")
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+def test_killed_before_its_first_batch_it_opens_with_the_old_key(ours: Ours) -> None:
+    kept = Kept(ours)
+    before = kept.pickles()
+    arguments = json.dumps([ours.url, [ALICE.user_id, ALICE.device_id], -1])
+    assert subprocess.run([sys.executable, "-c", KILLED, arguments], check=False).returncode == -signal.SIGKILL
+    assert kept.pickles() == before
+    kept.check("key")
+
+
+def test_what_a_killed_rekey_left_moves_to_the_newest_key_as_it_is_used(in_memory: Ours) -> None:
+    kept = Kept(in_memory)
+    with open_backend(in_memory.url) as backend, pytest.raises(InterruptedError):
+        rekeying.rekey(backend, ALICE, "key", "new key", interrupt)
+    store = in_memory.open(pickle_key="new key")
+    assert all(ratchet.found_in(store) for ratchet in kept.ratchets)
+    assert store.load_sessions().get("curve") is not None
+    store.save_encrypted_rooms({ROOM})
+    in_memory.close(store)
+    groups, old = in_memory.stored(records.InboundGroupSession), kept.older_keys("new key")
+    assert [old.group_session(record) for record in groups] == [None] * 9
+
+
+def interrupt() -> None:
+    raise InterruptedError
+
+
+def test_keys_that_were_replaced_forge_nothing(ours: Ours) -> None:
+    kept = Kept(ours)
+    (before,) = ours.stored(records.OlmAccount)
+    forged = Pickles(ALICE, KeyRing.of(ALICE, "key", before)).outbound_record(ROOM, OutboundGroupSession())
+    rekey(ours)
+    ours.put(forged, replace(before, key_check=ours.stored(records.OlmAccount)[0].key_check))
+    assert kept.newest("new key").outbound_session(forged) is None
+    with pytest.raises(UnreadableRecord):
+        ours.open(pickle_key="new key")
 
 
 def test_a_client_that_comes_between_wins_and_reads_everything(in_memory: Ours) -> None:
@@ -190,7 +256,8 @@ def test_what_cannot_be_read_is_kept_and_named(ours: Ours) -> None:
     done = rekey(ours)
     assert (done.renewed["inbound_group_session"], done.unreadable["inbound_group_session"]) == (8, 1)
     assert damaged in ours.stored(records.InboundGroupSession)
-    assert len(kept.ratchets) == 9
+    store = ours.open(pickle_key="new key")
+    assert sum(ratchet.found_in(store) is not None for ratchet in kept.ratchets) == 8
 
 
 def test_a_row_that_is_mended_after_a_rekey_can_still_be_read(in_memory: Ours) -> None:
@@ -205,7 +272,8 @@ def test_a_row_that_is_mended_after_a_rekey_can_still_be_read(in_memory: Ours) -
 def test_a_login_that_cannot_be_read_holds_nothing_up(in_memory: Ours) -> None:
     Kept(in_memory)
     in_memory.put(Value(*ACCESS_TOKEN, b"damaged"))
-    assert rekey(in_memory).renewed.total() == 11
+    done = rekey(in_memory)
+    assert (done.renewed.total(), done.unreadable) == (12, {"value": 1})
     assert in_memory.stored(Value) == [Value(*ACCESS_TOKEN, b"damaged")]
 
 
@@ -263,3 +331,30 @@ def test_sessions_that_were_saved_before_the_account_stay_readable(ours: Ours) -
     ours.close(store)
     rekey(ours)
     assert ratchet.found_in(ours.open(pickle_key="new key"))
+
+
+def refuse(*_: object) -> None:
+    raise ConfigurationError("refused")
+
+
+def test_sessions_stay_readable_where_the_account_was_refused(in_memory: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, account, ratchet = in_memory.open(), OlmAccount(), Ratchet()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store._storage._store), "apply", refuse)
+        with pytest.raises(ConfigurationError):
+            store.save_account(account)
+    store.save_inbound_group_session(ratchet.inbound())
+    store = in_memory.reopen(store)
+    assert ratchet.found_in(store)
+    store.save_account(account)
+    assert ratchet.found_in(in_memory.reopen(store))
+
+
+def test_an_account_that_was_refused_can_be_saved_again(in_memory: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, account = in_memory.open(), OlmAccount()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store._storage._store), "apply", refuse)
+        with pytest.raises(ConfigurationError):
+            store.save_account(account)
+    store.save_account(account)
+    assert in_memory.reopen(store).load_account()

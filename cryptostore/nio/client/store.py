@@ -124,6 +124,7 @@ class ProductionStore(NioStore):
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable; what has changed since stays in memory."""
+        self._account.settle(batch)
         self._sessions.settle(batch, self._changed_sessions)
         self._group_sessions.settle(batch)
         self._devices.settle(batch)

@@ -45,6 +45,8 @@ class AccountImport:
         olm_account = OlmAccount.from_pickle(row.pickle, pickle_key, row.shared)
         #: The account's own record.
         self.olm_account: Final = self._pickles.account_record(olm_account)
+        # An account whose own record did not come is marked as unfinished, and no client opens it.
+        self._pickles.use_key_ring()
         #: The account's Curve25519 key.
         self.identity_key: Final = str(olm_account.identity_keys["curve25519"])
 
