@@ -19,6 +19,7 @@ from cryptostore.cli.exits import ExitCode
 from cryptostore.cli.output import print_json
 
 from .places import Place, place_for
+from .presence import awaited
 
 _FORMATS: Final = (".json", ".md")
 
@@ -52,7 +53,12 @@ def _run(url: str, report: Path | None, processes: int, *, to_stderr: bool) -> d
 
     run = uuid4().hex[:12]
     witness = _Witness()
-    with _terminable(), _cleared(place_for(url, run)), tempfile.TemporaryDirectory() as folder:
+    with (
+        _terminable(),
+        tempfile.TemporaryDirectory() as folder,
+        _cleared(place_for(url, run)),
+        awaited(Path(folder)),
+    ):
         os.environ |= {URL_VARIABLE: url, RUN_VARIABLE: run}
         # With --json, standard output is for programs alone.
         with contextlib.redirect_stdout(sys.stderr if to_stderr else sys.stdout):

@@ -12,6 +12,7 @@ from cryptostore import Capability
 
 from .harness import Ability, Harness, claims, managed
 from .places import Place, place_for
+from .presence import attend
 from .suite import StoreContract
 
 URL_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_LIVE_URL"
@@ -60,5 +61,8 @@ class TestLive(StoreContract):
     """The suite, on the database that the environment names."""
 
     @pytest.fixture
-    def harness(self) -> Iterator[Harness]:
+    def harness(self, pytestconfig: pytest.Config) -> Iterator[Harness]:
+        # The command's own process would wait for itself.
+        if hasattr(pytestconfig, "workerinput"):
+            attend()
         yield from managed(live_harness(place_for(os.environ[URL_VARIABLE], os.environ[RUN_VARIABLE])))

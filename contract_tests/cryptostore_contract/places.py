@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 from cryptostore import BackendUnavailable, ConfigurationError
 from cryptostore.urls import scheme_of
 
+if TYPE_CHECKING:
+    import psycopg
+
 #: Before every name that the suite gives to a folder or a schema.
 _PREFIX: Final = "cryptostore_contract_"
+
+#: Seconds that the server is given to end sessions.
+_PATIENCE: Final = 30.0
 
 #: Options in a PostgreSQL URL that are the backend's, and that the driver does not know.
 _BACKENDS_OPTIONS: Final = frozenset({"deadline", "owner", "schema", "migrate", "pool_size", "pool_min_size"})
@@ -94,16 +103,21 @@ class SchemaPlace(Place):
 
     def new_url(self) -> str:
         schema = f"{self.name}_{uuid4().hex[:12]}"
-        return f"{self._base}?{'&'.join([*self._options(without=frozenset({'schema'})), f'schema={schema}'])}"
+        others = self._options(without=frozenset({"schema", "application_name"}))
+        return f"{self._base}?{'&'.join([*others, f'application_name={self.name}', f'schema={schema}'])}"
 
     def prepare(self) -> None:
         pass  # a backend makes its schema when it first opens one
 
     def remove(self, url: str) -> None:
-        self._drop(url.rpartition("schema=")[2])
+        schema = url.rpartition("schema=")[2]
+        with self._connected(schema) as connection:
+            _drop(connection, schema)
 
     def clear(self) -> None:
-        self._drop(self.name)
+        with self._connected(self.name) as connection:
+            _end_sessions(connection, self.name)
+            _drop(connection, self.name)
 
     @property
     def _base(self) -> str:
@@ -113,18 +127,32 @@ class SchemaPlace(Place):
         options = self.url.partition("?")[2].split("&")
         return [option for option in options if option and option.partition("=")[0] not in without]
 
-    def _drop(self, beginning: str) -> None:
+    @contextlib.contextmanager
+    def _connected(self, beginning: str) -> Iterator[psycopg.Connection]:
         import psycopg  # a backend's driver, which is there where its URL could be opened
-        from psycopg.sql import SQL, Identifier
 
         url = f"{self._base}?{'&'.join(self._options(without=_BACKENDS_OPTIONS))}"
-        named = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
         try:
             with psycopg.connect(url, autocommit=True) as connection:
-                for (schema,) in connection.execute(named, [beginning]).fetchall():
-                    connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
+                yield connection
         except psycopg.OperationalError as error:
             raise BackendUnavailable(f"schemas named {beginning}… could not be dropped; drop them by hand") from error
+
+
+def _end_sessions(connection: psycopg.Connection, application: str) -> None:
+    """End the sessions of processes that are gone: the server still carries out what it was sent, such as a COMMIT."""
+    ends = time.monotonic() + _PATIENCE
+    named = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+    while connection.execute(named, [application]).fetchall() and time.monotonic() < ends:
+        time.sleep(0.05)
+
+
+def _drop(connection: psycopg.Connection, beginning: str) -> None:
+    from psycopg.sql import SQL, Identifier
+
+    named = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
+    for (schema,) in connection.execute(named, [beginning]).fetchall():
+        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
 
 
 def place_for(url: str, run: str) -> Place:

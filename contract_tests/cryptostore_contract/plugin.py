@@ -97,7 +97,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         return (yield)
     finally:
         # A conftest can make pytest call nothing at all, or swallow what is raised.
-        told[0] = told[0] or ("" if _was_completed(case) else "did not run to its end")
+        # Asked whatever else is wrong: what is not asked for now would speak for the case's next test.
+        completed = _was_completed(case)
+        told[0] = told[0] or ("" if completed else "did not run to its end")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -35,6 +35,7 @@ from cryptostore import (
 )
 
 from .moments import Events, kill_this_process, killed_after, seconds_of
+from .presence import attend
 from .samples import one_of_each, sample
 
 URL_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_URL"
@@ -127,7 +128,8 @@ def read(account: Account) -> None:
 def first_start(account: Account) -> None:
     """Wait for the word, then open the database, which may be empty."""
     say("ready")
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        sys.exit("nobody is left to give the word")
     with open_backend(os.environ[URL_VARIABLE]) as backend:
         backend.open_store(account).close()
         say(f"schema {backend.schema().version}")
@@ -199,5 +201,6 @@ TASKS: Final[Mapping[str, Callable[..., None]]] = {
 
 
 if __name__ == "__main__":
+    attend()
     user_id, device_id = os.environ[ACCOUNT_VARIABLE].split("\n")
     TASKS[sys.argv[1]](Account(user_id, device_id), *sys.argv[2:])

@@ -91,7 +91,10 @@ def test_a_folder_is_beside_the_file_and_goes_with_all_that_is_in_it(tmp_path: P
 def test_a_schema_takes_the_place_of_the_urls_own() -> None:
     place = place_for("postgresql://me@host/db?schema=mine&deadline=3&sslmode=require", "run")
     url = place.new_url()
-    assert url.startswith("postgresql://me@host/db?deadline=3&sslmode=require&schema=cryptostore_contract_run_")
+    assert url.startswith(
+        "postgresql://me@host/db?deadline=3&sslmode=require"
+        "&application_name=cryptostore_contract_run&schema=cryptostore_contract_run_"
+    )
     assert url != place.new_url()
 
 

@@ -246,6 +246,26 @@ def test_a_second_class_does_not_speak_for_the_first(pytester: pytest.Pytester) 
     assert [("ISOLATION-9" in contract["incomplete"]) for contract in contracts] == [False, True]
 
 
+def test_a_case_that_ended_on_a_strangers_fixture_does_not_speak_for_the_next_class(pytester: pytest.Pytester) -> None:
+    other = (
+        "from cryptostore_contract.handles import Handles\n"
+        "class TestOther(TestMemory):\n    @pytest.fixture\n    def handles(self, harness): return Handles(harness)\n"
+    )
+    pytester.makepyfile(test_it=CONTRACT.format(body="") + other)
+    pytester.makeconftest(
+        "import pytest\n"
+        "def pytest_collection_modifyitems(items): items.reverse()\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_pyfunc_call(pyfuncitem): return pyfuncitem.cls.__name__ == 'TestMemory' or None"
+    )
+    pytester.runpytest_inprocess(*STRICT, *FEW)
+    contracts = json.loads((pytester.path / "report.json").read_text())["contracts"]
+    assert [contract["incomplete"]["ISOLATION-9"] for contract in contracts] == [
+        "did not run to its end",
+        "its fixture 'handles' is not the suite's own",
+    ]
+
+
 def test_what_failed_last_is_not_the_whole(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=CONTRACT.format(body=f"    def {CASE}(self): assert False"))
     pytester.runpytest_inprocess(*FEW)

@@ -177,8 +177,11 @@ def test_a_relay_that_withholds_a_message_ends_the_demo(tmp_path: Path) -> None:
 
 def test_a_store_that_forgets_fails_the_demo(site: FakeSite, tmp_path: Path) -> None:
     site.install("forgetful", {"cryptostore.backends": {"forgetful": "forgetful"}}, forgetful=FORGETFUL)
+    url, seed = f"forgetful:///{tmp_path}/keys.db", 1
+    # A Bob who is killed before his first message is durable has nothing to read again.
+    assert planned_kills(Settings(url, kills=1, messages=10, seed=seed))[0].acknowledged > 0
     ended = run_process(
-        *("demo", "--json", "--messages", "10", "--kills", "1", "--store", f"forgetful:///{tmp_path}/keys.db"),
+        *("demo", "--json", "--messages", "10", "--kills", "1", "--seed", seed, "--store", url),
         env={"PYTHONPATH": str(site.folder)},
     )
     assert ended.code == ExitCode.CHECK_FAILED, ended.err

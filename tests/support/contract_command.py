@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 #: Few cases, so that this takes no minute; a verdict cannot be PASS then.
@@ -16,6 +19,9 @@ FEW: Final[Mapping[str, str]] = {"PYTEST_ADDOPTS": "-k not_found"}
 
 _COMMAND: Final = (sys.executable, "-c", "from cryptostore.cli import main; main()", "contract")
 _PATIENCE: Final = 120.0
+
+#: A case in which the first to open the database is a child process.
+_CHILD_FIRST: Final[Mapping[str, str]] = {"PYTEST_ADDOPTS": "-k this_process_reads_what_another_wrote"}
 
 
 def run(*words: str, env: Mapping[str, str] = FEW, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -43,3 +49,44 @@ def interrupt(url: str, processes: str, number: signal.Signals, is_at_work: Call
         running.send_signal(number)
         running.stdout.read()
     return running.returncode
+
+
+def interrupt_over_an_orphan(url: str) -> int:
+    """Kill a process of the command while a child of it starts, interrupt the command, and return how it ended.
+
+    The child gets no further until the command has had the time to end without it; at the return it has ended, too.
+    """
+    with subprocess.Popen(
+        [*_COMMAND, url, "--processes", "2"],
+        env=os.environ | _CHILD_FIRST,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        parent, orphan = _grandchild(running)
+        os.kill(orphan, signal.SIGSTOP)
+        handle = os.pidfd_open(orphan)
+        os.kill(parent, signal.SIGKILL)
+        running.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(5)
+        os.kill(orphan, signal.SIGCONT)
+        assert select.select([handle], [], [], _PATIENCE)[0], "the child did not end"
+        os.close(handle)
+    return running.returncode
+
+
+def _grandchild(running: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """The first child of the suite in one of the command's processes: its parent and itself."""
+    ends = time.monotonic() + _PATIENCE
+    while time.monotonic() < ends and running.poll() is None:
+        for parent in _children_of(running.pid):
+            for child in _children_of(parent):
+                if b"cryptostore_contract.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return parent, child
+        time.sleep(0.01)
+    raise AssertionError("no case started a child")
+
+
+def _children_of(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for children in lists for child in children.read_text().split()]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from cryptostore import BackendUnavailable, Batch, fields_of
+from cryptostore import BackendUnavailable, Batch, FieldType, Record, fields_of, key_fields_of
 from cryptostore_postgres.connections import Connection, Connections
 from cryptostore_postgres.errors import translated
 from cryptostore_postgres.migrations import SHIPPED
@@ -64,8 +64,16 @@ def account_missing_from_pages(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("READING-6", backend="postgres")
 def keys_ordered_by_a_language(patch: pytest.MonkeyPatch) -> None:
-    """A collation that sorts as people do."""
-    _in_tables(patch, ('text COLLATE "C"', 'text COLLATE "und-x-icu"'))
+    """The order of a dictionary, in which small and capital letters stand together."""
+    original = Statements.select
+
+    def select(self: Statements, kind: type[Record], lengths: Sequence[int]) -> bytes:
+        rows, _, _ = original(self, kind, lengths).rpartition(b" ORDER BY ")
+        # By an expression, since not every server has a collation that sorts as people do.
+        keys = [f'lower("{name}")' if of is FieldType.IDENTIFIER else f'"{name}"' for name, of in key_fields_of(kind)]
+        return b"SELECT * FROM (" + rows + b") AS found ORDER BY " + ", ".join(["position", *keys]).encode()
+
+    patch.setattr(Statements, "select", select)
 
 
 @mutant("CONCURRENCY-3", backend="postgres")
