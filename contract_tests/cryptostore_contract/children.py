@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
-from cryptostore import Account
+from cryptostore import Account, Changes
 
+from .samples import ALICE
 from .worker import ACCOUNT_VARIABLE, URL_VARIABLE
 
 #: Seconds that any child is given before it counts as hanging.
@@ -35,14 +37,18 @@ class Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         # Half a line is what a killed child did not finish saying.
-        assert line.endswith("\n"), f"the child ended after {self.lines[-3:]}:\n{self._error()}"
+        assert line.endswith("\n"), f"the child ended after {self.lines[-3:]}:\n{self.error()}"
         self.lines.append(line[:-1])
         return line[:-1]
 
     def go(self) -> None:
         """Give the child the word that it waits for."""
+        self.tell("go")
+
+    def tell(self, line: str) -> None:
+        """A line for the child to read."""
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
     def kill(self) -> None:
@@ -53,13 +59,13 @@ class Child:
     def finish(self) -> list[str]:
         """All lines of a child that ends by itself; fails if it ends with an error."""
         self._drain()
-        assert self._process.returncode == 0, self._error()
+        assert self._process.returncode == 0, self.error()
         return self.lines
 
     def dies(self) -> list[str]:
         """All lines of a child that is killed at a moment of its task; fails if it ends in any other way."""
         self._drain()
-        assert self._process.returncode in _KILLED, f"ended with {self._process.returncode}:\n{self._error()}"
+        assert self._process.returncode in _KILLED, f"ended with {self._process.returncode}:\n{self.error()}"
         return self.lines
 
     def end(self) -> list[str]:
@@ -73,7 +79,8 @@ class Child:
         self._process.wait(_PATIENCE)
         self.lines += [line[:-1] for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
-    def _error(self) -> str:
+    def error(self) -> str:
+        """The end of what the child wrote to its standard error."""
         self._errors.seek(0)
         return self._errors.read()[-4_000:]
 
@@ -97,3 +104,43 @@ def child(url: str, account: Account, *task: str) -> Iterator[Child]:
             yield Child(process, errors)
         finally:
             process.kill()
+
+
+class Death(NamedTuple):
+    """What a killed process said: the epoch in which it owned the account, and whether its batch was acknowledged."""
+
+    epoch: int
+    answered: bool
+
+
+class Doomed:
+    """Processes that each apply one batch and are killed at it; forked, since starting Python anew costs more."""
+
+    def __init__(self, parent: Child) -> None:
+        self._parent = parent
+
+    def kill(self, account: Account, owner: str, changes: Changes, moment: str) -> Death:
+        """Let a process own an account, apply a batch, and be killed at a moment of `worker.die_applying`."""
+        said = self._carried_out(-signal.SIGKILL, account, owner, changes, moment)
+        return Death(int(said["epoch"]), "applied" in said)
+
+    def events(self, account: Account, changes: Changes) -> int:
+        """How many events a batch has; it is applied."""
+        return int(self._carried_out(0, account, "nobody", changes, "0")["applied"])
+
+    def _carried_out(self, as_expected: int, *order: object) -> dict[str, str]:
+        """What a process said by its first words; fails if it did not end as expected."""
+        self._parent.tell(pickle.dumps(order).hex())
+        said: dict[str, str] = {}
+        while "ended" not in said:
+            word, _, value = self._parent.line().partition(" ")
+            said[word] = value
+        assert said["ended"] == f"{as_expected}", f"ended with {said['ended']}:\n{self._parent.error()}"
+        return said
+
+
+@contextmanager
+def doomed(url: str) -> Iterator[Doomed]:
+    """Processes to be killed on one database, whose accounts are named one by one."""
+    with child(url, ALICE, "fork") as parent:
+        yield Doomed(parent)

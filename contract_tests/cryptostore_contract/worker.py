@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pickle
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,8 +33,10 @@ from cryptostore import (
     SyncToken,
     Value,
     fields_of,
+    load_backend,
     open_backend,
 )
+from cryptostore.urls import scheme_of
 
 from .moments import Events, kill_this_process, killed_after, seconds_of
 from .presence import attend
@@ -47,6 +51,9 @@ REPLACED: Final[tuple[type[Record], ...]] = (OlmAccount, SyncToken)
 
 #: How many values every batch replaces: many, so that there is a middle to be killed in.
 VALUES: Final = 60
+
+#: Seconds that a forked process is given before it counts as hanging.
+FORK_SECONDS: Final = 60
 
 
 def batch(number: int) -> Changes:
@@ -182,6 +189,43 @@ def die_around_commit(account: Account, moment: str) -> None:
         kill_this_process()
 
 
+def fork(_account: Account) -> None:
+    """For each order on standard input, fork a process that carries it out, and say how that ended.
+
+    The backend's plugin is imported once, here, which may be most of what a process costs; nothing is opened.
+    """
+    load_backend(scheme_of(os.environ[URL_VARIABLE]))
+    # What the core works out once for each kind would be most of the events of a batch that comes first.
+    one_of_each()
+    for order in sys.stdin:
+        process = os.fork()
+        if not process:
+            # If it hangs, and also if nobody is left to end it.
+            signal.alarm(FORK_SECONDS)
+            die_applying(*pickle.loads(bytes.fromhex(order)))  # noqa: S301  # the suite's own words
+            sys.exit()
+        _, status = os.waitpid(process, 0)
+        say(f"ended {os.waitstatus_to_exitcode(status)}")
+
+
+def die_applying(account: Account, owner: str, changes: Changes, moment: str) -> None:
+    """Own an account, apply a batch and be killed at one of its events, or where `die_around_commit` says.
+
+    Where the batch ends before that event, that is said; the event "0" is none, and only counted for.
+    """
+    events = Events(int(moment) if moment.isdigit() else 0)
+    with open_backend(os.environ[URL_VARIABLE], owner=owner) as backend:
+        store = backend.open_store(account)
+        say(f"epoch {store.ownership.epoch}")
+        if moment == "before":
+            kill_this_process()
+        count = events.during(functools.partial(store.apply, changes))
+        if moment != "unsaid":
+            say(f"applied {count}")
+        if moment != "0":
+            kill_this_process()
+
+
 def say(line: str) -> None:
     """One line, at once, and past every buffer of this process."""
     os.write(1, f"{line}\n".encode())
@@ -197,6 +241,7 @@ TASKS: Final[Mapping[str, Callable[..., None]]] = {
     "die-at-event": die_at_event,
     "die-after": die_after,
     "die-around-commit": die_around_commit,
+    "fork": fork,
 }
 
 

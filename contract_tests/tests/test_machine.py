@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cryptostore_contract import managed
-from cryptostore_contract.cases.machine import explore
+from cryptostore_contract.cases.machine import explore, explore_kills
+from cryptostore_contract.live import live_harness
 from cryptostore_contract.memory import MemoryHarness
+from cryptostore_contract.mutants import load, named
 from cryptostore_contract.mutants.batches import deletes_ignored
+from cryptostore_contract.places import place_for
 
 
 def test_a_failure_comes_with_the_shortest_history_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +24,17 @@ def test_a_failure_comes_with_the_shortest_history_that_shows_it(monkeypatch: py
     assert "state = History()" in notes.splitlines()
     # One record that is put and deleted; a third operation may be left where shortening ended early.
     assert 2 <= notes.count("(cryptostore.records.") <= 3
+
+
+def test_a_failure_of_a_killed_process_comes_with_the_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    load("sqlite")
+    named("epoch_raised_with_the_first_batch").apply(monkeypatch)
+    place = place_for(f"sqlite:///{tmp_path}/keys.db", "kills")
+    place.prepare()
+    for harness in managed(live_harness(place)):
+        with pytest.raises(AssertionError, match="its take-over is not there") as failure:
+            explore_kills(harness, examples=20, steps=8)
+    lines = "\n".join(failure.value.__notes__).replace("\n ", " ").splitlines()
+    assert [line.partition("(")[0] for line in lines if "kill" in line] == ["state.start_with_a_kill"]
+    assert "deletes=[], part=1)" in "".join(lines)
+    assert len(lines) <= 6

@@ -23,6 +23,7 @@ KILL_NONE: Final[Mapping[str, str]] = {
     "FAULTS-5": _ITS_OWN_ERROR,
     "FAULTS-11": _ITS_OWN_ERROR,
     "MACHINE-2": _LONGER.format("MACHINE-1"),
+    "MACHINE-4": _LONGER.format("MACHINE-3"),
     "RESTART-5": _LONGER.format("RESTART-4"),
     "SEVERING-5": _LONGER.format("SEVERING-1"),
     "SEVERING-6": _LONGER.format("SEVERING-2"),

@@ -70,7 +70,41 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SQLiteStore, "commit", commit)
 
 
-@_in_children("CRASHES-3", "RESTART-4")
+@_in_children("MACHINE-3")
+def committed_with_the_next_sync_token(patch: pytest.MonkeyPatch) -> None:
+    """A batch waits for one with a sync token, as if a client wrote nothing between two syncs."""
+    original = SQLiteStore.commit
+
+    def commit(self: SQLiteStore, batch: Batch, timeout: float) -> None:
+        waiting: list[Batch] = self.__dict__.setdefault("waiting", [])
+        waiting.append(batch)
+        if batch.changes.puts(SyncToken):
+            while waiting:
+                original(self, waiting.pop(0), timeout)
+
+    patch.setattr(SQLiteStore, "commit", commit)
+
+
+@_in_children("MACHINE-3")
+def epoch_raised_with_the_first_batch(patch: pytest.MonkeyPatch) -> None:
+    """A new owner that ends before its first batch leaves its predecessor unfenced."""
+    take_over, expects = accounts.take_over, SQLiteStore._expects
+
+    def take_over_later(connection: sqlite3.Connection, *arguments: Any) -> Any:
+        account_id, ownership = take_over(connection, *arguments)
+        connection.execute("UPDATE account SET epoch = max(1, epoch - 1) WHERE id = ?", (account_id,))
+        return account_id, ownership
+
+    def take_over_now(self: SQLiteStore, connection: sqlite3.Connection, batch: Batch) -> bool:
+        raised = "UPDATE account SET epoch = max(epoch, ?) WHERE id = ?"
+        connection.execute(raised, (self.ownership.epoch, self._id))
+        return expects(self, connection, batch)
+
+    patch.setattr(accounts, "take_over", take_over_later)
+    patch.setattr(SQLiteStore, "_expects", take_over_now)
+
+
+@_in_children("CRASHES-3", "MACHINE-3", "RESTART-4")
 def half_batch_at_a_kill(patch: pytest.MonkeyPatch) -> None:
     """A transaction for each kind of a batch."""
     kind_by_kind(patch)
