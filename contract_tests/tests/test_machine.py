@@ -34,7 +34,10 @@ def test_a_failure_of_a_killed_process_comes_with_the_kill(monkeypatch: pytest.M
     for harness in managed(live_harness(place)):
         with pytest.raises(AssertionError, match="its take-over is not there") as failure:
             explore_kills(harness, examples=20, steps=8)
-    lines = "\n".join(failure.value.__notes__).replace("\n ", " ").splitlines()
-    assert [line.partition("(")[0] for line in lines if "kill" in line] == ["state.start_with_a_kill"]
-    assert "deletes=[], part=1)" in "".join(lines)
-    assert len(lines) <= 6
+    notes = "\n".join(failure.value.__notes__)
+    assert "state = History()" in notes.splitlines()
+    # One kill, which every history begins with; another may be left where shortening ended early.
+    assert "state.start_with_a_kill(" in notes
+    assert 1 <= notes.count("kill") <= 2
+    # What one batch needs for a number, and what a killed one begins with.
+    assert 4 <= notes.count("(cryptostore.records.") <= 6

@@ -87,12 +87,12 @@ def committed_with_the_next_sync_token(patch: pytest.MonkeyPatch) -> None:
 
 @_in_children("MACHINE-3")
 def epoch_raised_with_the_first_batch(patch: pytest.MonkeyPatch) -> None:
-    """A new owner that ends before its first batch leaves its predecessor unfenced."""
+    """The new owner of an account with batches leaves its predecessor unfenced if it ends before its own first one."""
     take_over, expects = accounts.take_over, SQLiteStore._expects
 
     def take_over_later(connection: sqlite3.Connection, *arguments: Any) -> Any:
         account_id, ownership = take_over(connection, *arguments)
-        connection.execute("UPDATE account SET epoch = max(1, epoch - 1) WHERE id = ?", (account_id,))
+        connection.execute("UPDATE account SET epoch = epoch - (sequence > 0) WHERE id = ?", (account_id,))
         return account_id, ownership
 
     def take_over_now(self: SQLiteStore, connection: sqlite3.Connection, batch: Batch) -> bool:
