@@ -17,9 +17,11 @@ from cryptostore import (
     ConfigurationError,
     Mode,
     SchemaError,
+    StoreClosed,
     SyncToken,
     open_backend,
 )
+from cryptostore_rocksdb.database import release, shared
 from cryptostore_rocksdb.schema import FILE
 
 ALICE = Account("@alice:example.org", "ALICEDEVICE")
@@ -84,6 +86,17 @@ def test_another_process_waits_for_the_lock_and_is_told_why(url: str) -> None:
             open_backend(url, deadline=0.3)
         holder.kill()
     write_tokens(url, "after the other process")
+
+
+def test_a_close_does_not_wait_for_ever_and_the_last_user_closes(url: str, folder: Path) -> None:
+    database = shared(folder, deadline=10)
+    with database.using(10):
+        release(database, deadline=0.1)
+        with pytest.raises(BackendUnavailable, match="open in another process"):
+            open_backend(url, deadline=0.1)
+    with pytest.raises(StoreClosed), database.using(10):
+        raise AssertionError("it was closed")
+    write_tokens(url, "after the last user")
 
 
 def test_a_new_folder_is_private(url: str, folder: Path) -> None:
