@@ -132,7 +132,8 @@ class CryptoStore(ABC):
         Where the stored sequence is `batch.number` already, does nothing and returns: it was committed. [COMMIT-2]
         Raises FencedOut for any other epoch or sequence, naming the present owner, [COMMIT-3]
         AccountNotFound for an account that was deleted (and perhaps made anew), [COMMIT-4]
-        StorageFull, or another refusal, for a batch that was rolled back for certain, [COMMIT-5]
+        StorageFull where there is no room, or a plain CryptoStoreError for a value or a statement that the database
+        refuses: as every error but BackendUnavailable, it says that the batch was rolled back for certain, [COMMIT-5]
         BackendUnavailable wherever the outcome is open, or the server could not be reached. [COMMIT-6]
         Atomicity: readers and restarts see the batch whole or not at all. [COMMIT-7]
         A put inserts, or replaces every field of the record with that key; a delete of nothing is no error. [COMMIT-8]

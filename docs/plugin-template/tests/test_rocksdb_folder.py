@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
 from cryptostore import (
     Account,
     BackendUnavailable,
     Changes,
     ConfigurationError,
+    CryptoStoreError,
     Mode,
     SchemaError,
     StoreClosed,
@@ -22,6 +24,7 @@ from cryptostore import (
     open_backend,
 )
 from cryptostore_rocksdb.database import release, shared
+from cryptostore_rocksdb.errors import mapped_errors
 from cryptostore_rocksdb.schema import FILE
 
 ALICE = Account("@alice:example.org", "ALICEDEVICE")
@@ -160,3 +163,15 @@ def test_a_log_that_is_damaged_in_the_middle_is_an_error(url: str, folder: Path)
     log.write_bytes(log.read_bytes().replace(b"second", b"sec0nd"))
     with pytest.raises(ConfigurationError, match="damaged"):
         open_backend(url, deadline=1)
+
+
+def test_what_rocksdb_refuses_is_no_open_outcome(folder: Path) -> None:
+    contradictory = WriteOptions()
+    contradictory.sync = True
+    contradictory.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub takes the property for a method
+    rdict = Rdict(str(folder), Options(raw_mode=True))
+    with pytest.raises(CryptoStoreError, match=r"\(Invalid argument\)") as caught, mapped_errors(folder):
+        rdict.write(WriteBatch(raw_mode=True), contradictory)
+    rdict.close()
+    # A batch that is refused as BackendUnavailable would be sent again before every later one.
+    assert type(caught.value) is CryptoStoreError
