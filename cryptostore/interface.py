@@ -73,6 +73,11 @@ class CryptoStore(ABC):
     Concurrency: every method may be called from any thread, also at once. [STORE-1]
     A closed store, or one of a closed backend, raises StoreClosed from every method but `close`. [STORE-2]
     No method waits longer than the deadline before it raises BackendUnavailable. [STORE-3]
+
+    A backend's subclass calls `CryptoStore.__init__` with the account, the mode, the ownership that `open_store` found
+    or stored, the deadline in seconds, and the backend's own `cryptostore.lifecycle.OpenFlag`. From then on it has
+    `account`, `mode`, `ownership`, and the store's own flag `_is_open`: each of its methods, and each page of a scan,
+    begins with `self._is_open.check()`, which raises StoreClosed. Other names with an underscore are not for backends.
     """
 
     def __init__(
