@@ -29,9 +29,13 @@ NO_SCALARS: Final[Mapping[str, Scalar]] = immutabledict()
 class DeviceTrust(enum.StrEnum):
     """What the account's owner decided about another device."""
 
+    #: Nothing was decided.
     UNSET = "unset"
+    #: The owner made sure that the device's keys are its user's.
     VERIFIED = "verified"
+    #: The device gets no room keys.
     BLACKLISTED = "blacklisted"
+    #: The device gets room keys, although it was not verified.
     IGNORED = "ignored"
 
 

@@ -73,6 +73,11 @@ class CryptoStore(ABC):
     Concurrency: every method may be called from any thread, also at once. [STORE-1]
     A closed store, or one of a closed backend, raises StoreClosed from every method but `close`. [STORE-2]
     No method waits longer than the deadline before it raises BackendUnavailable. [STORE-3]
+
+    A backend's subclass calls `CryptoStore.__init__` with the account, the mode, the ownership that `open_store` found
+    or stored, the deadline in seconds, and the backend's own `cryptostore.lifecycle.OpenFlag`. From then on it has
+    `account`, `mode`, `ownership`, and the store's own flag `_is_open`: each of its methods, and each page of a scan,
+    begins with `self._is_open.check()`, which raises StoreClosed. Other names with an underscore are not for backends.
     """
 
     def __init__(
@@ -132,7 +137,8 @@ class CryptoStore(ABC):
         Where the stored sequence is `batch.number` already, does nothing and returns: it was committed. [COMMIT-2]
         Raises FencedOut for any other epoch or sequence, naming the present owner, [COMMIT-3]
         AccountNotFound for an account that was deleted (and perhaps made anew), [COMMIT-4]
-        StorageFull, or another refusal, for a batch that was rolled back for certain, [COMMIT-5]
+        StorageFull where there is no room, or a plain CryptoStoreError for a value or a statement that the database
+        refuses: as every error but BackendUnavailable, it says that the batch was rolled back for certain, [COMMIT-5]
         BackendUnavailable wherever the outcome is open, or the server could not be reached. [COMMIT-6]
         Atomicity: readers and restarts see the batch whole or not at all. [COMMIT-7]
         A put inserts, or replaces every field of the record with that key; a delete of nothing is no error. [COMMIT-8]

@@ -128,23 +128,31 @@ def _install_hint(name: str) -> str:
 
 
 def _load(entry_point: metadata.EntryPoint) -> BackendPlugin:
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(BackendHooks)
-    origin = _origin(entry_point)
+    name, origin = entry_point.name, _origin(entry_point)
     try:
-        manager.register(entry_point.load(), entry_point.name)
-        manager.check_pending()
-        offered = [plugin for plugins in manager.hook.cryptostore_backends() for plugin in plugins]
+        offered = _offered_by(entry_point)
     except pluggy.PluginValidationError as error:
-        raise BackendInvalid(
-            f"backend {entry_point.name!r} of {origin} is not a valid plugin: {error}; {_MEND}"
-        ) from error
+        raise BackendInvalid(f"backend {name!r} of {origin} is not a valid plugin: {error}; {_MEND}") from error
     # SystemExit, because a module that calls sys.exit() at import must not take the program with it.
     except (Exception, SystemExit) as error:
         raise BackendLoadError(
-            f"backend {entry_point.name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}; {_MEND}"
+            f"backend {name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}; {_MEND}"
         ) from error
-    return _check_plugin(entry_point.name, origin, offered)
+    return _check_plugin(name, origin, offered)
+
+
+def _offered_by(entry_point: metadata.EntryPoint) -> list[Any]:
+    """What the hook yields. Raises PluginValidationError, and whatever the plugin's own code does."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(BackendHooks)
+    plugin = entry_point.load()
+    manager.register(plugin, entry_point.name)
+    manager.check_pending()
+    if not manager.hook.cryptostore_backends.get_hookimpls():
+        raise pluggy.PluginValidationError(
+            plugin, f"{entry_point.value} has no function cryptostore_backends that is marked @hookimpl"
+        )
+    return [each for several in manager.hook.cryptostore_backends() for each in several]
 
 
 def _check_plugin(name: str, origin: str, offered: list[Any]) -> BackendPlugin:
@@ -153,8 +161,14 @@ def _check_plugin(name: str, origin: str, offered: list[Any]) -> BackendPlugin:
             _check_interface(plugin, origin)
             return plugin
     raise BackendInvalid(
-        f"{origin} has an entry point for the backend {name!r}, but its hook yields no such BackendPlugin; {_MEND}"
+        f"backend {name!r} of {origin} is not a valid plugin: its hook yields {_description_of(offered)}, but the "
+        f"entry point is called {name!r}; {_MEND}"
     )
+
+
+def _description_of(offered: list[Any]) -> str:
+    found = [repr(each.name) if isinstance(each, BackendPlugin) else f"a {type(each).__name__}" for each in offered]
+    return " and ".join(found) or "no BackendPlugin"
 
 
 def _check_interface(plugin: BackendPlugin, origin: str) -> None:

@@ -8,6 +8,13 @@ from fake_distributions import FakeSite
 
 GROUP = "cryptostore.backends"
 
+OTHER_NAME = """
+from cryptostore import BackendPlugin, hookimpl
+@hookimpl
+def cryptostore_backends():
+    return [BackendPlugin("duck", (1, 0), print)]
+"""
+
 
 def test_json_says_what_each_backend_can_do(run: Run) -> None:
     ended = run("backends", "--json")
@@ -46,3 +53,10 @@ def test_a_broken_backend_is_listed_with_its_reason(run: Run, site: FakeSite) ->
     ended = run("backends")
     assert ended.code == 0
     assert "broken: backend 'wreck' of wrecks 0.3 cannot be loaded: RuntimeError: hit a rock" in ended.out
+
+
+def test_the_author_of_a_broken_backend_is_told_what_to_mend(run: Run, site: FakeSite) -> None:
+    site.install("ducks", {GROUP: {"duck": "duck", "duckdb": "other_duck"}}, "0.3", duck="", other_duck=OTHER_NAME)
+    out = run("backends").out
+    assert "duck has no function cryptostore_backends that is marked @hookimpl" in out
+    assert "its hook yields 'duck', but the entry point is called 'duckdb'" in out

@@ -17,7 +17,7 @@ def shown() -> list[str]:
     """The files on the page; fails for one that is cut, or that has another name in its caption."""
     included = re.findall(r"^```{literalinclude} plugin-template/(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for name, options in included:
-        assert re.findall(r"^:(?!language: toml)(.*)$", options, re.MULTILINE) == [f"caption: {name}"]
+        assert re.findall(r"^:(?!language: toml)(.*)$", options, re.MULTILINE) == [f'caption: "`{name}`"']
     return [name for name, _ in included]
 
 

@@ -133,9 +133,15 @@ BROKEN: dict[str, tuple[str, type[PluginError], str]] = {
     ),
     "hook_is_no_list": (plugin().replace("return [", "return 3 or ["), BackendLoadError, "TypeError"),
     "misspelt": (plugin().replace("cryptostore_backends", "cryptostore_backend"), BackendInvalid, "unknown hook"),
-    "no_hook": ("", BackendInvalid, "its hook yields no such BackendPlugin"),
-    "other_name": (plugin("other"), BackendInvalid, "its hook yields no such BackendPlugin"),
-    "no_plugin": (plugin().replace("[BackendPlugin", "['memory'] or [BackendPlugin"), BackendInvalid, "yields no such"),
+    "no_hook": ("", BackendInvalid, "fake_store has no function cryptostore_backends that is marked @hookimpl"),
+    "unmarked": (plugin().replace("@hookimpl", ""), BackendInvalid, "that is marked @hookimpl"),
+    "other_name": (plugin("other"), BackendInvalid, "its hook yields 'other', but the entry point is called 'fake'"),
+    "no_plugin": (
+        plugin().replace("[BackendPlugin", "['fake'] or [BackendPlugin"),
+        BackendInvalid,
+        "yields a str, but",
+    ),
+    "nothing": (plugin().replace("[BackendPlugin", "[] and [BackendPlugin"), BackendInvalid, "no BackendPlugin"),
     "next_major": (plugin(interface=(MAJOR + 1, 0)), BackendIncompatible, f"written for interface {MAJOR + 1}.0"),
     "last_major": (plugin(interface=(MAJOR - 1, 0)), BackendIncompatible, f"written for interface {MAJOR - 1}.0"),
     "next_minor": (plugin(interface=(MAJOR, MINOR + 1)), BackendIncompatible, f"{MAJOR}.{MINOR + 1}; this"),
@@ -154,7 +160,8 @@ def test_a_broken_plugin_says_what_is_wrong_when_it_is_asked_for(case: str, site
     assert message in str(caught.value)
     assert "fake-store 1.0" in str(caught.value)
     assert "install " in str(caught.value)
-    assert (caught.value.__cause__ is not None) == (expected is BackendLoadError or case == "misspelt")
+    has_cause = expected is BackendLoadError or case in {"misspelt", "no_hook", "unmarked"}
+    assert (caught.value.__cause__ is not None) == has_cause
 
 
 def test_one_distribution_under_two_spellings_of_its_folder_is_no_ambiguity(site: FakeSite) -> None:

@@ -22,6 +22,8 @@ _NO_ROOM: Final = frozenset(
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _NO_ACCESS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 _PASSING: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT})
+#: What a STRICT table says to a value that is not of its column's type, or breaks its checks.
+_REFUSED: Final = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 
 
 @contextmanager
@@ -75,6 +77,9 @@ def _translate(error: sqlite3.Error, path: Path, opening: bool) -> CryptoStoreEr
             f"{path} is damaged; stop every program that uses it, then restore a backup, or save what is left with "
             f"the .recover command of the sqlite3 program"
         )
+    # What the driver refuses by itself, such as a value that it cannot bind, has no code of SQLite's.
+    if primary in _REFUSED or not hasattr(error, "sqlite_errorcode"):
+        return CryptoStoreError(f"SQLite refused a statement for {path} ({name})")
     return SchemaError(
         f"{path} does not have the tables that this program made ({name}); restore a backup, or choose another file"
     )

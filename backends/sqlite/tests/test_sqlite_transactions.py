@@ -19,6 +19,7 @@ from cryptostore import (
     Account,
     BackendUnavailable,
     Changes,
+    CryptoStoreError,
     Mode,
     OlmMessage,
     SyncToken,
@@ -53,6 +54,20 @@ def statements_of(connection: sqlite3.Connection, call: Callable[[], object]) ->
     call()
     connection.set_trace_callback(None)
     return [" ".join(statement.split()[:2]) for statement in seen]
+
+
+@pytest.mark.parametrize("refused", [object(), "a text in a column of bytes"], ids=["by the driver", "by the table"])
+def test_a_refused_value_is_neither_an_open_outcome_nor_a_lost_table(
+    backend: SQLiteBackend, alice: Account, refused: object
+) -> None:
+    store = backend.open_store(alice)
+    value = Value("n", "refused", b"value")
+    object.__setattr__(value, "value", refused)
+    with pytest.raises(CryptoStoreError, match="SQLite refused a statement") as caught:
+        store.apply(Changes([Value("n", "first", b"value"), value]))
+    assert type(caught.value) is CryptoStoreError
+    store.apply(Changes([Value("n", "good", b"value")]))
+    assert [record.name for record in store.scan(Value)] == ["good"]
 
 
 def values(count: int) -> list[Value]:

@@ -60,4 +60,4 @@ class RocksDBBackend(Backend):
 
     def close(self) -> None:
         if self._is_open.close():
-            release(self._database)
+            release(self._database, self._common.deadline)

@@ -48,6 +48,9 @@ class Database:
             yield OpenDatabase(self, self._opened(ends))
         finally:
             self._lock.release()
+            # Whoever closed the database may have given up waiting for this user.
+            if self._closed and self._lock.acquire(blocking=False):
+                self._close_and_release()
 
     def open_again(self) -> Rdict:
         """Read the database anew from its files, inside `using`. Raises BackendUnavailable."""
@@ -57,11 +60,15 @@ class Database:
         except CryptoStoreError as error:
             raise BackendUnavailable(f"{self.path} could not be opened again after a failed write: {error}") from error
 
-    def close(self) -> None:
-        """Wait for whoever uses the database, and give RocksDB's lock back."""
-        with self._lock:
-            self._closed = True
-            self._close_rdict()
+    def close(self, timeout: float) -> None:
+        """Let nobody use the database any more, and give RocksDB's lock back.
+
+        If somebody uses the database until the deadline, RocksDB's lock is given back at the end of that use.
+        """
+        # Before the wait: who ends its use after it must know.
+        self._closed = True
+        if self._lock.acquire(timeout=timeout):
+            self._close_and_release()
 
     def _opened(self, ends: float) -> Rdict:
         if self._closed:
@@ -80,6 +87,12 @@ class Database:
         self.schema = schema.prepare(self.path)
         with mapped_errors(self.path):
             self._rdict = Rdict(str(self.path), _options())
+
+    def _close_and_release(self) -> None:
+        try:
+            self._close_rdict()
+        finally:
+            self._lock.release()
 
     def _close_rdict(self) -> None:
         rdict, self._rdict = self._rdict, None
@@ -150,18 +163,18 @@ def shared(path: Path, deadline: float) -> Database:
         with database.using(deadline):
             return database
     except BaseException:
-        release(database)
+        release(database, deadline)
         raise
 
 
-def release(database: Database) -> None:
+def release(database: Database, deadline: float) -> None:
     """Give back what `shared` gave; the last one to do so closes the database."""
     with _guard:
         database.users -= 1
         if database.users:
             return
         del _databases[database.path]
-    database.close()
+    database.close(deadline)
 
 
 def _options() -> Options:

@@ -13,6 +13,8 @@ from cryptostore import BackendUnavailable, ConfigurationError, CryptoStoreError
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "File too large")
 _LOCKED: Final = ("While lock file", "lock hold by current process")
 _NO_ACCESS: Final = ("Permission denied", "Read-only file system", "Operation not permitted")
+#: What would fail again however often it were sent.
+_REFUSED: Final = ("Invalid argument", "Not implemented")
 
 
 @contextmanager
@@ -39,6 +41,8 @@ def _translate(text: str, path: Path) -> CryptoStoreError:
         return ConfigurationError(f"{path} cannot be written; this user must own it, on a disk that takes writes")
     if text.startswith("Corruption"):
         return ConfigurationError(f"{path} is damaged; stop every program that uses it, and restore a backup")
+    if text.startswith(_REFUSED):
+        return CryptoStoreError(f"RocksDB refused what it was asked to do in {path} ({text.partition(':')[0]})")
     return BackendUnavailable(f"{path} could not be read or written; look at the file LOG in it and the system's log")
 
 

@@ -54,7 +54,7 @@ class RocksDBHarness(Harness):
             batch = WriteBatch(raw_mode=True)
             batch.put(record_key(row.id, kind, key), b"cut off")
             opened.commit(batch, account_key(account), row.encode())
-        release(database)
+        release(database, deadline=10)
 
     def claim_newer_schema(self) -> None:
         (self._path / FILE).write_text(json.dumps({"version": 99, "min_compatible": 99}))

@@ -9,17 +9,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
 from cryptostore import (
     Account,
     BackendUnavailable,
     Changes,
     ConfigurationError,
+    CryptoStoreError,
     Mode,
     SchemaError,
+    StoreClosed,
     SyncToken,
     open_backend,
 )
+from cryptostore_rocksdb.database import release, shared
+from cryptostore_rocksdb.errors import mapped_errors
 from cryptostore_rocksdb.schema import FILE
 
 ALICE = Account("@alice:example.org", "ALICEDEVICE")
@@ -86,6 +91,17 @@ def test_another_process_waits_for_the_lock_and_is_told_why(url: str) -> None:
     write_tokens(url, "after the other process")
 
 
+def test_a_close_does_not_wait_for_ever_and_the_last_user_closes(url: str, folder: Path) -> None:
+    database = shared(folder, deadline=10)
+    with database.using(10):
+        release(database, deadline=0.1)
+        with pytest.raises(BackendUnavailable, match="open in another process"):
+            open_backend(url, deadline=0.1)
+    with pytest.raises(StoreClosed), database.using(10):
+        raise AssertionError("it was closed")
+    write_tokens(url, "after the last user")
+
+
 def test_a_new_folder_is_private(url: str, folder: Path) -> None:
     write_tokens(url, "token")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -147,3 +163,15 @@ def test_a_log_that_is_damaged_in_the_middle_is_an_error(url: str, folder: Path)
     log.write_bytes(log.read_bytes().replace(b"second", b"sec0nd"))
     with pytest.raises(ConfigurationError, match="damaged"):
         open_backend(url, deadline=1)
+
+
+def test_what_rocksdb_refuses_is_no_open_outcome(folder: Path) -> None:
+    contradictory = WriteOptions()
+    contradictory.sync = True
+    contradictory.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub takes the property for a method
+    rdict = Rdict(str(folder), Options(raw_mode=True))
+    with pytest.raises(CryptoStoreError, match=r"\(Invalid argument\)") as caught, mapped_errors(folder):
+        rdict.write(WriteBatch(raw_mode=True), contradictory)
+    rdict.close()
+    # A batch that is refused as BackendUnavailable would be sent again before every later one.
+    assert type(caught.value) is CryptoStoreError
