@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import Phase, settings
 
 import cryptostore_contract
 from cryptostore_contract import Harness, StoreContract, managed
@@ -157,10 +159,18 @@ def _run(pytester: pytest.Pytester, trial: Trial, chosen: Iterable[tuple[str, st
     groups = [one for one in StoreContract.__bases__ if any(hasattr(one, case) for _, case in names)] or [StoreContract]
     path = pytester.makepyfile(test_trial=_MODULE.format(groups=", ".join(f"suite.{one.__name__}" for one in groups)))
     nodes = [f"{path.name}::{name}::{case}" for name, case in names] or [f"{path.name}::TestBroken"]
-    # Hypothesis would spend minutes on the shortest example of a bug that is known.
-    pytester.makeconftest(
-        "from hypothesis import Phase, settings\n"
-        "settings.register_profile('quick', phases=[Phase.generate], database=None)\n"
-        "settings.load_profile('quick')\n"
-    )
-    pytester.inline_run("-p", "no:cacheprovider", "-q", *options, *nodes, plugins=[trial])
+    with _quick_hypothesis():
+        pytester.inline_run("-p", "no:cacheprovider", "-q", *options, *nodes, plugins=[trial])
+
+
+@contextmanager
+def _quick_hypothesis() -> Iterator[None]:
+    """Without the shortest example of a bug that is known, for which hypothesis would spend minutes."""
+    settings.register_profile("usual", settings())
+    settings.register_profile("quick", phases=[Phase.generate], database=None)
+    settings.load_profile("quick")
+    try:
+        yield
+    finally:
+        # The process goes on with other tests.
+        settings.load_profile("usual")
