@@ -14,6 +14,7 @@ from cryptostore.plugins import InstalledBackend, installed_backends
 
 from .acceptance import ROWS, acceptance
 from .evidence import capabilities
+from .manifest import Case
 from .observed import Observed
 from .verdict import Judged, Outcome, judge, manifest, overall, verdict_on
 
@@ -81,6 +82,7 @@ def _contract(observed: Observed) -> Document:
         "verdict": verdict_on(judged).value,
         "counts": _counts(judged),
         "failed": [each.case.id for each in judged if each.outcome is Outcome.FAILED],
+        "advice": {each.case.id: _advice(each.case) for each in judged if each.outcome is Outcome.FAILED},
         "incomplete": _reasons(judged, Outcome.INCOMPLETE),
         "not_verified": _reasons(judged, Outcome.NOT_VERIFIED),
         "soak": [each.case.id for each in judged if each.outcome is Outcome.SOAK],
@@ -100,6 +102,12 @@ def _counts(judged: list[Judged]) -> dict[str, int]:
 
 def _reasons(judged: list[Judged], outcome: Outcome) -> dict[str, str]:
     return {each.case.id: each.reason for each in judged if each.outcome is outcome}
+
+
+def _advice(case: Case) -> str:
+    """The clauses that a case checks, and the page that says where to look when it fails."""
+    group = case.id.rpartition("-")[0].lower()
+    return f"{', '.join(sorted(case.checks))}; see contract/{group} in the documentation"
 
 
 def _groups(judged: list[Judged]) -> dict[str, dict[str, int]]:
@@ -127,8 +135,8 @@ def _details(contract: Document) -> Iterator[str]:
         yield f"capability {row['capability']}: {row['declared']}{reason}: {row['shown']}"
     for name, result in contract["acceptance"].items():
         yield f"{name}: {result}"
-    for case_id in contract["failed"]:
-        yield f"failed: {case_id}"
+    for case_id, advice in contract["advice"].items():
+        yield f"failed: {case_id} ({advice})"
     yield from _shortened("incomplete", contract["incomplete"])
     for case_id, reason in contract["not_verified"].items():
         yield f"not verified: {case_id} ({reason})"
@@ -156,7 +164,7 @@ def _markdown_sections(contract: Document) -> Iterator[str]:
     yield from ("", *_table(["capability", "declared", "reason", "shown", "cases"], _rows(contract["capabilities"])))
     acceptance_rows = [(row, result, ", ".join(ROWS[row])) for row, result in contract["acceptance"].items()]
     yield from ("", *_table(["acceptance", "result", "cases"], acceptance_rows))
-    told = [(case_id, "failed", "") for case_id in contract["failed"]]
+    told = [(case_id, "failed", advice) for case_id, advice in contract["advice"].items()]
     told += [(case_id, "incomplete", reason) for case_id, reason in contract["incomplete"].items()]
     told += [(case_id, "not verified", reason) for case_id, reason in contract["not_verified"].items()]
     told += [(case_id, "soak", "not run") for case_id in contract["soak"]]

@@ -32,7 +32,7 @@ _SUMMARY = [
     "  numbering     1 passed, * incomplete",
     "  capability several processes: unsupported (each process has a database of its own): *",
     "  data_consistency: NOT VERIFIED",
-    "  failed: ISOLATION-3",
+    "  failed: ISOLATION-3 (DELETE-1, DELETE-3; see contract/isolation in the documentation)",
     "  incomplete: RECORDS-1 (did not run)",
     "  not verified: ISOLATION-4 (needs raw storage)",
     "  not run: * soak cases; run them with -m soak",
@@ -73,7 +73,7 @@ def test_the_report_is_written_as_a_page(pytester: pytest.Pytester) -> None:
     pytester.runpytest(*_STRICT, *_ONLY, "--cryptostore-report=report.md")
     lines = (pytester.path / "report.md").read_text().splitlines()
     assert lines[0] == "# Contract report: FAIL"
-    assert "| ISOLATION-3 | failed |  |" in lines
+    assert "| ISOLATION-3 | failed | DELETE-1, DELETE-3; see contract/isolation in the documentation |" in lines
     assert "| ISOLATION-4 | not verified | needs raw storage |" in lines
     assert "| performance_bulk | NOT VERIFIED | PERFORMANCE-1 |" in lines
 
