@@ -250,7 +250,8 @@ class ContractPlugin:
         from .report import terminal_lines
 
         terminalreporter.section("cryptostore contract")
-        for line in terminal_lines(self.observer.contracts.values()):
+        narrowed = _is_narrowed(terminalreporter.config)
+        for line in terminal_lines(self.observer.contracts.values(), narrowed=narrowed):
             terminalreporter.write_line(line)
         if self._path is not None:
             terminalreporter.write_line(f"report: {self._path}")

@@ -16,7 +16,7 @@ from .acceptance import ROWS, acceptance
 from .evidence import capabilities
 from .manifest import Case
 from .observed import Observed
-from .verdict import Judged, Outcome, judge, manifest, overall, verdict_on
+from .verdict import DID_NOT_RUN, Judged, Outcome, judge, manifest, overall, verdict_on
 
 #: How many reasons the terminal shows; the file has all.
 _REASONS_SHOWN: Final = 20
@@ -44,13 +44,13 @@ def write_report(path: Path, contracts: Iterable[Observed]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def terminal_lines(contracts: Iterable[Observed]) -> Iterator[str]:
-    """The report in plain lines."""
+def terminal_lines(contracts: Iterable[Observed], *, narrowed: bool) -> Iterator[str]:
+    """The report in plain lines; of a run that was narrowed by hand, without those on what was left out."""
     found = document(contracts)
     for contract in found["contracts"]:
         yield f"{contract['contract']}: {headline(contract)}"
         if contract["counts"]["passed"] + contract["counts"]["failed"]:
-            yield from (f"  {line}" for line in _details(contract))
+            yield from (f"  {line}" for line in _details(contract, narrowed))
     yield "  ".join(f"{name} {version}" for name, version in _versions(found))
 
 
@@ -126,7 +126,7 @@ def _versions(found: Document) -> list[tuple[str, str]]:
     ]
 
 
-def _details(contract: Document) -> Iterator[str]:
+def _details(contract: Document, narrowed: bool) -> Iterator[str]:
     yield f"{_origin(contract)}; server: {contract['server'] or 'not asked'}"
     for name, counts in contract["groups"].items():
         yield f"{name.lower():14}" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
@@ -137,18 +137,21 @@ def _details(contract: Document) -> Iterator[str]:
         yield f"{name}: {result}"
     for case_id, advice in contract["advice"].items():
         yield f"failed: {case_id} ({advice})"
-    yield from _shortened("incomplete", contract["incomplete"])
+    yield from _incomplete(contract["incomplete"], narrowed)
     for case_id, reason in contract["not_verified"].items():
         yield f"not verified: {case_id} ({reason})"
     if contract["soak"]:
         yield f"not run: {len(contract['soak'])} soak cases; run them with -m soak"
 
 
-def _shortened(name: str, reasons: dict[str, str]) -> Iterator[str]:
-    for case_id, reason in list(reasons.items())[:_REASONS_SHOWN]:
-        yield f"{name}: {case_id} ({reason})"
-    if len(reasons) > _REASONS_SHOWN:
-        yield f"{name}: and {len(reasons) - _REASONS_SHOWN} more"
+def _incomplete(reasons: dict[str, str], narrowed: bool) -> Iterator[str]:
+    left_out = [case_id for case_id, reason in reasons.items() if narrowed and reason == DID_NOT_RUN]
+    told = [(case_id, reason) for case_id, reason in reasons.items() if case_id not in left_out]
+    yield from (f"incomplete: {case_id} ({reason})" for case_id, reason in told[:_REASONS_SHOWN])
+    if len(told) > _REASONS_SHOWN:
+        yield f"incomplete: and {len(told) - _REASONS_SHOWN} more"
+    if left_out:
+        yield f"incomplete: {len(left_out)} cases did not run in this run, which the command line narrowed"
 
 
 def _origin(contract: Document) -> str:
