@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 from cryptostore import KINDS, Account, Backend, Changes, CryptoStore, Mode, Record
 
+from . import waiting
 from .harness import Harness
 from .samples import ALICE
+from .waiting import start
 
 R = TypeVar("R", bound=Record)
 
@@ -45,9 +48,15 @@ class Handles:
             return everything(backend, account)
 
     def close(self) -> None:
-        """Close every handle that `open` gave out."""
-        for backend in self._opened:
-            backend.close()
+        """Close every handle that `open` gave out; fails at the first that hangs, and leaves the rest as they are."""
+        for number, backend in enumerate(self._opened, 1):
+            closed = start(backend.close)
+            wait([closed], waiting.HANGS)
+            assert closed.done(), (
+                f"handle {number} of the {len(self._opened)} that the case opened does not close: still waiting after "
+                f"{waiting.HANGS:g} s, perhaps for what an abandoned scan holds"
+            )
+            closed.result()
 
 
 def everything(backend: Backend, account: Account) -> dict[type[Record], list[Record]]:

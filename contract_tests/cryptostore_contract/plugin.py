@@ -79,6 +79,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=soak)
 
 
+def _sort_cases(items: list[pytest.Item]) -> None:
+    """Put the cases of each contract class into the contract's order, in the places that they have among the rest."""
+    from .verdict import manifest  # only where there are cases
+
+    ranks = {case.id: rank for rank, case in enumerate(manifest())}
+    noted: dict[pytest.Item, Any] = {item: dict(item.user_properties).get(CASE_PROPERTY, ["", ""]) for item in items}
+    for contract in {contract for contract, _ in noted.values() if contract}:
+        places = [place for place, item in enumerate(items) if noted[item][0] == contract]
+        ordered = sorted((items[place] for place in places), key=lambda item: ranks.get(noted[item][1], len(ranks)))
+        for place, item in zip(places, ordered, strict=True):
+            items[place] = item
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Skip a case that the harness cannot run, and note what ran in the place of the others."""
@@ -205,6 +218,12 @@ class ContractPlugin:
         self._path = path
         config.pluginmanager.register(self.observer, "cryptostore-contract-observer")
 
+    # First, so that whoever orders tests by hand or by chance has the last word.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.observer.contracts:
+            _sort_cases(items)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         workeroutput: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
@@ -231,7 +250,8 @@ class ContractPlugin:
         from .report import terminal_lines
 
         terminalreporter.section("cryptostore contract")
-        for line in terminal_lines(self.observer.contracts.values()):
+        narrowed = _is_narrowed(terminalreporter.config)
+        for line in terminal_lines(self.observer.contracts.values(), narrowed=narrowed):
             terminalreporter.write_line(line)
         if self._path is not None:
             terminalreporter.write_line(f"report: {self._path}")

@@ -14,8 +14,9 @@ from cryptostore.plugins import InstalledBackend, installed_backends
 
 from .acceptance import ROWS, acceptance
 from .evidence import capabilities
+from .manifest import Case
 from .observed import Observed
-from .verdict import Judged, Outcome, judge, manifest, overall, verdict_on
+from .verdict import DID_NOT_RUN, Judged, Outcome, judge, manifest, overall, verdict_on
 
 #: How many reasons the terminal shows; the file has all.
 _REASONS_SHOWN: Final = 20
@@ -43,13 +44,13 @@ def write_report(path: Path, contracts: Iterable[Observed]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def terminal_lines(contracts: Iterable[Observed]) -> Iterator[str]:
-    """The report in plain lines."""
+def terminal_lines(contracts: Iterable[Observed], *, narrowed: bool) -> Iterator[str]:
+    """The report in plain lines; of a run that was narrowed by hand, without those on what was left out."""
     found = document(contracts)
     for contract in found["contracts"]:
         yield f"{contract['contract']}: {headline(contract)}"
         if contract["counts"]["passed"] + contract["counts"]["failed"]:
-            yield from (f"  {line}" for line in _details(contract))
+            yield from (f"  {line}" for line in _details(contract, narrowed))
     yield "  ".join(f"{name} {version}" for name, version in _versions(found))
 
 
@@ -81,6 +82,7 @@ def _contract(observed: Observed) -> Document:
         "verdict": verdict_on(judged).value,
         "counts": _counts(judged),
         "failed": [each.case.id for each in judged if each.outcome is Outcome.FAILED],
+        "advice": {each.case.id: _advice(each.case) for each in judged if each.outcome is Outcome.FAILED},
         "incomplete": _reasons(judged, Outcome.INCOMPLETE),
         "not_verified": _reasons(judged, Outcome.NOT_VERIFIED),
         "soak": [each.case.id for each in judged if each.outcome is Outcome.SOAK],
@@ -102,6 +104,12 @@ def _reasons(judged: list[Judged], outcome: Outcome) -> dict[str, str]:
     return {each.case.id: each.reason for each in judged if each.outcome is outcome}
 
 
+def _advice(case: Case) -> str:
+    """The clauses that a case checks, and the page that says where to look when it fails."""
+    group = case.id.rpartition("-")[0].lower()
+    return f"{', '.join(sorted(case.checks))}; see contract/{group} in the documentation"
+
+
 def _groups(judged: list[Judged]) -> dict[str, dict[str, int]]:
     groups: dict[str, list[Judged]] = {}
     for each in judged:
@@ -118,7 +126,7 @@ def _versions(found: Document) -> list[tuple[str, str]]:
     ]
 
 
-def _details(contract: Document) -> Iterator[str]:
+def _details(contract: Document, narrowed: bool) -> Iterator[str]:
     yield f"{_origin(contract)}; server: {contract['server'] or 'not asked'}"
     for name, counts in contract["groups"].items():
         yield f"{name.lower():14}" + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
@@ -127,20 +135,23 @@ def _details(contract: Document) -> Iterator[str]:
         yield f"capability {row['capability']}: {row['declared']}{reason}: {row['shown']}"
     for name, result in contract["acceptance"].items():
         yield f"{name}: {result}"
-    for case_id in contract["failed"]:
-        yield f"failed: {case_id}"
-    yield from _shortened("incomplete", contract["incomplete"])
+    for case_id, advice in contract["advice"].items():
+        yield f"failed: {case_id} ({advice})"
+    yield from _incomplete(contract["incomplete"], narrowed)
     for case_id, reason in contract["not_verified"].items():
         yield f"not verified: {case_id} ({reason})"
     if contract["soak"]:
         yield f"not run: {len(contract['soak'])} soak cases; run them with -m soak"
 
 
-def _shortened(name: str, reasons: dict[str, str]) -> Iterator[str]:
-    for case_id, reason in list(reasons.items())[:_REASONS_SHOWN]:
-        yield f"{name}: {case_id} ({reason})"
-    if len(reasons) > _REASONS_SHOWN:
-        yield f"{name}: and {len(reasons) - _REASONS_SHOWN} more"
+def _incomplete(reasons: dict[str, str], narrowed: bool) -> Iterator[str]:
+    left_out = [case_id for case_id, reason in reasons.items() if narrowed and reason == DID_NOT_RUN]
+    told = [(case_id, reason) for case_id, reason in reasons.items() if case_id not in left_out]
+    yield from (f"incomplete: {case_id} ({reason})" for case_id, reason in told[:_REASONS_SHOWN])
+    if len(told) > _REASONS_SHOWN:
+        yield f"incomplete: and {len(told) - _REASONS_SHOWN} more"
+    if left_out:
+        yield f"incomplete: {len(left_out)} cases did not run in this run, which the command line narrowed"
 
 
 def _origin(contract: Document) -> str:
@@ -156,7 +167,7 @@ def _markdown_sections(contract: Document) -> Iterator[str]:
     yield from ("", *_table(["capability", "declared", "reason", "shown", "cases"], _rows(contract["capabilities"])))
     acceptance_rows = [(row, result, ", ".join(ROWS[row])) for row, result in contract["acceptance"].items()]
     yield from ("", *_table(["acceptance", "result", "cases"], acceptance_rows))
-    told = [(case_id, "failed", "") for case_id in contract["failed"]]
+    told = [(case_id, "failed", advice) for case_id, advice in contract["advice"].items()]
     told += [(case_id, "incomplete", reason) for case_id, reason in contract["incomplete"].items()]
     told += [(case_id, "not verified", reason) for case_id, reason in contract["not_verified"].items()]
     told += [(case_id, "soak", "not run") for case_id in contract["soak"]]

@@ -6,12 +6,15 @@ import enum
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .manifest import OWN, Case
 from .observed import Node, Observed
 from .plugin import CASE_ATTRIBUTE
 from .suite import StoreContract
+
+#: Why a case is incomplete of which there was no test.
+DID_NOT_RUN: Final = "did not run"
 
 
 class Outcome(enum.StrEnum):
@@ -88,7 +91,7 @@ def _judge_case(case: Case, observed: Observed) -> Judged:
         return Judged(case, Outcome.FAILED)
     if not nodes:
         soak = _is_soak(OWN[case.id])
-        return Judged(case, Outcome.SOAK) if soak else Judged(case, Outcome.INCOMPLETE, "did not run")
+        return Judged(case, Outcome.SOAK) if soak else Judged(case, Outcome.INCOMPLETE, DID_NOT_RUN)
     if hindrance := next(filter(None, map(_hindrance, nodes)), _another_harness(observed, nodes)):
         return Judged(case, Outcome.INCOMPLETE, hindrance)
     if missing := sorted({ability for node in nodes for ability in node.missing}):

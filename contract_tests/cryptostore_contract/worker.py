@@ -165,10 +165,11 @@ def measure(account: Account) -> None:
 
 
 def die_at_event(account: Account, number: str) -> None:
-    """Apply one batch and be killed at an event in the middle of it, or behind its last."""
-    events = Events(int(number))
+    """Apply one batch and be killed at an event in the middle of it, or behind its last; say where."""
+    events = Events(int(number), say)
     with next_commit(account) as commit:
         events.during(commit)
+        say("behind the last event")
         kill_this_process()
 
 

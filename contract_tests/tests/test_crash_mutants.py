@@ -10,8 +10,10 @@ from uuid import uuid4
 import pytest
 
 from cryptostore_contract import Ability, Harness, StoreContract, cases_of
+from cryptostore_contract.cases.crashes import Crashes
+from cryptostore_contract.handles import Handles
 from cryptostore_contract.mutants import Mutant, load
-from cryptostore_contract.mutants.crashes import SCHEME
+from cryptostore_contract.mutants.crashes import SCHEME, account_row_after_the_records
 from mutant_trials import check_all, check_named
 
 pytest_plugins = ["pytester"]
@@ -54,6 +56,17 @@ def test_a_mutant_is_killed_by_each_of_its_cases_and_the_sound_files_by_none(
     pytester: pytest.Pytester, mutant: Mutant, new_harness: Callable[[], Harness]
 ) -> None:
     check_named(pytester, mutant, new_harness)
+
+
+def test_a_batch_found_by_half_is_followed_to_the_line_that_was_reached(
+    monkeypatch: pytest.MonkeyPatch, new_harness: Callable[[], Harness]
+) -> None:
+    [mutant] = [one for one in load(SCHEME) if one.name == account_row_after_the_records.__name__]
+    mutant.apply(monkeypatch)
+    harness = new_harness()
+    said = rf"^die-at-event \d+\n *at the (call|return|error) of .*\n *at .*(\n *called from .*)* in {mutant.name}\n"
+    with pytest.raises(AssertionError, match=said):
+        Crashes(Handles(harness), harness).find_the_moment()
 
 
 @pytest.mark.soak

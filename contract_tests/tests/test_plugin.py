@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -32,8 +34,8 @@ _SUMMARY = [
     "  numbering     1 passed, * incomplete",
     "  capability several processes: unsupported (each process has a database of its own): *",
     "  data_consistency: NOT VERIFIED",
-    "  failed: ISOLATION-3",
-    "  incomplete: RECORDS-1 (did not run)",
+    "  failed: ISOLATION-3 (DELETE-1, DELETE-3; see contract/isolation in the documentation)",
+    "  incomplete: * cases did not run in this run, which the command line narrowed",
     "  not verified: ISOLATION-4 (needs raw storage)",
     "  not run: * soak cases; run them with -m soak",
     "suite *(* cases)  core *  interface 1.0  python *",
@@ -48,6 +50,41 @@ def test_what_a_harness_lacks_is_listed_and_not_passed(pytester: pytest.Pytester
     result.assert_outcomes(passed=1, failed=1, skipped=2, deselected=_deselected(result))
     result.stdout.fnmatch_lines(_SUMMARY)
     result.stdout.fnmatch_lines("SKIPPED*not verified: ISOLATION-4 needs raw storage, which the harness 'memory' lacks")
+
+
+_CHOSEN = ("test_bytes_that_arrive_late_change_nothing", "test_an_empty_database_has_no_accounts")
+_CHOSEN_BY_WORDS = " or ".join(_CHOSEN)
+_SKIP = f"""
+import pytest
+
+def pytest_runtest_setup(item):
+    if item.name == "{_CHOSEN[1]}": pytest.skip("no time")
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-k", _CHOSEN_BY_WORDS), [f"test_it.py::TestMemory::{name}" for name in _CHOSEN]],
+    ids=["by words", "by name"],
+)
+def test_what_was_left_out_by_hand_is_counted_rather_than_listed(
+    pytester: pytest.Pytester, arguments: Sequence[str]
+) -> None:
+    pytester.makepyfile(test_it=_CONTRACT)
+    pytester.makeconftest(_SKIP)
+    skipped, left_out = _incomplete(pytester.runpytest(*_STRICT, *arguments))
+    assert skipped == "incomplete: ISOLATION-9 (skipped: no time)"
+    assert left_out.endswith(" cases did not run in this run, which the command line narrowed")
+
+
+def test_what_was_left_out_in_another_way_is_listed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=_CONTRACT)
+    pytester.makeini(f'[pytest]\naddopts = -k "{_CHOSEN_BY_WORDS}"')
+    assert _incomplete(pytester.runpytest(*_STRICT))[0] == "incomplete: RECORDS-1 (did not run)"
+
+
+def _incomplete(result: pytest.RunResult) -> list[str]:
+    return [line.strip() for line in result.outlines if line.startswith("  incomplete: ")]
 
 
 def test_the_same_in_several_processes(pytester: pytest.Pytester) -> None:
@@ -73,7 +110,7 @@ def test_the_report_is_written_as_a_page(pytester: pytest.Pytester) -> None:
     pytester.runpytest(*_STRICT, *_ONLY, "--cryptostore-report=report.md")
     lines = (pytester.path / "report.md").read_text().splitlines()
     assert lines[0] == "# Contract report: FAIL"
-    assert "| ISOLATION-3 | failed |  |" in lines
+    assert "| ISOLATION-3 | failed | DELETE-1, DELETE-3; see contract/isolation in the documentation |" in lines
     assert "| ISOLATION-4 | not verified | needs raw storage |" in lines
     assert "| performance_bulk | NOT VERIFIED | PERFORMANCE-1 |" in lines
 

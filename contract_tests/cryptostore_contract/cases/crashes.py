@@ -114,12 +114,12 @@ class Crashes:
         Then the next batch is applied.
         """
         with child(self._harness.url, ALICE, *task) as writer:
-            writer.dies()
-        before, note = self._stored, " ".join(task) + note
+            said = writer.dies()
+        before, note = self._stored, "\n".join(filter(None, [" ".join(task), note, *said]))
         # Nobody else has the database open: whatever recovery a crash calls for is this handle's to do.
         with self._handles.open() as backend:
             ownership = backend.accounts().get(ALICE)
-            assert ownership is not None, f"{note}: the account is gone"
+            assert ownership is not None, f"the account is gone\n{note}"
             found = ownership.sequence
             assert found in (before, before + 1), note
             assert everything(backend, ALICE) == left_by(found), note

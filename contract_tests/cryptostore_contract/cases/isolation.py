@@ -85,9 +85,11 @@ class IsolationCases(CaseGroup):
         backend.delete_account(ALICE)
         assert handles.open().accounts().keys() == others
         for account in others:
-            assert handles.everything(account) == by_kind(records)
+            assert handles.everything(account) == by_kind(records), (
+                f"{account} was not deleted, and has not all of its records"
+            )
         handles.own(ALICE)
-        assert handles.everything(ALICE) == {}
+        assert handles.everything(ALICE) == {}, f"{ALICE} was deleted, and has records again"
 
     @case("ISOLATION-4", checks=("DELETE-1",), needs=(Ability.RAW_STORAGE,))
     def test_nothing_of_a_deleted_account_is_left_in_storage(self, handles: Handles, harness: Harness) -> None:
