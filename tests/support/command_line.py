@@ -34,7 +34,7 @@ Run = Callable[..., Ended]
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `cryptostore` with the given words in this process."""
     # Wide, so that no table breaks a text that a test looks for.
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "500")
 
     def run_here(*words: object) -> Ended:
         capfd.readouterr()
