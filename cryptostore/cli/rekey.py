@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,22 +87,33 @@ def _rekey_all(backend: Backend, accounts: list[Account], old: str, new: str) ->
     for account in accounts:
         check_pickle_keys(backend, account, old, new)
     done: dict[Account, Rekeyed] = {}
-    with _progress() as progress:
+    with _progress() as advancing:
         for account in accounts:
-            task = progress.add_task(f"encrypting the keys of {account}", total=None)
             try:
-                done[account] = rekey_account(backend, account, old, new, partial(progress.advance, task))
+                done[account] = rekey_account(backend, account, old, new, advancing(account))
             except BaseException:
                 _show_what_is_done(done)
                 raise
-            progress.remove_task(task)
     return done
 
 
-def _progress() -> Progress:
+@contextmanager
+def _progress() -> Iterator[Callable[[Account], Callable[[], None]]]:
+    """For each account, what counts its sessions on the terminal, if there is one."""
     console = messages()
+    if not console.is_terminal:
+        # Some releases of rich write an empty line even for a progress bar that is disabled.
+        yield lambda _account: lambda: None
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def advancing(account: Account) -> Callable[[], None]:
+            progress.reset(task, description=printable(f"encrypting the keys of {account}"))
+            return partial(progress.advance, task)
+
+        yield advancing
 
 
 def _show_what_is_done(done: Iterable[Account]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nio.crypto import OlmAccount
 
-from command_line import Run
+from command_line import Run, on_a_terminal
 from cryptostore import (
     Account,
     Backend,
@@ -77,6 +77,14 @@ def test_people_see_what_was_done(run: Run, url: str) -> None:
     assert holds(url, ratchet, NEW)
     with pytest.raises(WrongPickleKey):
         holds(url, ratchet, OLD)
+
+
+def test_people_see_how_far_it_is(sqlite_url: str) -> None:
+    ratchets = saved(sqlite_url), saved(sqlite_url, BOB)
+    shown = on_a_terminal("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
+    assert f"encrypting the keys of {ALICE}" in shown
+    assert f"encrypting the keys of {BOB}" in shown
+    assert holds(sqlite_url, ratchets[0], NEW)
 
 
 def test_programs_get_json(run: Run, sqlite_url: str) -> None:

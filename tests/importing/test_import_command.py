@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from command_line import Run
+from command_line import Run, on_a_terminal
 from cryptostore import InboundGroupSession, SyncToken
 from cryptostore.cli.exits import ExitCode
 from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of
@@ -41,23 +36,6 @@ def test_a_complete_import(run: Run, alice: Client, sqlite_url: str, key_file: P
         assert kind in ended.out
     assert ended.err == ""
     assert all_of(sqlite_url, SyncToken) == [SyncToken("token")]
-
-
-def on_a_terminal(*words: object) -> str:
-    """What `cryptostore` writes to a terminal as its standard error."""
-    terminal, its_end = pty.openpty()
-    with os.fdopen(terminal, "rb", buffering=0) as shown:
-        program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *map(str, words)]
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-        with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=its_end, env=environment) as running:
-            os.close(its_end)
-            written = b""
-            # Linux says so when nobody writes any more.
-            with contextlib.suppress(OSError):
-                while chunk := shown.read(4_096):
-                    written += chunk
-        assert running.returncode == 0, written
-    return written.decode()
 
 
 def test_people_see_how_far_an_import_is(alice: Client, sqlite_url: str, key_file: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -58,3 +60,20 @@ def run_process(*words: object, env: Mapping[str, str] | None = None, timeout: f
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def on_a_terminal(*words: object) -> str:
+    """What `cryptostore` writes to a terminal as its standard error."""
+    terminal, its_end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as shown:
+        program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *map(str, words)]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=its_end, env=environment) as running:
+            os.close(its_end)
+            written = b""
+            # Linux says so when nobody writes any more.
+            with contextlib.suppress(OSError):
+                while chunk := shown.read(4_096):
+                    written += chunk
+        assert running.returncode == 0, written
+    return written.decode()
