@@ -81,7 +81,7 @@ def _grandchild(running: subprocess.Popen[bytes]) -> tuple[int, int]:
     while time.monotonic() < ends and running.poll() is None:
         for parent in _children_of(running.pid):
             for child in _children_of(parent):
-                if b"cryptostore_contract.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"cryptostore_contract.worker" in _read(Path(f"/proc/{child}/cmdline")):
                     return parent, child
         time.sleep(0.01)
     raise AssertionError("no case started a child")
@@ -89,4 +89,12 @@ def _grandchild(running: subprocess.Popen[bytes]) -> tuple[int, int]:
 
 def _children_of(pid: int) -> list[int]:
     lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for children in lists for child in children.read_text().split()]
+    return [int(child) for children in lists for child in _read(children).split()]
+
+
+def _read(path: Path) -> bytes:
+    """A file of the system's about a process, which is empty once that has ended."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
