@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cryptostore import Account
-from cryptostore.memory import AccountRow, Database, MemoryBackend
+from cryptostore.memory import MemoryBackend
 from cryptostore_contract import StoreContract
 from cryptostore_contract.handles import Handles
 from cryptostore_contract.manifest import functions_of
 from cryptostore_contract.memory import MemoryHarness
+from cryptostore_contract.mutants.accounts import account_missing_from_a_where
 from cryptostore_contract.samples import ALICE
 
 ISOLATION_3 = functions_of(StoreContract)["ISOLATION-3"]
@@ -29,13 +30,6 @@ def test_records_that_are_gone_with_another_account_are_said_to_be_its(monkeypat
 
 
 def test_records_that_outlive_an_account_are_said_to_be_its(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Database.take_over
-
-    def take_over(database: Database, account: Account, owner: str) -> AccountRow:
-        row = original(database, account, owner)
-        row.tables = next(iter(database.rows.values())).tables
-        return row
-
-    monkeypatch.setattr(Database, "take_over", take_over)
+    account_missing_from_a_where(monkeypatch)
     with pytest.raises(AssertionError, match=f"^{ALICE} was deleted, and has records again"):
         ISOLATION_3(StoreContract(), Handles(MemoryHarness()))

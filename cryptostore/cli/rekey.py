@@ -92,6 +92,7 @@ def _rekey_all(backend: Backend, accounts: list[Account], old: str, new: str) ->
             try:
                 done[account] = rekey_account(backend, account, old, new, advancing(account))
             except BaseException:
+                # Ctrl-C, too: what was done before needs the new pickle key.
                 _show_what_is_done(done)
                 raise
     return done

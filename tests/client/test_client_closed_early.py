@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nio import LocalProtocolError
 
-from client_opening import Gate, give_up, hold, is_used, waiting
+from client_opening import Gate, give_up, held, is_used, waiting
 from client_pairs import BOB, people
 from cryptostore import Mode, StoreClosed
 from cryptostore.memory import MemoryBackend
@@ -26,9 +26,7 @@ async def assert_closed(*openings: asyncio.Task[Any]) -> None:
 
 def test_closed_while_it_waits_for_its_turn(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, url, 0.5)
+        async with held(url, 0.5) as (server, _alice, holder):
             late = waiting(server, url)
             openings = [asyncio.create_task(late.client.open()) for _ in range(2)]
             await asyncio.sleep(0.5)
@@ -40,8 +38,7 @@ def test_closed_while_it_waits_for_its_turn(url: str) -> None:
             await holder.client.sync()
             await late.start()
             await late.client.sync()
-            for person in (late, holder):
-                await person.client.close()
+            await late.client.close()
 
     asyncio.run(scenario())
 
@@ -102,25 +99,20 @@ def test_closed_while_the_database_is_away() -> None:
 
 def test_whoever_is_cancelled_while_the_client_is_closed_is_cancelled(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 30.0)
+        async with held(memory_url, 30.0) as (server, _alice, _holder):
             late = waiting(server, memory_url)
             opening = asyncio.create_task(late.client.open())
             await asyncio.sleep(0.2)
             closing = asyncio.create_task(late.client.close())
             await give_up(opening)
             await closing
-            await holder.client.close()
 
     asyncio.run(scenario())
 
 
 def test_whoever_opened_it_goes_on(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 30.0)
+        async with held(memory_url, 30.0) as (server, _alice, _holder):
             late = waiting(server, memory_url)
 
             async def open_and_go_on() -> int:
@@ -134,16 +126,13 @@ def test_whoever_opened_it_goes_on(memory_url: str) -> None:
             await asyncio.sleep(0.2)
             await asyncio.gather(late.client.close(), late.client.close())
             assert await opening == 0
-            await holder.client.close()
 
     asyncio.run(scenario())
 
 
 def test_a_login_is_not_restored_while_the_account_is_being_opened(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 0.5)
+        async with held(memory_url, 0.5) as (server, _alice, holder):
             late = waiting(server, memory_url)
             opening = asyncio.create_task(late.client.open())
             await asyncio.sleep(0.2)
@@ -154,8 +143,7 @@ def test_a_login_is_not_restored_while_the_account_is_being_opened(memory_url: s
             await opening
             await late.start()
             await late.client.sync()
-            for person in (late, holder):
-                await person.client.close()
+            await late.client.close()
 
     asyncio.run(scenario())
 

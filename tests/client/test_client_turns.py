@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from client_opening import Gate, give_up, hold, until_nobody_uses, waiting
+from client_opening import Gate, give_up, held, until_nobody_uses, waiting
 from client_pairs import BOB, people
 from cryptostore import FencedOut, Mode, open_backend
 from cryptostore.memory import MemoryBackend
@@ -18,24 +18,19 @@ from cryptostore.nio.client.opening import Opening
 
 def test_whoever_gives_up_while_it_waits_takes_nothing_over(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 0.5)
+        async with held(memory_url, 0.5) as (server, _alice, holder):
             opening = asyncio.create_task(waiting(server, memory_url).client.open())
             await asyncio.sleep(0.2)
             await give_up(opening)
             await asyncio.sleep(1.5)
             await holder.client.sync()
-            await holder.client.close()
 
     asyncio.run(scenario())
 
 
 def test_whoever_waits_holds_up_neither_others_nor_the_end(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 30.0)
+        async with held(memory_url, 30.0) as (server, alice, holder):
             patient = [waiting(server, memory_url, f"late:{number}") for number in range(40)]
             openings = [asyncio.create_task(person.client.open()) for person in patient]
             await asyncio.sleep(1)
@@ -46,7 +41,6 @@ def test_whoever_waits_holds_up_neither_others_nor_the_end(memory_url: str) -> N
                 await give_up(opening)
             await holder.round()
             assert holder.read == ["one"]
-            await holder.client.close()
 
     began = time.monotonic()
     asyncio.run(scenario())
@@ -55,17 +49,14 @@ def test_whoever_waits_holds_up_neither_others_nor_the_end(memory_url: str) -> N
 
 def test_whoever_waits_takes_over_in_the_end(memory_url: str, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 0.5)
+        async with held(memory_url, 0.5) as (server, _alice, holder):
             began = time.monotonic()
             late = await waiting(server, memory_url).start()
             assert time.monotonic() - began >= 1
             await late.client.sync()
             with pytest.raises(FencedOut, match="late:1"):
                 await holder.client.sync()
-            for person in (holder, late):
-                await person.client.close()
+            await late.client.close()
 
     asyncio.run(scenario())
     assert "waiting 1 s before taking @bob:small BOBPHONE over from healthy:1, since" in caplog.text
@@ -73,16 +64,13 @@ def test_whoever_waits_takes_over_in_the_end(memory_url: str, caplog: pytest.Log
 
 def test_restore_login_on_the_event_loop_does_not_hold_it_up(memory_url: str) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            await bob.client.close()
-            holder = await hold(server, memory_url, 30.0)
+        async with held(memory_url, 30.0) as (server, _alice, _holder):
             late = waiting(server, memory_url)
             began = time.monotonic()
             late.client.restore_login(BOB.user_id, BOB.device_id, f"token of {BOB.device_id}")
             assert time.monotonic() - began < 10
             await late.client.sync()
-            for person in (holder, late):
-                await person.client.close()
+            await late.client.close()
 
     asyncio.run(scenario())
 

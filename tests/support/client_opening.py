@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from client_pairs import BOB, Person
+from client_pairs import BOB, Person, people
 from cryptostore import Changes, Mode
 from cryptostore.memory import MemoryBackend
 from cryptostore.nio.client.takeovers import TakeOvers
@@ -22,12 +24,16 @@ def waiting(server: SmallHomeserver, url: str, owner: str = "late:1") -> Person:
     return Person(server, BOB, f"{url}{'&' if '?' in url else '?'}owner={owner}")
 
 
-async def hold(server: SmallHomeserver, url: str, pause: float) -> Person:
-    """A living owner of Bob's account, from whom the next one takes it over after twice `pause` seconds."""
-    holder = await waiting(server, url, "healthy:1").start()
-    holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
-    await holder.client.sync()
-    return holder
+@asynccontextmanager
+async def held(url: str, pause: float) -> AsyncIterator[tuple[SmallHomeserver, Person, Person]]:
+    """A homeserver, Alice, and an owner of Bob's account; the next takes it over after twice `pause` seconds."""
+    async with people(url) as (server, alice, bob):
+        await bob.client.close()
+        holder = await waiting(server, url, "healthy:1").start()
+        holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
+        await holder.client.sync()
+        yield server, alice, holder
+        await holder.client.close()
 
 
 async def give_up(opening: asyncio.Task[Any]) -> None:

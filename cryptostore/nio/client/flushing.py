@@ -110,6 +110,7 @@ class Flusher:
             self._final_error = error
             raise
         except Exception:
+            # Whatever went wrong, and whether or not somebody waits for it: what is dirty is tried again.
             self._statistics.failed_flushes += 1
             self._start_timer()
             raise
