@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
 
 from contract_command import interrupt, interrupt_over_an_orphan, run
 from cryptostore_contract.places import place_for
-from postgres_database import PostgresDatabase
+from postgres_database import PASSWORD, PostgresDatabase
+
+#: What a plug-in does to a case, so that it fails: an error says the URL, or a call ends that has it as an argument.
+FAILURES = {
+    "the URL's password was said": "secrets.error_of = lambda call: os.environ[URL_VARIABLE]",
+    "ZeroDivisionError": "secrets.everything_said_of_urls = lambda url: 1 / 0",
+}
+IMPORTS = """
+import os
+from cryptostore_contract.cases import secrets
+from cryptostore_contract.live import URL_VARIABLE
+"""
 
 
 def schemas(database: PostgresDatabase) -> list[str]:
@@ -26,6 +40,19 @@ def test_the_cases_run_and_nothing_is_left(breakable_database: PostgresDatabase)
     assert (ended.returncode, contract["verdict"]) == (1, "INCOMPLETE")
     assert (contract["backend"], contract["counts"]["passed"]) == ("postgresql", 2)
     assert schemas(breakable_database) == []
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_case_that_fails_does_not_tell_the_password(
+    breakable_database: PostgresDatabase, tmp_path: Path, failure: str
+) -> None:
+    (tmp_path / "failing.py").write_text(IMPORTS + FAILURES[failure])
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = {"PYTHONPATH": paths, "PYTEST_ADDOPTS": "-p failing -k logs_errors_or_reprs"}
+    ended = run(breakable_database.url("mine"), env=env)
+    assert failure in ended.stdout
+    for password in (PASSWORD, quote(PASSWORD), PASSWORD.encode().hex()):
+        assert password not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
