@@ -30,10 +30,12 @@ async def held(url: str, pause: float) -> AsyncIterator[tuple[SmallHomeserver, P
     async with people(url) as (server, alice, bob):
         await bob.client.close()
         holder = await waiting(server, url, "healthy:1").start()
-        holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
-        await holder.client.sync()
-        yield server, alice, holder
-        await holder.client.close()
+        try:
+            holder.store.storage.write(Changes([TakeOvers([time.time()] * 4, pause).record()]))
+            await holder.client.sync()
+            yield server, alice, holder
+        finally:
+            await holder.client.close()
 
 
 async def give_up(opening: asyncio.Task[Any]) -> None:
