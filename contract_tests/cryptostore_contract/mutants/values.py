@@ -161,14 +161,14 @@ def values_not_checked(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant("PERFORMANCE-1")
-def every_long_read_waits(patch: pytest.MonkeyPatch) -> None:
-    """A look at fifty records waits for a time-out first."""
+def long_read_waits(patch: pytest.MonkeyPatch) -> None:
+    """A look that finds fifty records waits for a time-out first."""
     original = Table.page
 
     def page(table: Table, *arguments: Any) -> list[Any]:
         records = original(table, *arguments)
         # One that waits at every look takes hours to be tried on every case.
-        if len(records) >= 50:
+        if len(records) == 50:
             time.sleep(5.1)
         return records
 
