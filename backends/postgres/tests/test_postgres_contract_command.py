@@ -48,7 +48,7 @@ def test_a_case_that_fails_does_not_tell_the_password(
 ) -> None:
     (tmp_path / "failing.py").write_text(IMPORTS + FAILURES[failure])
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    env = {"PYTHONPATH": paths, "PYTEST_ADDOPTS": "-p failing -k logs_errors_or_reprs"}
+    env = {"PYTHONPATH": paths, "PYTEST_ADDOPTS": "-p failing -k logs_errors_or_reprs -l --tb=long"}
     ended = run(breakable_database.url("mine"), env=env)
     assert failure in ended.stdout
     for password in (PASSWORD, quote(PASSWORD), PASSWORD.encode().hex()):
