@@ -72,6 +72,8 @@ def _arguments(folder: str, report: Path | None, processes: int) -> list[str]:
     arguments = ["--pyargs", "cryptostore_contract.live", "-q", "--no-header", "-c", os.devnull]
     # A longer traceback lists arguments, and the URL with its password is one of many calls.
     arguments += ["--tb=short", "--no-showlocals"]
+    # That pytest came after the suite, which this command is of, is nothing that its user could change.
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     arguments += [f"--rootdir={folder}", "-p", "no:cacheprovider", "--noconftest", "--import-mode=importlib"]
     # By name, for PYTEST_DISABLE_PLUGIN_AUTOLOAD may keep pytest from finding them.
     arguments += [word for plugin in _PLUGINS for word in ("-p", plugin)]

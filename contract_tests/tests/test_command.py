@@ -55,6 +55,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, processes: str, numb
 def test_people_read_it_and_it_is_written_as_well(tmp_path: Path) -> None:
     ended = run("memory://", "--report", str(tmp_path / "report.md"))
     assert "TestLive: INCOMPLETE (2 passed, " in ended.stdout
+    assert "warning" not in ended.stdout
     assert (tmp_path / "report.md").read_text().startswith("# Contract report: INCOMPLETE")
 
 
