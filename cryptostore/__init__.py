@@ -4,8 +4,6 @@
 store for matrix-nio.
 """
 
-from .capabilities import FULL, Capability, Claim, Support
-from .changes import Changes, RecordKey
 from .errors import (
     AccessTokenRejected,
     AccountNotFound,
@@ -17,6 +15,7 @@ from .errors import (
     BackendUnavailable,
     ConfigurationError,
     CryptoStoreError,
+    DatabaseWentBack,
     FencedOut,
     HomeserverUnavailable,
     InvalidRecord,
@@ -29,31 +28,42 @@ from .errors import (
     UnreadableRecord,
     WrongPickleKey,
 )
-from .fields import DeviceTrust, FieldType
-from .hookspecs import hookimpl
-from .interface import INTERFACE_VERSION, Backend, CryptoStore, Health, Mode, Ownership, Schema
 from .plugins import BackendPlugin, InstalledBackend, installed_backends, load_backend, open_backend
+from .plugins.capabilities import FULL, Capability, Claim, Support
+from .plugins.hookspecs import hookimpl
 from .records import (
     KINDS,
     Account,
+    Changes,
     Device,
+    DeviceTrust,
     EncryptedRoom,
+    FieldType,
     InboundGroupSession,
     Key,
-    MessageIndex,
     OlmAccount,
     OlmMessage,
     OlmSession,
     OutboundGroupSession,
     OutgoingKeyRequest,
     Record,
+    RecordKey,
+    ReplayPage,
+    SharedPart,
     SyncToken,
     TrackedUser,
+    Unreadable,
     Value,
     fields_of,
     key_fields_of,
+    record_kind,
 )
-from .sequence import Batch
+from .store.answers import Found, Selected
+from .store.backend import Backend
+from .store.crypto_store import CryptoStore
+from .store.interface import INTERFACE_VERSION, AccountRow, Batch, Database, Health, Range, Row, Schema, TakeOver
+from .store.ownership import Mode, Ownership
+from .store.pickle_keys import new_pickle_key
 
 __all__ = [
     "FULL",
@@ -62,6 +72,7 @@ __all__ = [
     "AccessTokenRejected",
     "Account",
     "AccountNotFound",
+    "AccountRow",
     "AmbiguousBackend",
     "Backend",
     "BackendIncompatible",
@@ -77,18 +88,20 @@ __all__ = [
     "ConfigurationError",
     "CryptoStore",
     "CryptoStoreError",
+    "Database",
+    "DatabaseWentBack",
     "Device",
     "DeviceTrust",
     "EncryptedRoom",
     "FencedOut",
     "FieldType",
+    "Found",
     "Health",
     "HomeserverUnavailable",
     "InboundGroupSession",
     "InstalledBackend",
     "InvalidRecord",
     "Key",
-    "MessageIndex",
     "Mode",
     "OlmAccount",
     "OlmMessage",
@@ -97,17 +110,24 @@ __all__ = [
     "OutgoingKeyRequest",
     "Ownership",
     "PluginError",
+    "Range",
     "ReadOnlyStore",
     "Record",
     "RecordKey",
+    "ReplayPage",
+    "Row",
     "Schema",
     "SchemaError",
     "SchemaTooNew",
+    "Selected",
+    "SharedPart",
     "StorageFull",
     "StoreClosed",
     "Support",
     "SyncToken",
+    "TakeOver",
     "TrackedUser",
+    "Unreadable",
     "UnreadableRecord",
     "Value",
     "WrongPickleKey",
@@ -116,5 +136,7 @@ __all__ = [
     "installed_backends",
     "key_fields_of",
     "load_backend",
+    "new_pickle_key",
     "open_backend",
+    "record_kind",
 ]

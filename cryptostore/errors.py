@@ -12,6 +12,7 @@
     ├── BackendUnavailable
     ├── StorageFull
     ├── FencedOut
+    ├── DatabaseWentBack
     ├── StoreClosed
     ├── ReadOnlyStore
     ├── AccountNotFound
@@ -22,7 +23,7 @@
     ├── HomeserverUnavailable
     └── AccessTokenRejected
 
-None derives from OSError or TimeoutError: matrix-nio retries those for ever, and a client would hang on a database
+None derives from OSError or TimeoutError: matrix-nio retries those forever, and a client would hang on a database
 error instead of showing it.
 """
 
@@ -48,7 +49,7 @@ class BackendLoadError(PluginError):
 
 
 class BackendInvalid(PluginError):
-    """The plugin was loaded, but does not offer what its entry point promises."""
+    """The plugin does not offer what its entry point promises, or its database breaks the rules of the interface."""
 
 
 class BackendIncompatible(PluginError):
@@ -60,7 +61,7 @@ class AmbiguousBackend(PluginError):
 
 
 class ConfigurationError(CryptoStoreError):
-    """The URL, an option, or the database behind it is not as it must be; the text holds the remedy."""
+    """The URL, an option, a pickle key or the database's set-up has to be changed; the text says how."""
 
 
 class InvalidRecord(CryptoStoreError):
@@ -82,8 +83,13 @@ class InvalidRecord(CryptoStoreError):
 class BackendUnavailable(CryptoStoreError):
     """The database did not answer inside the deadline; trying again later may work.
 
-    Raised by `CryptoStore.apply`, it leaves the outcome of that batch open: the batch stays pending.
+    `outcome_unknown` says whether something that was sent may have been done all the same. Raised by
+    `CryptoStore.apply` with it, the batch stays pending; without it, nothing of the batch was sent.
     """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = True) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
 
 
 class StorageFull(CryptoStoreError):
@@ -107,12 +113,36 @@ class FencedOut(CryptoStoreError):
 
     @classmethod
     def by(cls, owner: str, since: datetime, account: object) -> FencedOut:
-        """What a backend raises when it finds that `owner` took the account over."""
+        """The error for an account that `owner` took over."""
         return cls(
             f"{account} was taken over by {owner} at {since}; an account has one owner: stop the other program, or "
             "this one, and open the account again",
             owner=owner,
             since=since,
+        )
+
+
+class DatabaseWentBack(CryptoStoreError):
+    """The database is older than what it acknowledged to this owner, as after a backup was put back.
+
+    `acknowledged` is the number of the last batch that was acknowledged, `found` that of the last one that is there.
+    """
+
+    def __init__(self, message: str, *, acknowledged: int = 0, found: int = 0) -> None:
+        super().__init__(message)
+        self.acknowledged = acknowledged
+        self.found = found
+
+    @classmethod
+    def to(cls, account: object, acknowledged: int, found: int) -> DatabaseWentBack:
+        """What is raised for an account whose last batch is number `found`, perhaps an earlier owner's."""
+        return cls(
+            f"the database of {account} is older than what it acknowledged to this owner, who took it over and "
+            f"committed up to batch {acknowledged}; it is as it was after batch {found}. Was a backup put back while "
+            "this program ran? Put the newest copy back, or open the account again to go on from the older one, "
+            "without the keys of the lost batches",
+            acknowledged=acknowledged,
+            found=found,
         )
 
 
@@ -129,7 +159,7 @@ class AccountNotFound(CryptoStoreError):
 
     @classmethod
     def missing(cls, account: object) -> AccountNotFound:
-        """What a backend raises for an account that it does not have."""
+        """The error for an account that the database does not have."""
         return cls(
             f"{account} is not in this database; check the URL, the user id and the device id, or open the account "
             "with Mode.OWN, which makes it"
@@ -137,10 +167,10 @@ class AccountNotFound(CryptoStoreError):
 
     @classmethod
     def deleted(cls, account: object) -> AccountNotFound:
-        """What a backend raises when it finds that the account was deleted since it was opened."""
+        """The error for an account that was deleted after it was opened."""
         return cls(
             f"{account} was deleted since it was opened; this handle can write no more: restore the account from a "
-            "backup, or stop, open it anew and log in as a new device"
+            "backup, or stop, open it again and log in as a new device"
         )
 
 

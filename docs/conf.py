@@ -11,8 +11,9 @@ from sphinx.deprecation import RemovedInSphinx10Warning
 # Theirs to mend, and no fault of a page.
 warnings.filterwarnings("ignore", category=RemovedInSphinx10Warning, module="sphinx_autodoc_typehints")
 
-# For the extension beside this file.
-sys.path.insert(0, str(Path(__file__).parent))
+_docs = Path(__file__).parent
+# For the extension beside this file, and the deliberately broken stores that it names.
+sys.path[:0] = [str(_docs), str(_docs.parent / "contract_tests" / "mutants")]
 
 project = "matrix-cryptostore"
 author = "The matrix-cryptostore contributors"

@@ -23,6 +23,7 @@ from cryptostore import (
     AccountNotFound,
     BackendUnavailable,
     ConfigurationError,
+    DatabaseWentBack,
     FencedOut,
     PluginError,
     SchemaError,
@@ -41,6 +42,7 @@ TAKEN_OVER: Final = 10
 _FOR_A_PERSON: Final = (
     AccountNotFound,
     ConfigurationError,
+    DatabaseWentBack,
     PluginError,
     SchemaError,
     UnreadableRecord,

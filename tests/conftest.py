@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from cryptostore.nio import sealing
+from cryptostore.store import pickle_keys
 from homeserver_selection import pytest_deselected, pytest_terminal_summary, pytest_testnodedown
 
 __all__ = ["pytest_deselected", "pytest_terminal_summary", "pytest_testnodedown"]
@@ -19,7 +19,7 @@ settings.load_profile("cryptostore")
 
 @pytest.fixture(scope="session", autouse=True)
 def cheap_seals() -> Iterator[None]:
-    """Thousands of stores are opened here, and nobody guesses their pickle keys. Child processes seal as usual."""
+    """Thousands of stores are opened here, many with passphrases that nobody guesses. Child processes pay in full."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealing, "COST", 1)
+        patch.setattr(pickle_keys, "COST", pickle_keys.COSTS[0])
         yield

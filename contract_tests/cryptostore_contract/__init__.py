@@ -19,7 +19,9 @@ if "pytest" in sys.modules:
     import pytest
 
     # Before any of them is imported; else whoever runs the suite sees bare AssertionErrors.
-    pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.waiting", f"{__name__}.children")
+    pytest.register_assert_rewrite(
+        *(f"{__name__}.{module}" for module in ("cases", "children", "golden", "handles", "raw", "waiting"))
+    )
 
 if TYPE_CHECKING:
     from .harness import Ability, Harness, managed

@@ -10,7 +10,8 @@ from cryptostore import KINDS, Account, Backend, Changes, CryptoStore, Mode, Rec
 
 from . import waiting
 from .harness import Harness
-from .samples import ALICE
+from .raw import RawOwner
+from .samples import ALICE, KEY
 from .waiting import start
 
 R = TypeVar("R", bound=Record)
@@ -31,15 +32,19 @@ class Handles:
 
     def own(self, account: Account = ALICE, **options: Any) -> CryptoStore:
         """The account, taken over through a new handle."""
-        return self.open(**options).open_store(account)
+        return own(self.open(**options), account)
 
     def read(self, account: Account = ALICE) -> CryptoStore:
         """The account in READ mode, through a new handle."""
-        return self.open().open_store(account, Mode.READ)
+        return read(self.open(), account)
+
+    def raw(self, account: Account = ALICE) -> RawOwner:
+        """The account, taken over past the core through a new handle."""
+        return RawOwner(self.open().database, account)
 
     def stored(self, kind: type[R], account: Account = ALICE) -> list[R]:
         """Every record of one kind, read back through a handle of its own."""
-        with self._harness.open() as backend, backend.open_store(account, Mode.READ) as store:
+        with self._harness.open() as backend, read(backend, account) as store:
             return store.select(kind, [()])[()]
 
     def everything(self, account: Account = ALICE) -> dict[type[Record], list[Record]]:
@@ -59,9 +64,19 @@ class Handles:
             closed.result()
 
 
+def own(backend: Backend, account: Account = ALICE) -> CryptoStore:
+    """Take an account over."""
+    return backend.open_store(account, pickle_key=KEY)
+
+
+def read(backend: Backend, account: Account = ALICE) -> CryptoStore:
+    """An account in READ mode."""
+    return backend.open_store(account, Mode.READ, pickle_key=KEY)
+
+
 def everything(backend: Backend, account: Account) -> dict[type[Record], list[Record]]:
     """Every record of an account, by kind; kinds without any are left out."""
-    with backend.open_store(account, Mode.READ) as store:
+    with read(backend, account) as store:
         found = {kind: store.select(kind, [()])[()] for kind in KINDS}
     return {kind: records for kind, records in found.items() if records}
 

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from cryptostore import Account, Backend, Capability, Key, Record, Support, load_backend, open_backend
-from cryptostore.urls import scheme_of
+from cryptostore import Backend, Capability, Support, load_backend, open_backend
+from cryptostore.plugins.urls import scheme_of
 
 if TYPE_CHECKING:
     from .proxy import Proxy
@@ -28,8 +28,6 @@ class Ability(enum.StrEnum):
     PROCESSES_AT_ONCE = "processes at once"
     #: `raw_storage` reads everything that is stored.
     RAW_STORAGE = "raw storage"
-    #: `damage` makes one stored row unreadable.
-    DAMAGE = "damage"
     #: `claim_newer_schema` makes the database look as if a newer program had migrated it.
     NEWER_SCHEMA = "newer schema"
     #: `place_golden` puts a database there that the program of an older schema, or of this one, left behind.
@@ -99,10 +97,6 @@ class Harness(ABC):
     def raw_storage(self) -> bytes:
         """Everything that is stored, as bytes: files, or a dump with every column in plain."""
         self._missing(Ability.RAW_STORAGE)
-
-    def damage(self, account: Account, kind: type[Record], key: Key) -> None:
-        """Change the stored row behind the backend's back so that no record can be made of it."""
-        self._missing(Ability.DAMAGE)
 
     def claim_newer_schema(self) -> None:
         """Store a version and a `min_compatible` above what the backend knows."""

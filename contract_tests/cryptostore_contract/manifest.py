@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from cryptostore import Backend, Capability, CryptoStore
+from cryptostore import Backend, Capability, CryptoStore, Database
 
 from .harness import Ability, Harness
-from .plugin import CASE_ATTRIBUTE
+from .observed import CASE_ATTRIBUTE
 
-_CLAUSE: Final = re.compile(r"\[([A-Z]+-\d+)\]")
+#: Whose docstrings hold the clauses: what a backend writes, and what its users see.
+INTERFACE: Final = (Database, Backend, CryptoStore)
+
+CLAUSE: Final = re.compile(r"\[([A-Z]+-\d+)\]")
 
 #: The cases whose functions came to their end in this process; the plugin takes each out when its test is over.
 COMPLETED: Final[set[str]] = set()
@@ -85,10 +88,11 @@ def not_verified(contract: type, harness: type[Harness]) -> frozenset[str]:
 
 
 def clauses() -> frozenset[str]:
-    """The IDs of every clause in the interface's docstrings."""
-    texts = [text for owner in (CryptoStore, Backend) for text in _docstrings(owner)]
-    return frozenset(clause for text in texts for clause in _CLAUSE.findall(text))
+    """The IDs of every clause in the docstrings of `INTERFACE`."""
+    texts = [text for owner in INTERFACE for text in docstrings(owner)]
+    return frozenset(clause for text in texts for clause in CLAUSE.findall(text))
 
 
-def _docstrings(owner: type) -> list[str]:
+def docstrings(owner: type) -> list[str]:
+    """The docstrings of a class and its members."""
     return [documented.__doc__ or "" for documented in (owner, *vars(owner).values())]

@@ -8,6 +8,9 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
+#: Where the `case` decorator keeps what it was told.
+CASE_ATTRIBUTE: Final = "cryptostore_case"
+
 #: The user properties by which a report carries its case through pytest-xdist: which case of which class it is, …
 CASE_PROPERTY: Final = "cryptostore_case"
 #: … what ran in its place and on what harness, …

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 from cryptostore import BackendUnavailable, ConfigurationError
-from cryptostore.urls import scheme_of
+from cryptostore.plugins.urls import scheme_of
 
 if TYPE_CHECKING:
     import psycopg

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import _pytest
 import pytest
 
-from .observed import CALL_PROPERTY, CASE_PROPERTY, Description, Observer
+from .observed import CALL_PROPERTY, CASE_ATTRIBUTE, CASE_PROPERTY, Description, Observer
 
 if TYPE_CHECKING:
     from .harness import Harness
     from .manifest import Case
-
-#: Where the `case` decorator keeps what it was told.
-CASE_ATTRIBUTE: Final = "cryptostore_case"
 
 #: How a run ends in which nothing failed, and whose verdict is INCOMPLETE; pytest itself uses 0 to 5.
 EXIT_INCOMPLETE: Final = 6

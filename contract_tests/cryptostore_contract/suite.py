@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from .cases.backups import BackupCases
 from .cases.batches import BatchCases
 from .cases.capabilities import CapabilityCases
 from .cases.concurrency import ConcurrencyCases
@@ -21,6 +22,7 @@ from .cases.records import RecordCases
 from .cases.restart import RestartCases
 from .cases.scanning import ScanningCases
 from .cases.schema import SchemaCases
+from .cases.sealed import SealedCases
 from .cases.secrets import SecretCases
 from .cases.severing import SeveringCases
 from .cases.storage import StorageCases
@@ -38,6 +40,7 @@ class StoreContract(
     LifecycleCases,
     OwnershipCases,
     NumberingCases,
+    BackupCases,
     ConcurrencyCases,
     RestartCases,
     CrashCases,
@@ -46,6 +49,7 @@ class StoreContract(
     StorageCases,
     SchemaCases,
     UnreadableCases,
+    SealedCases,
     SecretCases,
     CapabilityCases,
     MachineCases,

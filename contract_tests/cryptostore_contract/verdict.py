@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .manifest import OWN, Case
-from .observed import Node, Observed
-from .plugin import CASE_ATTRIBUTE
+from .observed import CASE_ATTRIBUTE, Node, Observed
 from .suite import StoreContract
 
 #: Why a case is incomplete of which there was no test.

@@ -24,29 +24,30 @@ from cryptostore import (
     CryptoStore,
     FencedOut,
     InboundGroupSession,
-    MessageIndex,
     Mode,
     OlmAccount,
     OlmMessage,
     OlmSession,
     Record,
+    ReplayPage,
     SyncToken,
     Value,
-    fields_of,
     load_backend,
     open_backend,
 )
-from cryptostore.urls import scheme_of
+from cryptostore.plugins.urls import scheme_of
+from cryptostore.store.keys import encode_own_key
+from cryptostore.store.values import encode_value
 
 from .moments import Events, kill_this_process, killed_after, seconds_of
 from .presence import attend
-from .samples import one_of_each, sample
+from .samples import KEY, one_of_each, sample
 
 URL_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_URL"
 ACCOUNT_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_ACCOUNT"
 
 #: Kinds of which batch n adds record n, and kinds that every batch replaces.
-ADDED: Final[tuple[type[Record], ...]] = (InboundGroupSession, MessageIndex, OlmMessage, OlmSession)
+ADDED: Final[tuple[type[Record], ...]] = (InboundGroupSession, OlmMessage, OlmSession, ReplayPage)
 REPLACED: Final[tuple[type[Record], ...]] = (OlmAccount, SyncToken)
 
 #: How many values every batch replaces: many, so that there is a middle to be killed in.
@@ -87,26 +88,15 @@ def digest(store: CryptoStore) -> str:
     seen = hashlib.sha256()
     for kind in KINDS:
         for record in store.scan(kind):
-            seen.update(repr(sorted_fields(record)).encode())
+            seen.update(encode_own_key(record) + encode_value(record))
     return seen.hexdigest()
-
-
-def sorted_fields(record: Record) -> list[object]:
-    """A record's values in a form that has one repr, whatever the order in a set or mapping."""
-    values = [getattr(record, name) for name, _ in fields_of(type(record))]
-    return [
-        sorted(value.items() if isinstance(value, Mapping) else value, key=repr)
-        if isinstance(value, (Mapping, frozenset))
-        else value
-        for value in values
-    ]
 
 
 def write(account: Account, count: str = "0") -> None:
     """Own the account and apply batches, `count` of them or for ever; say each number once it is acknowledged."""
     with open_backend(os.environ[URL_VARIABLE]) as backend:
         say("opening")
-        store = backend.open_store(account)
+        store = backend.open_store(account, pickle_key=KEY)
         say(f"from {store.ownership.sequence}")
         try:
             for number in range(
@@ -128,8 +118,8 @@ def write_if_let(account: Account) -> None:
 
 def read(account: Account) -> None:
     """Say what the account's records come to."""
-    with open_backend(os.environ[URL_VARIABLE]) as backend, backend.open_store(account, Mode.READ) as store:
-        say(digest(store))
+    with open_backend(os.environ[URL_VARIABLE]) as backend:
+        say(digest(backend.open_store(account, Mode.READ, pickle_key=KEY)))
 
 
 def first_start(account: Account) -> None:
@@ -138,7 +128,7 @@ def first_start(account: Account) -> None:
     if not sys.stdin.readline():
         sys.exit("nobody is left to give the word")
     with open_backend(os.environ[URL_VARIABLE]) as backend:
-        backend.open_store(account).close()
+        backend.open_store(account, pickle_key=KEY).close()
         say(f"schema {backend.schema().version}")
 
 
@@ -146,7 +136,7 @@ def first_start(account: Account) -> None:
 def next_commit(account: Account) -> Iterator[Callable[[], None]]:
     """A call that applies the next replacement in an account, with all that comes before that done."""
     with open_backend(os.environ[URL_VARIABLE]) as backend:
-        store = backend.open_store(account)
+        store = backend.open_store(account, pickle_key=KEY)
         yield functools.partial(store.apply, replacement(store.ownership.sequence + 1))
 
 
@@ -216,7 +206,7 @@ def die_applying(account: Account, owner: str, changes: Changes, moment: str) ->
     """
     events = Events(int(moment) if moment.isdigit() else 0)
     with open_backend(os.environ[URL_VARIABLE], owner=owner) as backend:
-        store = backend.open_store(account)
+        store = backend.open_store(account, pickle_key=KEY)
         say(f"epoch {store.ownership.epoch}")
         if moment == "before":
             kill_this_process()

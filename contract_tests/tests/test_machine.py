@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from contract_mutants import load, named
+from contract_mutants.batches import deletes_ignored
 from cryptostore_contract import managed
 from cryptostore_contract.cases.machine import explore, explore_kills
 from cryptostore_contract.live import live_harness
 from cryptostore_contract.memory import MemoryHarness
-from cryptostore_contract.mutants import load, named
-from cryptostore_contract.mutants.batches import deletes_ignored
 from cryptostore_contract.places import place_for
 
 

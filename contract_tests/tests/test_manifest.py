@@ -7,17 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from cryptostore import FULL, INTERFACE_VERSION, BackendPlugin, Capability, memory
+from cryptostore import FULL, INTERFACE_VERSION, BackendPlugin, Capability
+from cryptostore.plugins.memory import open_memory
 from cryptostore_contract import Ability, Harness, StoreContract, case, cases_of, not_verified
 from cryptostore_contract.acceptance import ROWS, acceptance
 from cryptostore_contract.evidence import PRESENT, UNSHOWN, capabilities
-from cryptostore_contract.manifest import clauses, functions_of
+from cryptostore_contract.manifest import CLAUSE, INTERFACE, clauses, docstrings, functions_of
 from cryptostore_contract.memory import MemoryHarness
 from cryptostore_contract.verdict import Judged, Outcome
 
 
 def test_the_clauses_are_found_in_the_interface() -> None:
-    assert {"APPLY-1", "GET-6", "STORE-1", "BACKEND-4", "SCHEMA-3"} <= clauses()
+    assert {"APPLY-1", "GET-6", "STORE-1", "BACKEND-1", "DATABASE-4", "SCHEMA-3"} <= clauses()
+
+
+def test_no_clause_stands_in_two_places() -> None:
+    cited = [clause for owner in INTERFACE for text in docstrings(owner) for clause in CLAUSE.findall(text)]
+    assert sorted(cited) == sorted(clauses())
 
 
 def test_every_cited_clause_exists() -> None:
@@ -87,7 +93,7 @@ def test_every_capability_has_cases_or_a_reason_why_there_is_none(capability: Ca
 
 
 def test_what_no_case_can_show_is_not_verified_and_says_why() -> None:
-    plugin = BackendPlugin("mine", INTERFACE_VERSION, memory.open_memory, dict.fromkeys(Capability, FULL))
+    plugin = BackendPlugin("mine", INTERFACE_VERSION, open_memory, dict.fromkeys(Capability, FULL))
     judged = [Judged(case, Outcome.PASSED) for case in cases_of(StoreContract).values()]
     shown = {row["capability"]: row["shown"] for row in capabilities(plugin, judged)}
     assert shown.pop("survives power loss").startswith("not verified: a test cannot cut the power")

@@ -113,7 +113,7 @@ def test_a_case_on_another_harness_than_the_rest_is_found_out(
 _MODEST_HARNESS = """
     @pytest.fixture
     def harness(self, tmp_path, monkeypatch):
-        from cryptostore_contract.mutants.files import deleted_rows_left_in_the_file
+        from contract_mutants.files import deleted_rows_left_in_the_file
         deleted_rows_left_in_the_file(monkeypatch)
         class Modest(MemoryHarness):
             abilities = frozenset({Ability.RAW_STORAGE})

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from cryptostore.errors import CryptoStoreError
-from cryptostore.urls import redact
+from cryptostore.plugins.urls import redact
 
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cryptostore.capabilities import Capability
-from cryptostore.interface import INTERFACE_VERSION
 from cryptostore.plugins import InstalledBackend, installed_backends
+from cryptostore.plugins.capabilities import Capability
+from cryptostore.store.interface import INTERFACE_VERSION
 
 from .output import print_json, print_table
 

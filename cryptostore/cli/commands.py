@@ -23,7 +23,9 @@ _OUR_OWN: Final = tuple(
         ("backends", "cryptostore.cli.backends:backends"),
         ("demo", "cryptostore.cli.demo.command:demo"),
         ("import-nio", "cryptostore.cli.import_nio:import_nio"),
+        ("new-key", "cryptostore.cli.new_key:new_key"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
+        ("stats", "cryptostore.cli.stats:stats"),
     )
 )
 
@@ -38,7 +40,7 @@ def add_commands(app: typer.Typer, wanted: str | None) -> None:
 def _all_commands() -> dict[str, metadata.EntryPoint]:
     found = {entry_point.name: entry_point for entry_point in _OUR_OWN}
     for entry_point in metadata.entry_points(group=GROUP):
-        # A name of ours cannot be taken over: nobody should find a stranger behind `cryptostore import-nio`.
+        # Another distribution must not replace one of our commands, such as `cryptostore import-nio`.
         found.setdefault(entry_point.name, entry_point)
     return found
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from cryptostore.capabilities import Capability, Support
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins import load_backend
-from cryptostore.urls import redact, scheme_of
+from cryptostore.plugins.capabilities import Capability, Support
+from cryptostore.plugins.urls import redact, scheme_of
+from cryptostore.records import KINDS_BY_NUMBER
+from cryptostore.store.ring import RING_KEYS
 
 
 def refuse_process_local(url: str) -> None:
@@ -16,3 +18,11 @@ def refuse_process_local(url: str) -> None:
             f"{redact(url)} keeps nothing beyond its process ({claim.reason}); use another backend: "
             "`cryptostore backends` lists what is installed"
         )
+
+
+def kind_name(number: int) -> str:
+    """What people call the kind of record with this number; a newer program may have kinds that this one does not."""
+    if bytes([number]) in RING_KEYS:
+        return "key_ring"
+    kind = KINDS_BY_NUMBER.get(number)
+    return f"kind {number}" if kind is None else kind.kind_name

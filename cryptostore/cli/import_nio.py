@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
-from cryptostore.urls import redact
 
 from .databases import refuse_process_local
 from .exits import ExitCode

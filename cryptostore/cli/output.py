@@ -1,4 +1,4 @@
-"""What users see: tables for people, JSON for programs, and nothing in either that a stranger could forge."""
+"""Output: tables for people, JSON for programs. Text that comes from strangers is escaped in both."""
 
 from __future__ import annotations
 

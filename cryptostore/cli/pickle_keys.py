@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from cryptostore.configuration import pickle_key_from, read_pickle_key
 from cryptostore.errors import ConfigurationError
+from cryptostore.store.pickle_key_sources import pickle_key_from, read_pickle_key
 
 from .output import messages
 

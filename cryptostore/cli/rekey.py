@@ -6,24 +6,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins import open_backend
+from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
-from cryptostore.urls import redact
+from cryptostore.store import rekeying
+from cryptostore.store.backend import Backend
+from cryptostore.store.rekeying import Rekeyed
 
-from .databases import refuse_process_local
+from .databases import kind_name, refuse_process_local
 from .exits import ExitCode
 from .output import messages, print_json, print_table, printable
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
-
-if TYPE_CHECKING:
-    from cryptostore.interface import Backend
-    from cryptostore.nio.rekeying import Rekeyed
 
 
 def rekey(
@@ -42,35 +41,38 @@ def rekey(
     ask_new_pickle_key: Annotated[
         bool, typer.Option("--ask-new-pickle-key", help="Ask for the new pickle key, twice.")
     ] = False,
+    wrap_only: Annotated[
+        bool,
+        typer.Option("--wrap-only", help="Change the pickle key in milliseconds, and leave the records as they are."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
 ) -> None:
-    """Change the pickle key of accounts, and encrypt their keys anew.
+    """Change the pickle key of accounts, and seal their records again with a new data key.
 
     Stop their clients first: each account is taken over. Start them again with the new pickle key.
 
     If one of the accounts has another pickle key, or is damaged, none is touched. Accounts without keys are left out.
     When this is interrupted, every account still opens with one of the two pickle keys; run it again to complete it.
-    Keys that cannot be read are left as they are, and the exit code is 1.
+    Records that cannot be opened are left as they are, and the exit code is 1.
+
+    --wrap-only does not protect from somebody who had the old pickle key and a copy of the database.
     """
     refuse_process_local(url)
     new = new_pickle_key(new_pickle_key_env, new_pickle_key_file, ask=ask_new_pickle_key)
     old = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
-    if old == new:
-        raise ConfigurationError("the new pickle key is the old one; choose another")
+    if old == new and wrap_only:
+        raise ConfigurationError("with --wrap-only, the new pickle key must not be the old one; choose another")
     with open_backend(url) as backend:
-        done = _rekey_all(backend, _chosen(backend, user_id, device_id, url), old, new)
+        done = _rekey_all(backend, _chosen(backend, user_id, device_id, url), old, new, wrap_only=wrap_only)
     _report(url, done, as_json=as_json)
     if any(each.unreadable.total() for each in done.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: str) -> list[Account]:
-    # nio takes half a second to import; the other commands do without it.
-    from cryptostore.nio.rekeying import has_keys
-
     there = list(backend.accounts())
     wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
-    chosen = [each for each in wanted if has_keys(backend, each)]
+    chosen = [each for each in wanted if rekeying.has_rows(backend, each)]
     for account in wanted:
         if account not in chosen:
             messages().print(printable(f"left out {account}, which has no keys"), soft_wrap=True)
@@ -80,17 +82,18 @@ def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: s
     return chosen
 
 
-def _rekey_all(backend: Backend, accounts: list[Account], old: str, new: str) -> Mapping[Account, Rekeyed]:
-    from cryptostore.nio.rekeying import check_pickle_keys
-    from cryptostore.nio.rekeying import rekey as rekey_account
-
+def _rekey_all(
+    backend: Backend, accounts: list[Account], old: str, new: str, *, wrap_only: bool
+) -> Mapping[Account, Rekeyed]:
     for account in accounts:
-        check_pickle_keys(backend, account, old, new)
+        rekeying.check_pickle_keys(backend, account, old, new)
     done: dict[Account, Rekeyed] = {}
     with _progress() as advancing:
         for account in accounts:
             try:
-                done[account] = rekey_account(backend, account, old, new, advancing(account))
+                done[account] = rekeying.rekey(
+                    backend, account, old, new, wrap_only=wrap_only, advance=advancing(account)
+                )
             except BaseException:
                 # Ctrl-C, too: what was done before needs the new pickle key.
                 _show_what_is_done(done)
@@ -100,7 +103,7 @@ def _rekey_all(backend: Backend, accounts: list[Account], old: str, new: str) ->
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Account], Callable[[], None]]]:
-    """For each account, what counts its sessions on the terminal, if there is one."""
+    """For each account, what counts its rows on the terminal, if there is one."""
     console = messages()
     if not console.is_terminal:
         # Some releases of rich write an empty line even for a progress bar that is disabled.
@@ -111,7 +114,7 @@ def _progress() -> Iterator[Callable[[Account], Callable[[], None]]]:
         task = progress.add_task("", total=None)
 
         def advancing(account: Account) -> Callable[[], None]:
-            progress.reset(task, description=printable(f"encrypting the keys of {account}"))
+            progress.reset(task, description=printable(f"sealing the records of {account}"))
             return partial(progress.advance, task)
 
         yield advancing
@@ -129,17 +132,17 @@ def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None
         print_json({"database": redact(url), "accounts": [_document(*each) for each in done.items()]})
         return
     rows = [
-        (str(account), kind, str(rekeyed.renewed[kind]), str(rekeyed.unreadable[kind]))
+        (str(account), kind_name(kind), str(rekeyed.resealed[kind]), str(rekeyed.unreadable[kind]))
         for account, rekeyed in done.items()
-        for kind in rekeyed.renewed | rekeyed.unreadable
+        for kind in sorted(rekeyed.resealed | rekeyed.unreadable)
     ]
-    print_table(f"New pickle key in {redact(url)}", ["account", "kind", "encrypted anew", "unreadable"], rows)
+    print_table(f"New pickle key in {redact(url)}", ["account", "kind", "sealed again", "unreadable"], rows)
 
 
 def _document(account: Account, rekeyed: Rekeyed) -> dict[str, Any]:
     return {
         "user_id": account.user_id,
         "device_id": account.device_id,
-        "renewed": dict(rekeyed.renewed),
-        "unreadable": dict(rekeyed.unreadable),
+        "resealed": {kind_name(kind): count for kind, count in sorted(rekeyed.resealed.items())},
+        "unreadable": {kind_name(kind): count for kind, count in sorted(rekeyed.unreadable.items())},
     }

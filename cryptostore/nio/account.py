@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from nio.crypto import OlmAccount
 
 from cryptostore import records
-from cryptostore.changes import Changes
+from cryptostore.records.changes import Changes
 
-from .key_ring import KeyRing
 from .pickles import Pickles
 
 
 class LiveAccount:
-    """The account that nio holds. Raises WrongPickleKey or UnreadableRecord for a record that cannot be read."""
+    """The account that nio holds. Raises UnreadableRecord for a record that cannot be read."""
 
-    def __init__(self, account: records.Account, pickle_key: str, record: records.OlmAccount | None) -> None:
-        self.pickles: Final = Pickles(account, KeyRing.of(account, pickle_key, record))
+    def __init__(self, pickles: Pickles, record: records.OlmAccount | None) -> None:
+        self._pickles = pickles
         self._record: records.Record | None = record
-        self.account = None if record is None else self.pickles.account(record)
+        self.account = None if record is None else pickles.account(record)
 
     def changes(self, account: OlmAccount | None = None) -> Changes:
         """What saving the account writes: nothing if it is as it was.
@@ -30,11 +27,10 @@ class LiveAccount:
             self.account = account
         if self.account is None:
             return Changes()
-        record = self.pickles.account_record(self.account)
+        record = self._pickles.account_record(self.account)
         return Changes() if record == self._record else Changes([record])
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable."""
         for record in batch.puts(records.OlmAccount):
             self._record = record
-            self.pickles.use_key_ring()

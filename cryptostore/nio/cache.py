@@ -15,7 +15,7 @@ from cachetools import LRUCache
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-#: How many of the last used objects are kept in memory even if nobody else holds them.
+#: How many of the last used objects are kept in memory even if nothing else refers to them.
 CAPACITY: Final = 10_000
 
 _CHUNK: Final = 500
@@ -115,7 +115,7 @@ class LiveCache(Generic[K, V]):
         return admitted
 
     def _make_room(self, wanted: int) -> None:
-        """What was fetched together is used together, and live objects alone are kept by whoever fetched them."""
+        """Objects that were fetched together are used together; the caller alone keeps live ones in memory."""
         if wanted > self._absent.maxsize:
             larger: LRUCache[K, bool] = LRUCache(wanted)
             larger.update(self._absent)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from nio.crypto import DeviceStore, OlmDevice, TrustState
 
 from cryptostore import records
-from cryptostore.changes import Changes
-from cryptostore.fields import DeviceTrust
+from cryptostore.records.changes import Changes
+from cryptostore.records.fields import DeviceTrust
 
 from .cache import LazyMapping, LiveCache
 from .pickles import if_valid
@@ -27,12 +28,24 @@ _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class UserDevices(dict[str, OlmDevice]):
-    """One user's devices by id, as nio mutates them, and their records as they were last handed to the database."""
+    """One user's devices by id, as nio mutates them, and their records as they were last handed to the database.
 
-    def __init__(self) -> None:
+    `refused` are the ids of devices whose stored row cannot be read: it may have said that the device is blacklisted,
+    so that is what the device is until the owner decides. The row stays as it is until then.
+    """
+
+    def __init__(self, refused: Iterable[str] = ()) -> None:
         super().__init__()
         self.records: dict[str, records.Device] = {}
         self.unsaved: set[str] = set()
+        self.refused = set(refused)
+
+
+class _Stored(NamedTuple):
+    """What the database holds of one user's devices: the records, and the ids of those that cannot be read."""
+
+    rows: list[records.Device]
+    unreadable: list[str]
 
 
 class LazyDeviceStore(DeviceStore):
@@ -83,7 +96,10 @@ class LazyDeviceStore(DeviceStore):
         devices = self[device.user_id]
         if devices.get(device.id) == device:
             return False
-        self._keep(device.user_id, devices, device)
+        if device.id in devices.refused:
+            self._refuse(devices, device)
+        else:
+            self._keep(device.user_id, devices, device)
         return True
 
     def prefetch(self, user_ids: Iterable[str]) -> Mapping[str, UserDevices]:
@@ -92,6 +108,8 @@ class LazyDeviceStore(DeviceStore):
 
     def trust(self, device: OlmDevice) -> DeviceTrust:
         """What the owner decided about this device with this Ed25519 key."""
+        if self._is_refused(device):
+            return DeviceTrust.BLACKLISTED
         return _trust_that_holds(self._record(device), device)
 
     def changes(self, device_keys: Mapping[str, Mapping[str, OlmDevice]]) -> Changes:
@@ -100,6 +118,9 @@ class LazyDeviceStore(DeviceStore):
         changed = {}
         for user_id, by_id in device_keys.items():
             for device_id, device in by_id.items():
+                if device_id in self[user_id].refused:
+                    self._refuse(self[user_id], device)
+                    continue
                 known = self[user_id].records.get(device_id)
                 durable = device_id not in self[user_id].unsaved
                 record = self._hand_over(user_id, device_id, device, _trust_that_holds(known, device))
@@ -120,7 +141,7 @@ class LazyDeviceStore(DeviceStore):
             if trust is not DeviceTrust.BLACKLISTED and known is not None and not _same_key(known, device):
                 _log.warning("left the trust in %s %s as it is: it has another Ed25519 key", *known.key)
                 continue
-            if self.trust(device) is trust:
+            if self.trust(device) is trust and not self._is_refused(device):
                 continue
             record = self._decide(device, known, trust)
             if record is not None:
@@ -154,8 +175,18 @@ class LazyDeviceStore(DeviceStore):
         if record is not None:
             device.trust_state = TrustState[trust.value]
             devices.records[device_id] = record
+            devices.refused.discard(device_id)
             self._keep(user_id, devices, device)
         return record
+
+    def _is_refused(self, device: OlmDevice) -> bool:
+        return device.id in self[device.user_id].refused
+
+    @staticmethod
+    def _refuse(devices: UserDevices, device: OlmDevice) -> None:
+        """Show the owner a device that gets no keys. Nothing of it is stored."""
+        device.trust_state = TrustState.blacklisted
+        devices[device.id] = device
 
     def _record(self, device: OlmDevice) -> records.Device | None:
         return self[device.user_id].records.get(device.id)
@@ -173,13 +204,16 @@ class LazyDeviceStore(DeviceStore):
             if not devices.unsaved:
                 self._users.unpin(user_id)
 
-    def _read(self, user_ids: list[str]) -> Mapping[str, list[records.Device]]:
-        rows = self._storage.select(records.Device, [(user_id,) for user_id in user_ids])
-        return {user_id: rows[(user_id,)] for user_id in user_ids}
+    def _read(self, user_ids: list[str]) -> Mapping[str, _Stored]:
+        found = self._storage.select(records.Device, [(user_id,) for user_id in user_ids])
+        unreadable: dict[str, list[str]] = defaultdict(list)
+        for user_id, device_id in filter(None, found.unreadable):
+            unreadable[str(user_id)].append(str(device_id))
+        return {user_id: _Stored(found[(user_id,)], unreadable[user_id]) for user_id in user_ids}
 
-    def _build(self, user_id: str, rows: list[records.Device]) -> UserDevices:
-        devices = UserDevices()
-        for row in rows:
+    def _build(self, user_id: str, stored: _Stored) -> UserDevices:
+        devices = UserDevices(stored.unreadable)
+        for row in stored.rows:
             device = self._live.get((user_id, row.device_id)) or _device_of(row)
             self._live[user_id, row.device_id] = device
             devices[row.device_id] = device

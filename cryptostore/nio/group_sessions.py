@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from nio.crypto import GroupSessionStore, InboundGroupSession
 
 from cryptostore import records
-from cryptostore.changes import Changes
+from cryptostore.records.changes import Changes
 
 from .cache import LiveCache
 from .pickles import Pickles, if_valid
@@ -168,9 +168,6 @@ class LazyGroupSessionStore(GroupSessionStore):
         if session is None:
             return None
         self._received_at[session] = row.received_at
-        if session.upgrade_pickle:
-            session.upgrade_pickle = False
-            self._storage.write_along(Changes([self._record(session)]))
         return session
 
     def _go_through(self, prefix: tuple[str, ...]) -> Iterator[InboundGroupSession]:

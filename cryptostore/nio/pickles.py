@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import logging
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -13,14 +12,16 @@ from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, Se
 
 from cryptostore import records
 from cryptostore.errors import InvalidRecord, UnreadableRecord
-from cryptostore.observers import notify
+from cryptostore.plugins.observers import notify
 
-from .key_ring import KeyRing, is_locked
 from .times import to_local, to_utc
 
 R = TypeVar("R", bound=records.Record)
 V = TypeVar("V")
-Pickled = TypeVar("Pickled", records.OlmSession, records.InboundGroupSession, records.OutboundGroupSession)
+
+#: What vodozemac encrypts pickles with; it makes none without a key. Part of the format, and no secret: the core seals
+#: every record, and another key here would make every stored pickle unreadable.
+PICKLE_KEY: Final = "matrix-cryptostore"
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,19 +29,12 @@ _log: Final = logging.getLogger(__name__)
 class Pickles:
     """Pickles and unpickles one account's objects."""
 
-    def __init__(self, account: records.Account, key_ring: KeyRing) -> None:
+    def __init__(self, account: records.Account) -> None:
         self._account = account
-        self._key_ring = key_ring
-        # While the account's row does not hold the ring, no other row may depend on it.
-        self._newest_key = key_ring.keys[0 if key_ring.is_stored else -1]
 
     def account_record(self, account: OlmAccount) -> records.OlmAccount:
         """The account's record."""
-        return records.OlmAccount(account.pickle(self._key_ring.keys[0]), account.shared, self._key_ring.sealed)
-
-    def use_key_ring(self) -> None:
-        """The account's record is durable, or nobody reads the others before it is."""
-        self._newest_key = self._key_ring.keys[0]
+        return records.OlmAccount(account.pickle(PICKLE_KEY), account.shared)
 
     def account(self, record: records.OlmAccount) -> OlmAccount:
         """The account behind a record.
@@ -49,19 +43,20 @@ class Pickles:
         identity over the old.
         """
         try:
-            account = self._unpickled(lambda key: OlmAccount.from_pickle(record.pickle, key, record.shared))
-        except ValueError as error:
-            raise self._why_unreadable(record) from error
-        # To be saved with its new keys.
-        account.upgrade_pickle |= not self._key_ring.is_stored
-        return account
+            return OlmAccount.from_pickle(record.pickle, PICKLE_KEY, record.shared)
+        except ValueError:
+            # vodozemac's error may quote the pickle.
+            raise UnreadableRecord(
+                f"the pickle in the Olm account of {self._account} is damaged. It was left as it is; restore the "
+                "account from a backup"
+            ) from None
 
     def olm_session_record(self, sender_key: str, session: Session) -> records.OlmSession:
         """The Olm session's record. Raises InvalidRecord."""
         return records.OlmSession(
             sender_key=sender_key,
             session_id=session.id,
-            pickle=session.pickle(self._newest_key),
+            pickle=session.pickle(PICKLE_KEY),
             created_at=to_utc(session.creation_time),
             last_used_at=to_utc(session.use_time),
         )
@@ -69,9 +64,9 @@ class Pickles:
     def olm_session(self, record: records.OlmSession) -> Session | None:
         """The Olm session of a record, or None for an unreadable one, which is reported and kept."""
 
-        def unpickle(key: str) -> Session:
+        def unpickle() -> Session:
             created_at, last_used_at = to_local(record.created_at), to_local(record.last_used_at)
-            session = Session.from_pickle(record.pickle, created_at, key, last_used_at)
+            session = Session.from_pickle(record.pickle, created_at, PICKLE_KEY, last_used_at)
             _check_id(session.id, record.session_id)
             return session
 
@@ -83,7 +78,7 @@ class Pickles:
             room_id=session.room_id,
             session_id=session.id,
             sender_key=session.sender_key,
-            pickle=session.pickle(self._newest_key),
+            session_key=_decoded(session.export_session(session.first_known_index)),
             signing_key=session.ed25519,
             forwarding_chain=tuple(session.forwarding_chain),
             first_known_index=session.first_known_index,
@@ -93,86 +88,54 @@ class Pickles:
     def group_session(self, record: records.InboundGroupSession) -> InboundGroupSession | None:
         """The Megolm session of a record, or None for an unreadable one, which is reported and kept."""
 
-        def unpickle(key: str) -> InboundGroupSession:
-            session = InboundGroupSession.from_pickle(
-                record.pickle,
+        def imported() -> InboundGroupSession:
+            session = InboundGroupSession.import_session(
+                _encoded(record.session_key),
                 record.signing_key,
                 record.sender_key,
                 record.room_id,
-                key,
                 list(record.forwarding_chain),
             )
             _check_id(session.id, record.session_id)
             return session
 
-        return self._if_readable(record, unpickle)
+        return self._if_readable(record, imported)
 
-    def renewed(self, record: Pickled) -> Pickled | None:
-        """The record with its pickle under the newest key, or None for an unreadable one, which is reported."""
-        session = self._session(record)
-        return None if session is None else replace(record, pickle=session.pickle(self._newest_key))
-
-    def _session(self, record: Pickled) -> Session | InboundGroupSession | OutboundGroupSession | None:
-        if isinstance(record, records.OlmSession):
-            return self.olm_session(record)
-        if isinstance(record, records.InboundGroupSession):
-            return self.group_session(record)
-        return self.outbound_session(record)
-
-    def outbound_record(self, room_id: str, session: OutboundGroupSession) -> records.OutboundGroupSession:
-        """The outbound Megolm session's record. Raises InvalidRecord."""
+    def outbound_record(self, room_id: str, session: OutboundGroupSession, parts: int) -> records.OutboundGroupSession:
+        """The outbound Megolm session's record, with so many parts. Raises InvalidRecord."""
         return records.OutboundGroupSession(
             room_id=room_id,
-            pickle=session.pickle(self._newest_key),
+            pickle=session.pickle(PICKLE_KEY),
             created_at=to_utc(session.creation_time),
             message_count=session.message_count,
             shared=session.shared,
-            shared_with=frozenset(session.users_shared_with),
-            ignored=frozenset(session.users_ignored),
+            parts=parts,
         )
 
     def outbound_session(self, record: records.OutboundGroupSession) -> OutboundGroupSession | None:
-        """The outbound Megolm session of a record, or None for an unreadable one, which is reported and kept."""
+        """The outbound Megolm session of a record, or None for an unreadable one, which is reported and kept.
 
-        def unpickle(key: str) -> OutboundGroupSession:
-            session = OutboundGroupSession.from_pickle(record.pickle, key)
+        Who has its key is not known yet: that is in its parts.
+        """
+
+        def unpickle() -> OutboundGroupSession:
+            session = OutboundGroupSession.from_pickle(record.pickle, PICKLE_KEY)
             session.creation_time = to_local(record.created_at)
             session.message_count = record.message_count
             session.shared = record.shared
-            session.users_shared_with = {(user, device) for user, device in record.shared_with}
-            session.users_ignored = {(user, device) for user, device in record.ignored}
             return session
 
         return self._if_readable(record, unpickle)
 
-    def _unpickled(self, unpickle: Callable[[str], V]) -> V:
-        """What `unpickle` makes with the first of our keys that fits. Raises its error for the newest if none does."""
+    def _if_readable(self, record: records.Record, unpickle: Callable[[], V]) -> V | None:
         try:
-            return unpickle(self._newest_key)
-        except ValueError:
-            for other in self._key_ring.keys:
-                with suppress(ValueError):
-                    return _with_upgrade(unpickle(other))
-            raise
-
-    def _why_unreadable(self, record: records.OlmAccount) -> UnreadableRecord:
-        if is_locked(record):
-            return UnreadableRecord(
-                f"the Olm account of {self._account} is damaged although the pickle key is right. "
-                "It was left as it is; restore it from a backup"
-            )
-        return UnreadableRecord(
-            f"the Olm account of {self._account} cannot be read: the pickle key is wrong or the pickle is damaged. "
-            "It was left as it is; try the pickle key that it was saved with, else restore it from a backup"
-        )
-
-    def _if_readable(self, record: records.Record, unpickle: Callable[[str], V]) -> V | None:
-        try:
-            return self._unpickled(unpickle)
+            return unpickle()
         except (ValueError, OverflowError) as error:
-            notify("cryptostore_unreadable_row", account=self._account, kind=record.kind_name)
             # The error's text may quote the pickle, so only its type is shown.
-            _log.warning("skipped an unreadable %s of %s (%s)", record.kind_name, self._account, type(error).__name__)
+            reason = f"vodozemac does not take what it holds ({type(error).__name__})"
+            kind, key = record.kind_name, record.key
+            notify("cryptostore_unreadable_row", account=self._account, kind=kind, key=key, reason=reason)
+            _log.warning("an unreadable %s of %s was left as it is (%s)", kind, self._account, reason)
             return None
 
 
@@ -188,13 +151,15 @@ def if_valid(make: Callable[[], R]) -> R | None:
         return None
 
 
-def _with_upgrade(unpickled: V) -> V:
-    # nio's own mark. Outbound sessions have none: every message writes them anew.
-    if hasattr(unpickled, "upgrade_pickle"):
-        unpickled.upgrade_pickle = True
-    return unpickled
+def _check_id(found: str, expected: str) -> None:
+    if found != expected:
+        raise ValueError("it is another session")
 
 
-def _check_id(unpickled: str, stored: str) -> None:
-    if unpickled != stored:
-        raise ValueError("the pickle is another session's")
+def _decoded(base64: str) -> bytes:
+    # vodozemac leaves the padding out.
+    return binascii.a2b_base64(base64 + "=" * (-len(base64) % 4))
+
+
+def _encoded(raw: bytes) -> str:
+    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").decode()

@@ -10,7 +10,7 @@ def better_of(known: InboundGroupSession, offered: InboundGroupSession) -> tuple
 
     Of one ratchet, the lower first known index wins, since it reads more messages, and the shorter forwarding chain
     stays, since fewer had to be trusted. Of two ratchets under one id, only one that came from its creator directly
-    replaces one that was forwarded: anybody can claim an id.
+    replaces one that was forwarded: any device can claim an id.
     """
     if not _same_ratchet(known, offered):
         replaces = bool(known.forwarding_chain) and not offered.forwarding_chain

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from nio.crypto import Session, SessionStore
 
 from cryptostore import records
-from cryptostore.changes import Changes
+from cryptostore.records.changes import Changes
 
 from .cache import LazyMapping, LiveCache
 from .pickles import Pickles, if_valid
@@ -143,14 +143,7 @@ class LazySessionStore(SessionStore):
             if session is not None:
                 self._live[sender_key, row.session_id] = session
                 sessions.keep(session, row.last_used_at)
-        self._modernise(sender_key, sessions)
         return sessions
-
-    def _modernise(self, sender_key: str, sessions: SenderSessions) -> None:
-        for session in sessions.last_used_first():
-            if session.upgrade_pickle:
-                session.upgrade_pickle = False
-                self._storage.write_along(Changes([self._pickles.olm_session_record(sender_key, session)]))
 
     def _lists(self, sender_keys: Iterable[str]) -> dict[str, list[Session]]:
         return {key: sessions.last_used_first() for key, sessions in self._senders.fetch(sender_keys).items()}

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cryptostore.changes import Changes
 from cryptostore.errors import BackendUnavailable, InvalidRecord, StorageFull
-from cryptostore.interface import Backend, CryptoStore
 from cryptostore.plugins import open_backend
 from cryptostore.records import Key, Record, check_key, check_prefix
+from cryptostore.records.changes import Changes
+from cryptostore.store.answers import Found, Selected
+from cryptostore.store.backend import Backend
+from cryptostore.store.crypto_store import CryptoStore
+
+from .ahead import ReadAhead
 
 R = TypeVar("R", bound=Record)
 
@@ -22,29 +26,42 @@ R = TypeVar("R", bound=Record)
 class Storage:
     """One account's store as the adapter sees it. Everything that is written goes through `write`.
 
-    Look-ups take keys as the network sent them: one that no record can have finds nothing. The store is closed with
+    Look-ups take keys as the network sent them, and ignore those that no record can have. The store is closed with
     the last reference to this object, or at the interpreter's exit, because stock nio closes no store.
     """
 
     def __init__(self, store: CryptoStore, release: Callable[[], None]) -> None:
         self._store = store
+        self._ahead = ReadAhead()
         self._waiting = Changes()
         self._holding_back = False
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _close, os.getpid(), store, release)
 
-    def get(self, kind: type[R], keys: Iterable[Key]) -> dict[Key, R]:
-        """As `CryptoStore.get`; keys that are no keys are absent."""
-        return self._store.get(kind, [key for key in keys if _is_valid(check_key, kind, key)])
+    def read_ahead(self, prefixes: Iterable[tuple[type[Record], Key]]) -> None:
+        """Read what will be asked for soon, in one round trip.
 
-    def select(self, kind: type[R], prefixes: Iterable[Key]) -> dict[Key, list[R]]:
-        """As `CryptoStore.select`; prefixes that are none have an empty list."""
+        It answers the first `get` or `select` for just these prefixes, unless something of their kind was written.
+        """
+        self._ahead = ReadAhead(self._store.select_together(prefixes))
+
+    def get(self, kind: type[R], keys: Iterable[Key]) -> Found[R]:
+        """As `CryptoStore.get`, but ignores invalid keys."""
+        wanted = [key for key in keys if _is_valid(check_key, kind, key)]
+        ahead = self._ahead.take(kind, wanted)
+        return self._store.get(kind, wanted) if ahead is None else _found(ahead)
+
+    def select(self, kind: type[R], prefixes: Iterable[Key]) -> Selected[R]:
+        """As `CryptoStore.select`, with an empty list for an invalid prefix."""
         wanted = list(prefixes)
-        found = self._store.select(kind, [prefix for prefix in wanted if _is_valid(check_prefix, kind, prefix)])
-        return {prefix: found.get(prefix, []) for prefix in wanted}
+        valid = [prefix for prefix in wanted if _is_valid(check_prefix, kind, prefix)]
+        found = self._ahead.take(kind, valid) or self._store.select(kind, valid)
+        for prefix in wanted:
+            found.setdefault(prefix, [])
+        return found
 
     def scan(self, kind: type[R], prefix: Key = ()) -> Iterator[R]:
-        """As `CryptoStore.scan`; a prefix that is none has nothing under it."""
+        """As `CryptoStore.scan`; there is nothing under an invalid prefix."""
         return self._store.scan(kind, prefix) if _is_valid(check_prefix, kind, prefix) else iter(())
 
     def write(self, changes: Changes) -> Changes:
@@ -54,6 +71,7 @@ class Storage:
         everything waits, and nothing is durable yet.
         """
         with self._lock:
+            self._ahead.forget(changes)
             batch = self._waiting.followed_by(changes)
             if self._holding_back:
                 self._waiting = batch
@@ -75,14 +93,9 @@ class Storage:
         finally:
             self._holding_back = False
 
-    def write_along(self, changes: Changes) -> None:
-        """Write `changes` with the next batch: what may be lost without harm, such as a pickle in a newer format."""
-        with self._lock:
-            # What waits already is newer than what a reader wants to improve.
-            self._waiting = changes.followed_by(self._waiting)
-
     def close(self) -> None:
-        """Close the store, and its backend if nobody else uses that. Closing twice is no error."""
+        """Close the store, and its backend if this was the last user of it. Closing twice is no error."""
+        self._ahead = ReadAhead()
         self._finalizer()
 
 
@@ -140,3 +153,11 @@ def _is_valid(check: Callable[[type[Record], Key], Key], kind: type[Record], key
     except InvalidRecord:
         return False
     return True
+
+
+def _found(selected: Selected[R]) -> Found[R]:
+    """What was selected by whole keys, by key."""
+    found: Found[R] = Found()
+    found.update({record.key: record for records in selected.values() for record in records})
+    found.unreadable = selected.unreadable
+    return found

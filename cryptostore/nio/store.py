@@ -12,21 +12,22 @@ from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevic
 from nio.store import MatrixStore
 
 from cryptostore import records
-from cryptostore.changes import Changes
-from cryptostore.errors import AccountNotFound, ConfigurationError
-from cryptostore.fields import DeviceTrust
-from cryptostore.interface import Backend, CryptoStore, Mode
-from cryptostore.urls import redact, scheme_of
+from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.urls import redact, scheme_of
+from cryptostore.records.changes import Changes
+from cryptostore.records.fields import DeviceTrust
+from cryptostore.store.answers import Found
+from cryptostore.store.crypto_store import CryptoStore
 
 from .account import LiveAccount
 from .devices import LazyDeviceStore
 from .group_sessions import LazyGroupSessionStore
-from .pickles import if_valid
+from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
 from .storage import Storage, backends
-from .unfinished import UNFINISHED_IMPORT
+from .unfinished import UNFINISHED_IMPORT, check_import
 
-#: What nio encrypts pickles with unless it is told a key, and what a store gets that is given none.
+#: What a store gets from nio unless the client's config names a pickle key, and what one gets that is given none.
 PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
 
 _log: Final = logging.getLogger(__name__)
@@ -36,15 +37,15 @@ class NioStore(MatrixStore):
     """Keeps the keys of a matrix-nio client in the database that `store_path` names by its URL.
 
     `AsyncClientConfig(store=NioStore, store_sync_tokens=True)` is the whole change for a client. The store takes the
-    account over from whoever had it; every later save of an older owner raises FencedOut. What a save call was given
-    is durable when it returns, except the sync token: that waits for the `save_encrypted_rooms` of its own sync, by
-    when the keys of the sync are durable, and is dropped if another token comes first.
+    account over from its last owner, whose later saves raise FencedOut. A save is durable when the call returns, except
+    that of a sync token: that waits for the `save_encrypted_rooms` of its own sync, when the keys of the sync are
+    durable, and is dropped if another token comes first.
 
     A save that raises BackendUnavailable or StorageFull is not lost while the process lives: it goes with the next one.
 
     `database_name` is accepted and not used: the URL names the database, which serves any number of accounts.
 
-    Raises ConfigurationError for a `store_path` that is no URL, WrongPickleKey before anything is taken over,
+    Raises ConfigurationError for a `store_path` that is not a URL, WrongPickleKey before anything is taken over,
     UnreadableRecord for a damaged account, and what `open_backend` and `Backend.open_store` raise.
     """
 
@@ -66,13 +67,14 @@ class NioStore(MatrixStore):
         self.database_name = database_name
 
         self._account_id = records.Account(user_id, device_id)
+        self._pickles = Pickles(self._account_id)
         self._storage = self._open(store_path)
         try:
-            self._account = self._load_account()
+            self._storage.read_ahead(self._read_at_opening)
+            self._account = LiveAccount(self._pickles, self._storage.get(records.OlmAccount, [()]).get(()))
         except BaseException:
             self._storage.close()
             raise
-        self._pickles = self._account.pickles
         self._sessions = LazySessionStore(self._storage, self._pickles)
         self._group_sessions = self._make_group_sessions()
         self._devices = LazyDeviceStore(self._storage)
@@ -154,8 +156,9 @@ class NioStore(MatrixStore):
         self._write(self._devices.changes(device_keys))
 
     def load_encrypted_rooms(self) -> set[str]:
-        """The ids of the rooms that are encrypted."""
-        self._known_rooms = {room.room_id for room in self._storage.scan(records.EncryptedRoom)}
+        """The ids of the rooms that are encrypted, also of those whose record cannot be read."""
+        found = self._storage.select(records.EncryptedRoom, [()])
+        self._known_rooms = _room_ids(room.key for room in found[()]) | _room_ids(found.unreadable)
         return set(self._known_rooms)
 
     def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
@@ -164,8 +167,8 @@ class NioStore(MatrixStore):
         What is stored of a room already, such as its settings, stays.
         """
         new = set(rooms) - self._known_rooms
-        stored = self._storage.get(records.EncryptedRoom, [(room_id,) for room_id in new]) if new else {}
-        self._known_rooms.update(room.room_id for room in stored.values())
+        stored = self._storage.get(records.EncryptedRoom, [(room_id,) for room_id in new]) if new else Found()
+        self._known_rooms |= _room_ids(stored) | _room_ids(stored.unreadable)
         added = [if_valid(partial(records.EncryptedRoom, room_id)) for room_id in new - self._known_rooms]
         held = self._held_token
         token = None if held is None else if_valid(partial(records.SyncToken, held))
@@ -191,7 +194,7 @@ class NioStore(MatrixStore):
         """The room keys that were asked for and have not come yet, by request id."""
         return {
             row.request_id: OutgoingKeyRequest(row.request_id, row.session_id, row.room_id, row.algorithm)
-            for row in self._storage.scan(records.OutgoingKeyRequest)
+            for row in self._storage.select(records.OutgoingKeyRequest, [()])[()]
         }
 
     def add_outgoing_key_request(self, key_request: OutgoingKeyRequest) -> None:
@@ -246,11 +249,21 @@ class NioStore(MatrixStore):
     def _open(self, url: str) -> Storage:
         backend, release = backends.acquire(url)
         try:
-            self._check_pickle_key(backend)
-            return self._make_storage(backend.open_store(self._account_id, Mode.OWN), release)
+            store = backend.open_store(self._account_id, pickle_key=self.pickle_key, look=self._look)
+            return self._make_storage(store, release)
         except BaseException:
             release()
             raise
+
+    @property
+    def _read_at_opening(self) -> tuple[tuple[type[records.Record], records.Key], ...]:
+        """What is asked for while a client opens the account, read in one round trip."""
+        return (
+            (records.OlmAccount, ()),
+            (records.EncryptedRoom, ()),
+            (records.SyncToken, ()),
+            (records.OutgoingKeyRequest, ()),
+        )
 
     def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
         return Storage(store, release)
@@ -258,24 +271,18 @@ class NioStore(MatrixStore):
     def _make_group_sessions(self) -> LazyGroupSessionStore:
         return LazyGroupSessionStore(self._storage, self._pickles)
 
-    def _check_pickle_key(self, backend: Backend) -> None:
-        # Before the account is taken over: a wrong key must not fence a running client out.
-        try:
-            with backend.open_store(self._account_id, Mode.READ) as store:
-                record = _account_record(store)
-                if record is None:
-                    _check_import(store)
-                LiveAccount(self._account_id, self.pickle_key, record)
-        except AccountNotFound:
-            return
+    def _look(self, store: CryptoStore | None) -> None:
+        """Look at the account before it is taken over, and raise what speaks against that."""
+        if store is not None:
+            self._judge(store, store.get(records.Value, self._looked_at))
 
-    def _load_account(self) -> LiveAccount:
-        stored = self._storage.get(records.OlmAccount, [()])
-        live = LiveAccount(self._account_id, self.pickle_key, stored.get(()))
-        if live.account is not None and live.account.upgrade_pickle:
-            live.account.upgrade_pickle = False
-            live.settle(self._storage.write(live.changes()))
-        return live
+    @property
+    def _looked_at(self) -> tuple[records.Key, ...]:
+        """The values that are read before the account is taken over, in one round trip."""
+        return (UNFINISHED_IMPORT.key,)
+
+    def _judge(self, store: CryptoStore, found: Found[records.Value]) -> None:
+        check_import(store.account, found)
 
     def _write(self, changes: Changes) -> None:
         """The one way by which anything that nio saves reaches the database."""
@@ -305,16 +312,8 @@ class NioStore(MatrixStore):
         return self._devices.trust(device) is trust and self._decide(device, DeviceTrust.UNSET)
 
 
-def _account_record(store: CryptoStore) -> records.OlmAccount | None:
-    return store.get(records.OlmAccount, [()]).get(())
-
-
-def _check_import(store: CryptoStore) -> None:
-    if store.get(records.Value, [UNFINISHED_IMPORT.key]):
-        raise ConfigurationError(
-            f"an import of {store.account} was interrupted, and a client would give the device a new identity; "
-            "run `cryptostore import-nio` again before the client starts"
-        )
+def _room_ids(keys: Iterable[records.Key | None]) -> set[str]:
+    return {str(key[0]) for key in keys if key is not None}
 
 
 def _request_record(request: OutgoingKeyRequest) -> records.OutgoingKeyRequest:

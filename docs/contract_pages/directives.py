@@ -71,7 +71,7 @@ class ClauseTable(SphinxDirective):
         target = f"clause-{clause_id.lower()}"
         self.env.domains.standard_domain.note_object("clause", clause_id, target, location=self.get_location())
         name = nodes.paragraph("", "", nodes.literal("", clause_id, ids=[target]))
-        stated = f"{clause.text} ({{py:obj}}`{clause.owner} <cryptostore.interface.{clause.owner}>`)"
+        stated = f"{clause.text} ({{py:obj}}`{clause.owner} <{clause.module}.{clause.owner}>`)"
         texts = [stated, _links("case", checked_by(clause_id))]
         return nodes.row("", _entry(name), *[_entry(*self.parse_text_to_nodes(text)) for text in texts])
 

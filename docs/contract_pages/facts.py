@@ -1,4 +1,4 @@
-"""What the pages about the contract say that nobody should write twice: clauses, and the cases that check them."""
+"""Generated parts of the pages about the contract: clauses, and the cases that check them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import getdoc
-from typing import Final
 
-from cryptostore import Backend, CryptoStore
+from contract_mutants import MUTANTS, load
 from cryptostore_contract import Ability, StoreContract
-from cryptostore_contract.manifest import Case, cases_of, functions_of
-from cryptostore_contract.mutants import MUTANTS, load
-
-_MARKER: Final = re.compile(r"\[([A-Z]+-\d+)\]")
+from cryptostore_contract.manifest import CLAUSE, INTERFACE, Case, cases_of, functions_of
 
 
 @dataclass(frozen=True)
@@ -23,11 +19,13 @@ class Clause:
     id: str
     text: str
     owner: str
+    #: The module of the owner's class.
+    module: str
 
 
 def clauses() -> dict[str, Clause]:
     """Every clause of the interface by ID, in the order in which the interface states them."""
-    found = [clause for owner, docstring in _docstrings() for clause in _clauses_in(docstring, owner)]
+    found = [clause for owner, module, docstring in _docstrings() for clause in _clauses_in(docstring, owner, module)]
     return {clause.id: clause for clause in found}
 
 
@@ -71,25 +69,25 @@ def needing(ability: Ability) -> list[str]:
     return [case.id for case in cases().values() if ability in case.needs]
 
 
-def _docstrings() -> Iterator[tuple[str, str]]:
-    for owner in (CryptoStore, Backend):
-        yield owner.__name__, getdoc(owner) or ""
+def _docstrings() -> Iterator[tuple[str, str, str]]:
+    for owner in INTERFACE:
+        yield owner.__name__, owner.__module__, getdoc(owner) or ""
         for name, member in vars(owner).items():
             if not name.startswith("_") and callable(member):
-                yield f"{owner.__name__}.{name}", member.__doc__ or ""
+                yield f"{owner.__name__}.{name}", owner.__module__, member.__doc__ or ""
 
 
-def _clauses_in(docstring: str, owner: str) -> Iterator[Clause]:
+def _clauses_in(docstring: str, owner: str, module: str) -> Iterator[Clause]:
     """The clauses of one docstring. The text of each reaches back to the clause or the paragraph before it."""
     raises = False
-    texts = _MARKER.split(docstring)
+    texts = CLAUSE.split(docstring)
     for text, clause_id in zip(texts[::2], texts[1::2], strict=False):
         sentence = " ".join(text.rpartition("\n\n")[2].split())
         # An enumeration says "Raises" once.
         if raises and re.match(r"[A-Z][a-z]+[A-Z]", sentence):
             sentence = f"Raises {sentence}"
         raises = sentence.startswith("Raises") and sentence.endswith(",")
-        yield Clause(clause_id, sentence.rstrip(",").removesuffix(".") + ".", owner)
+        yield Clause(clause_id, sentence.rstrip(",").removesuffix(".") + ".", owner, module)
 
 
 def _number(case_id: str) -> tuple[str, int]:

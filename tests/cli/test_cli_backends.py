@@ -19,7 +19,7 @@ def cryptostore_backends():
 def test_json_says_what_each_backend_can_do(run: Run) -> None:
     ended = run("backends", "--json")
     assert ended.code == 0
-    assert ended.document["interface"] == "1.0"
+    assert ended.document["interface"] == "2.0"
     by_name = {each["name"]: each for each in ended.document["backends"]}
     assert {"memory", "sqlite", "postgresql"} <= by_name.keys()
     memory = by_name["memory"]

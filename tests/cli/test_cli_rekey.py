@@ -14,14 +14,16 @@ from cryptostore import (
     Account,
     Backend,
     BackendUnavailable,
-    Changes,
     InboundGroupSession,
     Mode,
+    Row,
     WrongPickleKey,
     open_backend,
 )
 from cryptostore.cli.exits import ExitCode
-from cryptostore.nio import NioStore, rekeying
+from cryptostore.nio import NioStore
+from cryptostore.store import rekeying
+from cryptostore.store.keys import encode_key
 from nio_places import Ratchet
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
@@ -82,8 +84,8 @@ def test_people_see_what_was_done(run: Run, url: str) -> None:
 def test_people_see_how_far_it_is(sqlite_url: str) -> None:
     ratchets = saved(sqlite_url), saved(sqlite_url, BOB)
     shown = on_a_terminal("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
-    assert f"encrypting the keys of {ALICE}" in shown
-    assert f"encrypting the keys of {BOB}" in shown
+    assert f"sealing the records of {ALICE}" in shown
+    assert f"sealing the records of {BOB}" in shown
     assert holds(sqlite_url, ratchets[0], NEW)
 
 
@@ -92,7 +94,7 @@ def test_programs_get_json(run: Run, sqlite_url: str) -> None:
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--json")
     (account,) = ended.document["accounts"]
     assert (account["user_id"], account["device_id"]) == (ALICE.user_id, ALICE.device_id)
-    assert account["renewed"] == {"olm_account": 1, "inbound_group_session": 1}
+    assert account["resealed"] == {"olm_account": 1, "inbound_group_session": 1}
     assert account["unreadable"] == {}
 
 
@@ -115,7 +117,7 @@ def test_one_with_another_key_and_none_is_touched(run: Run, sqlite_url: str) -> 
     alices, bobs = saved(sqlite_url), saved(sqlite_url, BOB, "his own")
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
     assert ended.code == ExitCode.USAGE
-    assert f"the keys of {BOB} were saved with another pickle key" in ended.err
+    assert f"the pickle key is not the one that {BOB} was saved with" in ended.err
     assert holds(sqlite_url, alices, OLD)
     assert holds(sqlite_url, bobs, "his own", BOB)
 
@@ -135,10 +137,10 @@ def test_an_error_half_way_says_which_accounts_are_done(
     alices, bobs = saved(sqlite_url), saved(sqlite_url, BOB)
     original = rekeying.rekey
 
-    def rekey(backend: Backend, account: Account, *rest: Any) -> Any:
+    def rekey(backend: Backend, account: Account, *rest: Any, **options: Any) -> Any:
         if account == BOB:
             raise BackendUnavailable("away")
-        return original(backend, account, *rest)
+        return original(backend, account, *rest, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(rekeying, "rekey", rekey)
@@ -160,28 +162,37 @@ def test_the_old_key_from_the_file_where_a_client_finds_it(
     assert holds(sqlite_url, ratchet, NEW)
 
 
-def test_keys_that_cannot_be_read_are_counted(run: Run, sqlite_url: str) -> None:
+def test_records_that_cannot_be_opened_are_counted_and_kept(run: Run, sqlite_url: str) -> None:
     saved(sqlite_url)
-    with open_backend(sqlite_url) as backend, backend.open_store(ALICE) as store:
-        store.apply(Changes([damaged(session) for session in store.scan(InboundGroupSession)]))
+    with open_backend(sqlite_url) as backend, backend.open_store(ALICE, pickle_key=OLD) as store:
+        (session,) = store.scan(InboundGroupSession)
+        damaged = Row(encode_key(InboundGroupSession, session.key), b"damaged")
+        store.put_rows([damaged])
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--json")
     assert ended.code == ExitCode.CHECK_FAILED
     assert ended.document["accounts"][0]["unreadable"] == {"inbound_group_session": 1}
     with open_backend(sqlite_url) as backend, backend.open_store(ALICE, Mode.READ) as store:
-        assert [session.pickle for session in store.scan(InboundGroupSession)] == [b"damaged"]
+        assert damaged in list(store.stored_rows())
 
 
-def damaged(session: InboundGroupSession) -> InboundGroupSession:
-    return InboundGroupSession(
-        session.room_id,
-        session.session_id,
-        session.sender_key,
-        b"damaged",
-        session.signing_key,
-        session.forwarding_chain,
-        session.first_known_index,
-        session.received_at,
-    )
+def test_wrap_only_leaves_the_records_as_they_are(run: Run, sqlite_url: str) -> None:
+    ratchet = saved(sqlite_url)
+    with open_backend(sqlite_url) as backend, backend.open_store(ALICE, Mode.READ) as store:
+        before = list(store.stored_rows())
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--wrap-only", "--json")
+    assert ended.code == 0
+    assert ended.document["accounts"][0]["resealed"] == {}
+    with open_backend(sqlite_url) as backend, backend.open_store(ALICE, Mode.READ) as store:
+        assert list(store.stored_rows())[1:-1] == before[1:-1]
+    assert holds(sqlite_url, ratchet, NEW)
+
+
+def test_the_same_pickle_key_seals_again(run: Run, sqlite_url: str) -> None:
+    ratchet = saved(sqlite_url)
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "old.key", "--json")
+    assert ended.code == 0
+    assert ended.document["accounts"][0]["resealed"] == {"olm_account": 1, "inbound_group_session": 1}
+    assert holds(sqlite_url, ratchet, OLD)
 
 
 def test_nios_default_key_is_changed_with_a_warning(run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +229,7 @@ def test_keys_from_prompts(run: Run, sqlite_url: str, monkeypatch: pytest.Monkey
         ([], "there is no new pickle key: give --new-pickle-key-file"),
         (["--new-pickle-key-env", "NO_SUCH_VARIABLE"], "no variable NO_SUCH_VARIABLE"),
         (["--new-pickle-key-file", "/no/such/file"], "No such file"),
-        (["--new-pickle-key-file", "old.key"], "the new pickle key is the old one"),
+        (["--new-pickle-key-file", "old.key", "--wrap-only"], "the new pickle key must not be the old one"),
         (["--new-pickle-key-env", "EMPTY"], "empty or nio's default"),
         (["--new-pickle-key-env", "PUBLIC"], "empty or nio's default"),
         (["--new-pickle-key-env", "NO_TEXT"], "the pickle key in the variable NO_TEXT is not UTF-8 text"),
@@ -228,7 +239,7 @@ def test_keys_from_prompts(run: Run, sqlite_url: str, monkeypatch: pytest.Monkey
             "give one of --pickle-key-env",
         ),
         (["--new-pickle-key-file", "new.key", "--user-id", "@nobody:example.org"], f"it has: {ALICE}"),
-        (["--new-pickle-key-file", "new.key", "--pickle-key-env", "PUBLIC"], "saved with another pickle key"),
+        (["--new-pickle-key-file", "new.key", "--pickle-key-env", "PUBLIC"], "the pickle key is not the one that"),
     ],
 )
 def test_mistakes_are_named_and_change_nothing(

@@ -21,27 +21,26 @@ from cryptostore.cli.demo.database import temporary_accounts
 from cryptostore.cli.demo.processes import PartyFailed, exit_code_of_party
 from cryptostore.cli.demo.relay import WINDOW, Relay
 from cryptostore.cli.exits import ExitCode
+from cryptostore_contract.samples import KEY
 from fake_distributions import FakeSite
 
 BYSTANDER = Account("@bystander:localhost", "PHONE")
 
 #: A backend that keeps everything but Megolm sessions, and says nothing about it.
 FORGETFUL = """
-from cryptostore import BackendPlugin, FULL, INTERFACE_VERSION, Capability, Changes, InboundGroupSession, hookimpl
+from cryptostore import BackendPlugin, FULL, INTERFACE_VERSION, Capability, InboundGroupSession, hookimpl
+from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.plugin import open_sqlite
-from cryptostore_sqlite.store import SQLiteStore
 
-durable_commit = SQLiteStore.commit
+durable_commit = SQLiteDatabase.commit
 
-def commit(store, batch, timeout):
-    kept = [record for kind in batch.changes.kinds() if kind is not InboundGroupSession
-            for record in batch.changes.puts(kind)]
-    deletes = [(kind, key) for kind in batch.changes.kinds() for key in batch.changes.deletes(kind)]
-    durable_commit(store, batch._replace(changes=Changes(kept, deletes)), timeout)
+def commit(database, account_id, batch, timeout):
+    kept = [row for row in batch.puts if row.key[0] != InboundGroupSession.kind_number]
+    return durable_commit(database, account_id, batch._replace(puts=kept), timeout)
 
-def open_forgetful(url, /, **options):
-    SQLiteStore.commit = commit
-    return open_sqlite(url.replace("forgetful", "sqlite", 1), **options)
+def open_forgetful(url, options, timeout):
+    SQLiteDatabase.commit = commit
+    return open_sqlite(url.replace("forgetful", "sqlite", 1), options, timeout)
 
 @hookimpl
 def cryptostore_backends():
@@ -99,7 +98,7 @@ def test_every_kill_leaves_messages_for_the_next(seed: int) -> None:
 
 def test_the_accounts_are_deleted_and_others_left_alone(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
-    with open_backend(url) as backend, backend.open_store(BYSTANDER) as store:
+    with open_backend(url) as backend, backend.open_store(BYSTANDER, pickle_key=KEY) as store:
         store.apply(Changes([SyncToken("before")]))
         ownership = store.ownership
     ended = run_process("demo", "--store", url, "--messages", "5", "--kills", "1")
@@ -193,25 +192,25 @@ def test_a_store_that_forgets_fails_the_demo(site: FakeSite, tmp_path: Path) -> 
 EXCLUSIVE = """
 import fcntl
 from cryptostore import BackendPlugin, BackendUnavailable, INTERFACE_VERSION, Capability, Claim, FULL, Support, hookimpl
-from cryptostore_sqlite.backend import SQLiteBackend
+from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.plugin import open_sqlite, path_of
 
-def open_exclusive(url, /, **options):
+def open_exclusive(url, options, timeout):
     url = url.replace("exclusive", "sqlite", 1)
     lock = open(f"{path_of(url)}.lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise BackendUnavailable("another process has it") from None
-    backend = open_sqlite(url, **options)
-    backend.lock = lock
-    return backend
+    database = open_sqlite(url, options, timeout)
+    database.lock = lock
+    return database
 
-def close(backend, close=SQLiteBackend.close):
-    close(backend)
-    backend.lock.close()
+def close(database, close=SQLiteDatabase.close):
+    close(database)
+    database.lock.close()
 
-SQLiteBackend.close = close
+SQLiteDatabase.close = close
 
 @hookimpl
 def cryptostore_backends():
@@ -258,7 +257,7 @@ def test_more_kills_than_messages_are_refused(run: Run) -> None:
 def test_accounts_that_are_there_are_not_touched(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
     with open_backend(url) as backend:
-        backend.open_store(BYSTANDER).close()
+        backend.open_store(BYSTANDER, pickle_key=KEY).close()
     with pytest.raises(ConfigurationError, match="is left alone"), temporary_accounts(url, [BYSTANDER]):
         pass
     assert accounts_in(url) == [BYSTANDER]

@@ -10,9 +10,10 @@ from nio import LocalProtocolError
 
 from client_opening import Gate, give_up, held, is_used, waiting
 from client_pairs import BOB, people
-from cryptostore import Mode, StoreClosed
-from cryptostore.memory import MemoryBackend
+from cryptostore import StoreClosed
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.store.memory import MemoryHandle
+from cryptostore_contract.samples import KEY
 from small_homeserver import SmallHomeserver
 
 _CLOSED = "closed while it was being opened"
@@ -43,16 +44,16 @@ def test_closed_while_it_waits_for_its_turn(url: str) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("mode", "number"), [(Mode.READ, 1), (Mode.READ, 2), (Mode.OWN, 1)])
-def test_closed_while_a_thread_opens(memory_url: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, number: int) -> None:
-    gate = Gate(mode, number)
+@pytest.mark.parametrize("step", ["find", "take_over"])
+def test_closed_while_a_thread_opens(memory_url: str, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    gate = Gate(step)
 
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, bob):
             late = waiting(server, memory_url)
-            if mode is Mode.OWN:
+            if step == "take_over":
                 await bob.client.close()
-            monkeypatch.setattr(MemoryBackend, "open_store", lambda *given: gate.open_store(*given))
+            monkeypatch.setattr(MemoryHandle, gate.step, lambda *given: gate.pass_through(*given))
             opening = asyncio.create_task(late.client.open())
             assert await asyncio.to_thread(gate.reached.wait, 10)
             closing = asyncio.create_task(late.client.close())
@@ -62,7 +63,7 @@ def test_closed_while_a_thread_opens(memory_url: str, monkeypatch: pytest.Monkey
             await closing
             assert late.client.store is None
             assert not is_used(late.url)
-            if mode is Mode.READ:
+            if step == "find":
                 await bob.client.sync()
 
     asyncio.run(scenario())
@@ -72,7 +73,7 @@ def test_closed_while_it_looks_for_its_account(memory_url: str) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, _bob):
             client = ProductionMatrixClient(
-                server.url, "@carol:small", store=f"{memory_url}?owner=carol", pickle_key="pickle key"
+                server.url, "@carol:small", store=f"{memory_url}?owner=carol", pickle_key=KEY
             )
             login = asyncio.create_task(client.login_or_restore("password"))
             await asyncio.sleep(0)
@@ -149,13 +150,13 @@ def test_a_login_is_not_restored_while_the_account_is_being_opened(memory_url: s
 
 
 def test_an_opening_waits_for_one_that_was_given_up(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate(Mode.OWN, 1, waits_before=True)
+    gate = Gate("take_over", waits_before=True)
 
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, bob):
             await bob.client.close()
             late = waiting(server, memory_url)
-            monkeypatch.setattr(MemoryBackend, "open_store", lambda *given: gate.open_store(*given))
+            monkeypatch.setattr(MemoryHandle, gate.step, lambda *given: gate.pass_through(*given))
             opening = asyncio.create_task(late.client.open())
             assert await asyncio.to_thread(gate.reached.wait, 10)
             await give_up(opening)

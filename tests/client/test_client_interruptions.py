@@ -15,7 +15,7 @@ from nio import LocalProtocolError, MatrixRoom, MegolmEvent, RoomMessageText
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import BackendUnavailable, InboundGroupSession, StoreClosed
-from cryptostore.memory import MemoryStore
+from cryptostore.store.memory import MemoryHandle
 from small_homeserver import SmallHomeserver
 
 
@@ -174,13 +174,13 @@ class Unreliable:
 @pytest.fixture
 def unreliable(monkeypatch: pytest.MonkeyPatch) -> Unreliable:
     """A database in memory is never away by itself."""
-    database, commit = Unreliable(), MemoryStore.commit
+    database, commit = Unreliable(), MemoryHandle.commit
 
-    def counted(self: MemoryStore, *args: Any) -> None:
+    def counted(self: MemoryHandle, *args: Any) -> Any:
         database.count()
-        commit(self, *args)
+        return commit(self, *args)
 
-    monkeypatch.setattr(MemoryStore, "commit", counted)
+    monkeypatch.setattr(MemoryHandle, "commit", counted)
     return database
 
 

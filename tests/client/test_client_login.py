@@ -8,18 +8,22 @@ from collections.abc import Iterator
 import pytest
 
 from client_pairs import CONFIG, abandon
-from cryptostore import Account, Changes, ConfigurationError, Mode, Value, WrongPickleKey, hookimpl, open_backend
+from cryptostore import Account, Changes, ConfigurationError, Row, Value, WrongPickleKey, hookimpl, open_backend
 from cryptostore.nio import ProductionMatrixClient
-from cryptostore.nio.rekeying import rekey
-from cryptostore.nio.sealing import Seal
-from cryptostore.observers import observers
+from cryptostore.nio.client.buffer import BufferedStorage
+from cryptostore.nio.client.login import ACCESS_TOKEN
+from cryptostore.plugins.observers import observers
+from cryptostore.store.keys import encode_key
+from cryptostore.store.rekeying import rekey
+from cryptostore_contract.samples import KEY
 from small_homeserver import SmallHomeserver, small_homeserver
+from spoiling import put_rows, stored_rows
 
 USER = "@bot:small"
 
 
 def client_at(
-    server: SmallHomeserver, url: str, device_id: str | None = None, key: str = "k"
+    server: SmallHomeserver, url: str, device_id: str | None = None, key: str = KEY
 ) -> ProductionMatrixClient:
     return ProductionMatrixClient(server.url, USER, device_id, store=url, pickle_key=key, config=CONFIG)
 
@@ -89,12 +93,12 @@ class KilledError(BaseException):
 def test_the_device_survives_a_kill_between_the_answer_to_a_login_and_saving_its_token(
     url: str, monkeypatch: pytest.MonkeyPatch, *, with_keys: bool
 ) -> None:
-    sealed = Seal.seal
+    write = BufferedStorage.write
 
-    def killed(seal: Seal, name: str, secret: str) -> bytes:
-        if name == "access token":
+    def killed(storage: BufferedStorage, changes: Changes) -> Changes:
+        if any(row.key == ACCESS_TOKEN for row in changes.puts(Value)):
             raise KilledError
-        return sealed(seal, name, secret)
+        return write(storage, changes)
 
     async def scenario() -> None:
         async with small_homeserver() as server:
@@ -103,7 +107,7 @@ def test_the_device_survives_a_kill_between_the_answer_to_a_login_and_saving_its
                 server.tokens.clear()
                 doomed = client_at(server, url)
                 with monkeypatch.context() as patch:
-                    patch.setattr(Seal, "seal", killed)
+                    patch.setattr(BufferedStorage, "write", killed)
                     with pytest.raises(KilledError):
                         await doomed.login_or_restore("password")
                 known = str(doomed.device_id), doomed.machine.account.identity_keys["ed25519"]
@@ -122,7 +126,7 @@ def test_another_pickle_key_needs_no_new_login(url: str) -> None:
         async with small_homeserver() as server:
             with open_backend(url) as backend:
                 first = await started(server, url, "password")
-                await asyncio.to_thread(rekey, backend, Account(USER, first[0]), "k", "another")
+                await asyncio.to_thread(rekey, backend, Account(USER, first[0]), KEY, "another")
                 async with client_at(server, url) as stale:
                     with pytest.raises(WrongPickleKey):
                         await stale.login_or_restore()
@@ -178,20 +182,15 @@ def test_the_access_token_is_sealed(memory_url: str) -> None:
         async with small_homeserver() as server:
             device_id, _ = await started(server, memory_url, "password")
             (token,) = server.tokens
-            with (
-                open_backend(memory_url) as backend,
-                backend.open_store(Account(USER, device_id), Mode.READ) as store,
-            ):
-                values = store.select(Value, [()])[()]
-            assert any(value.name == "access token" for value in values)
-            assert all(token.encode() not in value.value for value in values)
+            rows = stored_rows(memory_url, Account(USER, device_id), Value)
+            assert encode_key(Value, ACCESS_TOKEN) in [row.key for row in rows]
+            assert all(token.encode() not in row.value for row in rows)
 
     asyncio.run(scenario())
 
 
 def damage_the_token(url: str, device_id: str) -> None:
-    with open_backend(url) as backend, backend.open_store(Account(USER, device_id)) as store:
-        store.apply(Changes([Value("client", "access token", b"damaged")]))
+    put_rows(url, Account(USER, device_id), Row(encode_key(Value, ACCESS_TOKEN), b"damaged"))
 
 
 class Witness:
@@ -199,8 +198,8 @@ class Witness:
         self.seen: list[str] = []
 
     @hookimpl
-    def cryptostore_unreadable_row(self, account: object, kind: str) -> None:
-        self.seen.append(f"{kind} of {account}")
+    def cryptostore_unreadable_row(self, account: object, kind: str, key: object) -> None:
+        self.seen.append(f"{kind} {key} of {account}")
 
 
 @pytest.fixture
@@ -222,8 +221,8 @@ def test_a_damaged_token_is_reported_and_a_new_login_replaces_it(
                 with pytest.raises(ConfigurationError, match="give a password"):
                     await started(server, memory_url, None)
                 assert await started(server, memory_url, "password") == first
-                assert witness.seen == [f"value of {Account(USER, first[0])}"] * 2
-                assert "the sealed access token" in caplog.text
+                assert witness.seen == [f"value {ACCESS_TOKEN} of {Account(USER, first[0])}"] * 2
+                assert "an unreadable value" in caplog.text
                 assert await started(server, memory_url, None) == first
 
     asyncio.run(scenario())

@@ -14,8 +14,8 @@ from nio.crypto import Olm, OlmAccount
 from nio.events import MegolmEvent
 
 from client_pairs import BOB, ROOM, people, say_in_new_sessions
-from cryptostore.memory import MemoryStore
 from cryptostore.nio.cache import LiveCache
+from cryptostore.store.memory import MemoryHandle
 from small_homeserver import SmallHomeserver
 
 _DELAY = 0.2
@@ -36,14 +36,14 @@ class SlowDatabase:
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowDatabase:
     """Delays on a real backend: nothing else makes a fast database slow."""
     database = SlowDatabase()
-    for name in ("get", "select", "commit"):
-        call = getattr(MemoryStore, name)
+    for name in ("get", "ranges", "page", "commit"):
+        call = getattr(MemoryHandle, name)
 
-        def delayed(self: MemoryStore, *args: Any, call: Any = call) -> Any:
+        def delayed(self: MemoryHandle, *args: Any, call: Any = call) -> Any:
             database.wait()
             return call(self, *args)
 
-        monkeypatch.setattr(MemoryStore, name, delayed)
+        monkeypatch.setattr(MemoryHandle, name, delayed)
     return database
 
 

@@ -12,19 +12,16 @@ from client_pairs import ALICE, BOB, CONFIG, ROOM, people
 from cryptostore import (
     BackendUnavailable,
     ConfigurationError,
-    OlmMessage,
-    OutboundGroupSession,
-    Record,
-    TrackedUser,
     WrongPickleKey,
 )
-from cryptostore.memory import MemoryStore
 from cryptostore.nio import NioStore, ProductionMatrixClient
 from cryptostore.nio.storage import backends
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore_contract.samples import KEY
 from small_homeserver import small_homeserver
 
 
-def a_client(server_url: str, url: str, pickle_key: str = "pickle key", **options: object) -> ProductionMatrixClient:
+def a_client(server_url: str, url: str, pickle_key: str = KEY, **options: object) -> ProductionMatrixClient:
     return ProductionMatrixClient(
         server_url,
         ALICE.user_id,
@@ -54,20 +51,16 @@ def test_a_database_that_is_away_at_the_start() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("kind", [OlmMessage, OutboundGroupSession, TrackedUser])
 def test_a_database_that_goes_away_during_the_opening_keeps_no_connection(
-    memory_url: str, monkeypatch: pytest.MonkeyPatch, kind: type[Record]
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         client = a_client("http://localhost", memory_url)
-        select = MemoryStore.select
 
-        def away(self: MemoryStore, wanted: type[Record], prefixes: Any) -> Any:
-            if wanted is kind:
-                raise BackendUnavailable("away")
-            return select(self, wanted, prefixes)
+        def away(_: CryptoStore, _prefixes: Any) -> Any:
+            raise BackendUnavailable("away")
 
-        monkeypatch.setattr(MemoryStore, "select", away)
+        monkeypatch.setattr(CryptoStore, "select_together", away)
         # The error's traceback holds on to the store, so that the garbage collector closes nothing.
         with pytest.raises(BackendUnavailable) as error:
             await client.open()
@@ -125,7 +118,7 @@ def test_a_stock_client_may_take_the_database_over_and_give_it_back(url: str) ->
         async with people(url) as (server, alice, bob):
             await alice.say("one")
             await alice.client.close()
-            config = AsyncClientConfig(store=NioStore, store_sync_tokens=True, pickle_key="pickle key")
+            config = AsyncClientConfig(store=NioStore, store_sync_tokens=True, pickle_key=KEY)
             stock = AsyncClient(server.url, ALICE.user_id, ALICE.device_id, url, config)
             stock.restore_login(ALICE.user_id, ALICE.device_id, f"token of {ALICE.device_id}")
             await stock.sync(full_state=True)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client_pairs import BOB, Person, people
-from cryptostore import AccountNotFound, BackendUnavailable, FencedOut, Mode, open_backend
-from cryptostore.memory import MemoryBackend
-from cryptostore.nio.client.takeovers import TakeOvers, read_history
+from cryptostore import AccountNotFound, BackendUnavailable, DatabaseWentBack, FencedOut, Value, open_backend
+from cryptostore.nio.client.takeovers import HISTORY
+from cryptostore.store.memory import MemoryHandle
+from cryptostore_contract.samples import KEY
 
 
 def owned_by(url: str, owner: str) -> str:
@@ -49,11 +55,10 @@ def test_an_idle_process_ends_when_its_account_is_deleted_and_made_anew(url: str
             with open_backend(url) as backend:
                 for person in (alice, bob):
                     backend.delete_account(person.account)
-                backend.open_store(BOB, Mode.OWN).close()
-            with pytest.raises(AccountNotFound):
-                await alice.client.sync()
-            with pytest.raises(FencedOut):
-                await bob.client.sync()
+                backend.open_store(BOB, pickle_key=KEY).close()
+            for person in (alice, bob):
+                with pytest.raises(AccountNotFound):
+                    await person.client.sync()
 
     asyncio.run(scenario())
 
@@ -66,7 +71,7 @@ def test_an_idle_process_does_not_care_whether_the_database_is_there(
             await bob.client.sync()
             with monkeypatch.context() as away:
                 # A database in memory is never away by itself.
-                away.setattr(MemoryBackend, "open_store", _refuse)
+                away.setattr(MemoryHandle, "find", _refuse)
                 await bob.client.sync()
             assert bob.client.statistics.ownership_checks > 0
             await alice.say("one")
@@ -84,17 +89,50 @@ def test_clients_that_take_an_account_from_each_other_write_it_down_and_wait(mem
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, bob):
             await bob.client.close()
-            histories: list[TakeOvers] = []
+            histories: list[dict[str, Any]] = []
             for number in range(5):
                 # An owner with another host's name may be alive.
                 rival = Person(server, BOB, owned_by(memory_url, f"host{number}:1"))
                 await rival.start()
                 await rival.client.flush()
-                with open_backend(memory_url) as backend, backend.open_store(BOB, Mode.READ) as store:
-                    histories.append(read_history(store))
+                histories += [json.loads(row.value) for row in rival.stored(Value) if row.key == HISTORY]
                 await rival.client.close()
             # The first took it from this very process, which is no rival.
-            assert [len(history.times) for history in histories] == [0, 1, 2, 3, 4]
-            assert [history.pause for history in histories] == [0, 0, 0, 0, 1.0]
+            assert [len(history["times"]) for history in histories] == [0, 1, 2, 3, 4]
+            assert [history["pause"] for history in histories] == [0, 0, 0, 0, 1.0]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_from_before_the_opening", [False, True])
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_a_backup_that_is_put_back_under_a_client_ends_it(
+    tmp_path: Path, *, is_idle: bool, is_from_before_the_opening: bool
+) -> None:
+    file, backup = tmp_path / "keys.db", tmp_path / "backup.db"
+
+    async def scenario() -> None:
+        async with people(f"sqlite:///{file}") as (server, alice, _bob):
+            if is_from_before_the_opening:
+                copy(file, backup)
+                await alice.restart()
+            await alice.client.sync()
+            if not is_from_before_the_opening:
+                copy(file, backup)
+            await alice.say("one")
+            copy(backup, file)
+            asked = len(server.requests)
+            with pytest.raises(DatabaseWentBack, match="older than what it acknowledged"):
+                await (alice.client.check_ownership() if is_idle else alice.say("two"))
+            with pytest.raises(DatabaseWentBack):
+                await alice.client.whoami()
+            # Its ratchets are those of the lost batches: nothing of them leaves any more.
+            assert len(server.requests) == asked
+
+    asyncio.run(scenario())
+
+
+def copy(one: Path, other: Path) -> None:
+    """Copy a database over another one that may be in use."""
+    with closing(sqlite3.connect(one)) as source, closing(sqlite3.connect(other)) as target:
+        source.backup(target)

@@ -14,7 +14,8 @@ from nio.crypto import OlmDevice
 from nio.exceptions import OlmUnverifiedDeviceError
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import Account, Changes, Mode, OutboundGroupSession, open_backend
+from cryptostore import Account, Changes, OutboundGroupSession, open_backend
+from cryptostore_contract.samples import KEY
 from small_homeserver import HangUp, Request, SmallHomeserver
 
 
@@ -99,7 +100,7 @@ def stored_session(person: Person, **fields: Any) -> None:
     """Change what the database holds of the room's key, while the person's client is closed."""
     (row,) = person.stored(OutboundGroupSession)
     changed = {name: change(getattr(row, name)) for name, change in fields.items()}
-    with open_backend(person.url) as backend, backend.open_store(person.account, Mode.OWN) as store:
+    with open_backend(person.url) as backend, backend.open_store(person.account, pickle_key=KEY) as store:
         store.apply(Changes([replace(row, **changed)]))
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from client_opening import Gate, give_up, held, until_nobody_uses, waiting
 from client_pairs import BOB, people
-from cryptostore import FencedOut, Mode, open_backend
-from cryptostore.memory import MemoryBackend
+from cryptostore import FencedOut, open_backend
 from cryptostore.nio.client.opening import Opening
+from cryptostore.store.memory import MemoryHandle
 
 
 def test_whoever_gives_up_while_it_waits_takes_nothing_over(memory_url: str) -> None:
@@ -75,26 +75,26 @@ def test_restore_login_on_the_event_loop_does_not_hold_it_up(memory_url: str) ->
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("mode", "number"), [(Mode.READ, 1), (Mode.READ, 2), (Mode.OWN, 1)])
+@pytest.mark.parametrize("step", ["find", "take_over"])
 def test_whoever_gives_up_while_a_thread_opens_leaves_nothing_open(
-    memory_url: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, number: int
+    memory_url: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    gate = Gate(mode, number)
+    gate = Gate(step)
 
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, bob):
             late = waiting(server, memory_url)
-            if mode is Mode.OWN:
+            if step == "take_over":
                 await bob.client.close()
             with monkeypatch.context() as patch:
-                patch.setattr(MemoryBackend, "open_store", lambda *given: gate.open_store(*given))
+                patch.setattr(MemoryHandle, gate.step, lambda *given: gate.pass_through(*given))
                 opening = asyncio.create_task(late.client.open())
                 assert await asyncio.to_thread(gate.reached.wait, 10)
                 await give_up(opening)
                 gate.opened.set()
                 await until_nobody_uses(late.url)
             assert late.client.store is None
-            if mode is Mode.READ:
+            if step == "find":
                 await bob.client.sync()
 
     asyncio.run(scenario())

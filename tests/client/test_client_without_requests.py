@@ -14,16 +14,17 @@ from cryptostore import (
     Account,
     Device,
     InboundGroupSession,
-    MessageIndex,
     Mode,
     OlmMessage,
     OutboundGroupSession,
+    ReplayPage,
     TrackedUser,
     open_backend,
 )
-from cryptostore.fields import DeviceTrust
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client.handled import HandledMessages
+from cryptostore.records.fields import DeviceTrust
+from cryptostore_contract.samples import KEY
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
@@ -93,12 +94,12 @@ def test_what_changes_in_a_store_that_was_opened_before_the_loop_is_kept(url: st
 
     asyncio.run(prepare())
     names = (ALICE.user_id, ALICE.device_id)
-    client = ProductionMatrixClient("http://localhost", *names, store=url, pickle_key="pickle key")
+    client = ProductionMatrixClient("http://localhost", *names, store=url, pickle_key=KEY)
     client.restore_login(*names, "token")
     (device,) = client.device_store.active_user_devices(BOB.user_id)
     assert client.verify_device(device)
     asyncio.run(close())
-    with open_backend(url) as backend, backend.open_store(ALICE, Mode.READ) as store:
+    with open_backend(url) as backend, backend.open_store(ALICE, Mode.READ, pickle_key=KEY) as store:
         (row,) = store.select(Device, [(BOB.user_id,)])[(BOB.user_id,)]
         assert row.trust is DeviceTrust.VERIFIED
 
@@ -145,7 +146,7 @@ def test_which_event_used_an_index_is_kept_by_the_timer(url: str) -> None:
             event.room_id = ROOM
             await at_rest(bob)
             assert bob.client.decrypt_event(event).body == "two"
-            await eventually(lambda: event.event_id in {row.event_id for row in bob.stored(MessageIndex)})
+            await eventually(lambda: [len(page.events) for page in bob.stored(ReplayPage)] == [2 * 12])
 
     asyncio.run(scenario())
 

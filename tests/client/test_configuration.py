@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cryptostore import ConfigurationError
-from cryptostore.configuration import client_settings
+from cryptostore.nio.configuration import client_settings
 
 POSTGRES = {
     "USE_POSTGRES_STORE": "true",

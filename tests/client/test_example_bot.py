@@ -17,6 +17,7 @@ from aiohttp import web
 
 from cryptostore import Changes, OlmAccount, open_backend
 from cryptostore.nio.client.takeovers import TakeOvers
+from cryptostore_contract.samples import KEY
 from small_homeserver import Request, SmallHomeserver, small_homeserver
 
 _BOT = Path(__file__).parents[2] / "examples" / "bot.py"
@@ -33,7 +34,7 @@ async def bot(server: SmallHomeserver, folder: Path, password: str = "password")
         "MATRIX_USER_ID": "@bot:small",
         "MATRIX_PASSWORD": password,
         "CRYPTOSTORE_URL": f"sqlite:///{folder}/keys.db",
-        "CRYPTOSTORE_PICKLE_KEY": "a secret of this bot",
+        "CRYPTOSTORE_PICKLE_KEY": KEY,
     }
     process = await asyncio.create_subprocess_exec(sys.executable, str(_BOT), env=variables, cwd=folder, stderr=PIPE)
     try:
@@ -127,7 +128,7 @@ def damage_the_account(url: str) -> None:
     """Spoil the pickle of the one account in the database."""
     with open_backend(url) as backend:
         (account,) = backend.accounts()
-        with backend.open_store(account) as store:
+        with backend.open_store(account, pickle_key=KEY) as store:
             stored = store.get(OlmAccount, [()])[()]
             store.apply(Changes([replace(stored, pickle=b"damaged")]))
 
@@ -141,7 +142,7 @@ def test_a_bot_that_waits_for_its_turn_ends_at_once_when_it_is_told_to(tmp_path:
                 await ready(process)
             with open_backend(url, owner="elsewhere:1") as backend:
                 (account,) = backend.accounts()
-                with backend.open_store(account) as store:
+                with backend.open_store(account, pickle_key=KEY) as store:
                     store.apply(Changes([TakeOvers([time.time()] * 4, 60.0).record()]))
                     async with bot(server, tmp_path) as process:
                         await says(process, "waiting 60 s")

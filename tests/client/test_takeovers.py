@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from cryptostore import Account, Changes, Mode, Value, open_backend
-from cryptostore.nio.client.takeovers import TakeOvers, next_turn
+from cryptostore import Account, Changes, CryptoStore, Value, open_backend
+from cryptostore.nio.client.takeovers import HISTORY, TakeOvers, Turn, next_turn
+from cryptostore_contract.samples import KEY
 
 BOT = Account("@bot:example.org", "BOT")
 
-_SAY_THE_OWNER = "from cryptostore.urls import CommonOptions; print(CommonOptions.take_from({}).owner, end='')"
+_SAY_THE_OWNER = "from cryptostore.plugins.urls import CommonOptions; print(CommonOptions.take_from({}).owner, end='')"
 
 
 def test_the_fourth_take_over_in_a_minute_waits_and_later_ones_longer() -> None:
@@ -35,11 +36,16 @@ def test_a_quiet_minute_ends_the_pauses() -> None:
 
 def take_over(url: str, owner: str) -> float:
     """Take the account over as another host would; returns the pause to make."""
-    with open_backend(url, owner=owner) as backend:
-        pause, history, _ = next_turn(backend, BOT)
-        with backend.open_store(BOT, Mode.OWN) as store:
-            store.apply(Changes([history.record()]))
-    return pause
+    turn = Turn(0.0, TakeOvers())
+
+    def look(found: CryptoStore | None) -> None:
+        nonlocal turn
+        if found is not None:
+            turn = next_turn(found.ownership.owner, found.get(Value, [HISTORY]).get(HISTORY))
+
+    with open_backend(url, owner=owner) as backend, backend.open_store(BOT, pickle_key=KEY, look=look) as store:
+        store.apply(Changes([turn.history.record()]))
+    return turn.pause
 
 
 def test_the_history_is_in_the_database(url: str) -> None:
@@ -67,7 +73,7 @@ def test_a_process_elsewhere_with_the_same_host_name_may_be_alive(memory_url: st
 
 
 def test_a_damaged_history_is_begun_anew(memory_url: str) -> None:
-    with open_backend(memory_url, owner="elsewhere:1") as backend, backend.open_store(BOT) as store:
+    with open_backend(memory_url, owner="elsewhere:1") as backend, backend.open_store(BOT, pickle_key=KEY) as store:
         store.apply(Changes([Value("client", "take-overs", b"{")]))
     assert take_over(memory_url, "elsewhere:2") == 0
     assert TakeOvers().next(time.time()).pause == 0

@@ -59,7 +59,10 @@ def _pause(talk: Talk) -> float:
     """How many seconds the last take-over of Bob's account waited."""
     config, key = talk.bob.config, ("client", "take-overs")
     account = Account(config.user_id, config.device_id)
-    with open_backend(config.store) as backend, backend.open_store(account, Mode.READ) as store:
+    with (
+        open_backend(config.store) as backend,
+        backend.open_store(account, Mode.READ, pickle_key=config.pickle_key) as store,
+    ):
         found = store.get(Value, [key]).get(key)
     return float(json.loads(found.value)["pause"]) if found else 0.0
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cryptostore import (
     Account,
     Changes,
     ConfigurationError,
+    CryptoStore,
     EncryptedRoom,
     FencedOut,
     InboundGroupSession,
@@ -23,44 +25,42 @@ from cryptostore import (
     StorageFull,
     open_backend,
 )
-from cryptostore.memory import MemoryStore
 from cryptostore.nio import NioStore
 from cryptostore.nio.importing import ReadBackFailed
 from cryptostore.nio.unfinished import UNFINISHED_IMPORT
-from cryptostore.sequence import Batch
 from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of, fingerprints, import_all
 
-Commit = Callable[[MemoryStore, Batch, float], None]
+Apply = Callable[[CryptoStore, Changes], None]
 
 #: An import that is killed in the middle of its third batch.
 KILLED_IMPORT = """
 import os, signal, sys
 from pathlib import Path
-from cryptostore_sqlite.store import SQLiteStore
+from cryptostore_sqlite.database import SQLiteDatabase
 from nio_sources import import_all
 
-durable_commit = SQLiteStore.commit
+durable_commit = SQLiteDatabase.commit
 
-def commit(store, batch, timeout):
+def commit(database, account_id, batch, timeout):
     if batch.number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    durable_commit(store, batch, timeout)
+    return durable_commit(database, account_id, batch, timeout)
 
-SQLiteStore.commit = commit
+SQLiteDatabase.commit = commit
 import_all(Path(sys.argv[1]), sys.argv[2])
 """
 
 
-def failing_at(number: int, action: Callable[[MemoryStore], None]) -> Commit:
-    """A commit that does something else when it comes to the batch of that number."""
-    commit = MemoryStore.commit
+def failing_at(number: int, action: Callable[[CryptoStore], None]) -> Apply:
+    """An `apply` that does something else when it comes to the batch of that number."""
+    apply = CryptoStore.apply
 
-    def commit_or_fail(store: MemoryStore, batch: Batch, timeout: float) -> None:
-        if batch.number == number:
+    def apply_or_fail(store: CryptoStore, changes: Changes) -> None:
+        if store._sequence.last_committed + 1 == number:
             action(store)
-        commit(store, batch, timeout)
+        apply(store, changes)
 
-    return commit_or_fail
+    return apply_or_fail
 
 
 def fill(client: Client, sessions: int) -> None:
@@ -149,7 +149,7 @@ def append_to(path: Path) -> None:
 
 def test_an_account_that_is_there_is_refused_with_all_others(url: str, alice: Client, bob: Client) -> None:
     fill(bob, 1)
-    with open_backend(url) as backend, backend.open_store(BOB) as store:
+    with open_backend(url) as backend, backend.open_store(BOB, pickle_key=KEY) as store:
         store.apply(Changes([EncryptedRoom(ROOM)]))
         ownership = store.ownership
     with pytest.raises(ConfigurationError, match=f"{BOB} is in the database already and is left as it is"):
@@ -174,11 +174,11 @@ def test_a_failure_leaves_nothing(
     """Whichever batch fails, of the second account too: none of the import's accounts stays."""
     fill(bob, 600)
 
-    def no_room(store: MemoryStore) -> None:
+    def no_room(store: CryptoStore) -> None:
         if store.account == BOB:
             raise StorageFull("no room")
 
-    monkeypatch.setattr(MemoryStore, "commit", failing_at(number, no_room))
+    monkeypatch.setattr(CryptoStore, "apply", failing_at(number, no_room))
     with pytest.raises(StorageFull):
         import_all(alice.path, memory_url)
     assert accounts_in(memory_url) == []
@@ -199,13 +199,13 @@ def test_a_database_that_gives_back_less_is_noticed(
     memory_url: str, alice: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(alice, 3)
-    commit = MemoryStore.commit
+    apply = CryptoStore.apply
 
-    def forget_one(store: MemoryStore, batch: Batch, timeout: float) -> None:
-        sessions = batch.changes.puts(InboundGroupSession)
-        commit(store, batch._replace(changes=Changes(sessions[1:])) if sessions else batch, timeout)
+    def forget_one(store: CryptoStore, changes: Changes) -> None:
+        sessions = changes.puts(InboundGroupSession)
+        apply(store, Changes(sessions[1:]) if sessions else changes)
 
-    monkeypatch.setattr(MemoryStore, "commit", forget_one)
+    monkeypatch.setattr(CryptoStore, "apply", forget_one)
     with pytest.raises(ReadBackFailed, match="3 records were stored and 2 are there"):
         import_all(alice.path, memory_url)
     assert accounts_in(memory_url) == []
@@ -215,15 +215,13 @@ def test_a_database_that_gives_back_something_else_is_noticed(
     memory_url: str, alice: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(alice, 1)
-    commit = MemoryStore.commit
+    apply = CryptoStore.apply
 
-    def change_one(store: MemoryStore, batch: Batch, timeout: float) -> None:
-        sessions: list[Any] = batch.changes.puts(InboundGroupSession)
-        for session in sessions:
-            object.__setattr__(session, "pickle", b"another")
-        commit(store, batch, timeout)
+    def change_one(store: CryptoStore, changes: Changes) -> None:
+        sessions: list[Any] = changes.puts(InboundGroupSession)
+        apply(store, Changes([replace(each, session_key=b"another") for each in sessions]) if sessions else changes)
 
-    monkeypatch.setattr(MemoryStore, "commit", change_one)
+    monkeypatch.setattr(CryptoStore, "apply", change_one)
     with pytest.raises(ReadBackFailed, match="is not what was stored"):
         import_all(alice.path, memory_url)
     assert accounts_in(memory_url) == []
@@ -234,12 +232,12 @@ def test_a_client_that_takes_the_account_over_keeps_it(
 ) -> None:
     fill(alice, 3)
 
-    def take_over(store: MemoryStore) -> None:
+    def take_over(store: CryptoStore) -> None:
         monkeypatch.undo()
-        with open_backend(memory_url) as backend, backend.open_store(ALICE) as other:
+        with open_backend(memory_url) as backend, backend.open_store(ALICE, pickle_key=KEY) as other:
             other.apply(Changes([EncryptedRoom("!theirs:example.org")]))
 
-    monkeypatch.setattr(MemoryStore, "commit", failing_at(2, take_over))
+    monkeypatch.setattr(CryptoStore, "apply", failing_at(2, take_over))
     with pytest.raises(FencedOut):
         import_all(alice.path, memory_url)
     assert all_of(memory_url, EncryptedRoom) == [EncryptedRoom("!theirs:example.org")]
@@ -272,9 +270,9 @@ def test_a_killed_import_is_noticed_and_replaced(sqlite_url: str, alice: Client)
 def test_a_mark_is_no_license_to_delete_other_accounts(memory_url: str, alice: Client, bob: Client) -> None:
     """One account is half imported, the other in use: nothing is touched."""
     with open_backend(memory_url) as backend:
-        with backend.open_store(ALICE) as store:
+        with backend.open_store(ALICE, pickle_key=KEY) as store:
             store.apply(Changes([UNFINISHED_IMPORT]))
-        with backend.open_store(BOB) as store:
+        with backend.open_store(BOB, pickle_key=KEY) as store:
             store.apply(Changes([EncryptedRoom(ROOM)]))
     with pytest.raises(ConfigurationError, match=str(BOB)):
         import_all(alice.path, memory_url)
@@ -283,5 +281,5 @@ def test_a_mark_is_no_license_to_delete_other_accounts(memory_url: str, alice: C
 
 
 def still_marked(url: str, account: Account) -> bool:
-    with open_backend(url) as backend, backend.open_store(account, Mode.READ) as store:
+    with open_backend(url) as backend, backend.open_store(account, Mode.READ, pickle_key=KEY) as store:
         return bool(store.get(type(UNFINISHED_IMPORT), [UNFINISHED_IMPORT.key]))

@@ -12,8 +12,8 @@ from nio.crypto import InboundGroupSession, Olm, OlmAccount
 
 from cryptostore import BackendUnavailable, Record, SyncToken
 from cryptostore import InboundGroupSession as Stored
-from cryptostore.memory import MemoryStore
 from cryptostore.nio import NioStore
+from cryptostore.store.crypto_store import CryptoStore
 from cryptostore_contract.samples import ALICE
 from nio_places import ROOM, Counted, Ours, Ratchet
 
@@ -108,7 +108,7 @@ def test_an_unreadable_row_never_wins(in_memory: Ours, block: Block) -> None:
     store = in_memory.open()
     save(store, ratchet.inbound())
     in_memory.close(store)
-    in_memory.put(*(replace(row, pickle=b"damaged") for row in in_memory.stored(Stored)))
+    in_memory.put(*(replace(row, session_key=b"damaged") for row in in_memory.stored(Stored)))
     store = in_memory.open()
     with block(store):
         save(store, ratchet.advance(3).inbound())
@@ -187,14 +187,14 @@ def test_a_batch_that_raises_is_compared_with_the_next_save(in_memory: Ours, cou
 def test_a_database_that_is_away_when_a_batch_ends(in_memory: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
     store, ratchet = in_memory.open(), Ratchet()
     away = [True]
-    get = MemoryStore.get
+    get = CryptoStore.get
 
-    def get_or_fail(self: MemoryStore, kind: type[Record], keys: object) -> object:
+    def get_or_fail(self: CryptoStore, kind: type[Record], keys: object) -> object:
         if away and kind is Stored:
             raise BackendUnavailable("the test says so")
         return get(self, kind, keys)  # type: ignore[arg-type]  # passed on as it came
 
-    monkeypatch.setattr(MemoryStore, "get", get_or_fail)
+    monkeypatch.setattr(CryptoStore, "get", get_or_fail)
 
     def handle_a_sync() -> None:
         with store.batch():

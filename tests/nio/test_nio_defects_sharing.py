@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cryptostore import DeviceTrust, FencedOut, open_backend, records
-from cryptostore_contract.samples import ALICE, BOB
+from cryptostore_contract.samples import ALICE, BOB, KEY
 from nio_accounts import AnyPlace, device, olm_pair, save, with_account
 from nio_places import ROOM, Ours, Ratchet, Theirs, outcome
 
@@ -35,13 +35,13 @@ def sessions_of_two_accounts(place: AnyPlace, bobs_pickle_key: str) -> list[Any]
     return [len(each) if isinstance(each, list) else each for each in found]
 
 
-@pytest.mark.parametrize("bobs_pickle_key", ["key", "another key"])
+@pytest.mark.parametrize("bobs_pickle_key", [KEY, "another key"])
 def test_1_two_accounts_share_a_room(ours: Ours, bobs_pickle_key: str) -> None:
     assert sessions_of_two_accounts(ours, bobs_pickle_key) == [10, 10]
 
 
 def test_1_in_nio(theirs: Theirs) -> None:
-    assert sessions_of_two_accounts(theirs, "key") == [10, 0]
+    assert sessions_of_two_accounts(theirs, KEY) == [10, 0]
 
 
 def test_1_with_two_pickle_keys_in_nio(theirs: Theirs) -> None:

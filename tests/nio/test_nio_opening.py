@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from nio.crypto import Olm, OlmAccount, OlmDevice
 
-from cryptostore import Device, InboundGroupSession, OlmSession, Record
+from cryptostore import Device, EncryptedRoom, InboundGroupSession, OlmSession, OutgoingKeyRequest, Record, SyncToken
 from cryptostore_contract.samples import ALICE
 from nio_places import ROOM, Counted, Ours, Ratchet
 
@@ -45,7 +45,26 @@ def test_opening_costs_the_same_however_much_is_stored(ours: Ours, counted: Coun
     few = opening(ours, counted)
     ours.put(*many(3_000))
     assert opening(ours, counted) == few
-    assert few == ["open_store", "get olm_account", "open_store", "get olm_account", "get sync_token"]
+    assert few == ["open_store", "get value", "select together"]
+
+
+def test_what_was_read_at_the_opening_answers_once(in_memory: Ours, counted: Counted) -> None:
+    in_memory.put(EncryptedRoom(ROOM), OutgoingKeyRequest("request", "session", ROOM, "algorithm"))
+    store = in_memory.open()
+    counted.calls.clear()
+    for calls in ([], ["select outgoing_key_request", "select encrypted_room"]):
+        assert store.load_outgoing_key_requests().keys() == {"request"}
+        assert store.load_encrypted_rooms() == {ROOM}
+        assert counted.calls == calls
+
+
+def test_what_was_read_at_the_opening_is_out_of_date_after_a_save(in_memory: Ours) -> None:
+    in_memory.put(EncryptedRoom(ROOM), SyncToken("s1"))
+    store = in_memory.open()
+    store.save_sync_token("s2")
+    store.save_encrypted_rooms({"!new:example.org"})
+    assert store.load_encrypted_rooms() == {ROOM, "!new:example.org"}
+    assert store.load_sync_token() == "s2"
 
 
 def test_each_look_up_reads_once(in_memory: Ours, counted: Counted) -> None:

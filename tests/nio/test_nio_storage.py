@@ -11,9 +11,9 @@ import pytest
 from nio.crypto import OlmAccount, OlmDevice
 
 from cryptostore import (
+    AccountRow,
     BackendUnavailable,
     Batch,
-    Changes,
     FencedOut,
     InboundGroupSession,
     StorageFull,
@@ -21,28 +21,28 @@ from cryptostore import (
     SyncToken,
     WrongPickleKey,
 )
-from cryptostore.memory import MemoryBackend, MemoryStore
 from cryptostore.nio import NioStore, storage
-from cryptostore_contract.samples import ALICE, BOB
+from cryptostore.store.memory import MemoryHandle
+from cryptostore_contract.samples import ALICE, BOB, KEY
 from nio_places import ROOM, Counted, Ours, Ratchet
 
 
 @pytest.fixture
-def closed(monkeypatch: pytest.MonkeyPatch) -> list[MemoryBackend]:
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[MemoryHandle]:
     """The in-memory backends that were closed."""
-    closed: list[MemoryBackend] = []
-    close = MemoryBackend.close
+    closed: list[MemoryHandle] = []
+    close = MemoryHandle.close
 
-    def watched(backend: MemoryBackend) -> None:
+    def watched(backend: MemoryHandle) -> None:
         closed.append(backend)
         close(backend)
 
-    monkeypatch.setattr(MemoryBackend, "close", watched)
+    monkeypatch.setattr(MemoryHandle, "close", watched)
     return closed
 
 
 def test_clients_on_one_url_share_a_backend_that_closes_with_the_last(
-    in_memory: Ours, closed: list[MemoryBackend]
+    in_memory: Ours, closed: list[MemoryHandle]
 ) -> None:
     one, other = in_memory.open(ALICE), in_memory.open(BOB)
     assert len(storage.backends._shared) == 1
@@ -55,10 +55,8 @@ def test_clients_on_one_url_share_a_backend_that_closes_with_the_last(
     assert not storage.backends._shared
 
 
-def test_a_store_that_nobody_closes_is_closed_when_it_is_forgotten(
-    memory_url: str, closed: list[MemoryBackend]
-) -> None:
-    sessions = NioStore(ALICE.user_id, ALICE.device_id, memory_url, "key").load_inbound_group_sessions()
+def test_a_store_that_nobody_closes_is_closed_when_it_is_forgotten(memory_url: str, closed: list[MemoryHandle]) -> None:
+    sessions = NioStore(ALICE.user_id, ALICE.device_id, memory_url, KEY).load_inbound_group_sessions()
     gc.collect()
     assert not closed
     assert list(sessions) == []
@@ -70,19 +68,19 @@ def test_a_store_that_nobody_closes_is_closed_when_it_is_forgotten(
 def test_a_store_that_nobody_closes_is_closed_when_the_process_ends(tmp_path: Path) -> None:
     program = (
         "import sys; from cryptostore.nio import NioStore; from nio.crypto import Olm\n"
-        "store = NioStore('@alice:example.org', 'DEVICE', sys.argv[1], 'key')\n"
+        "store = NioStore('@alice:example.org', 'DEVICE', *sys.argv[1:])\n"
         "olm = Olm('@alice:example.org', 'DEVICE', store)\n"
     )
     url = f"sqlite:///{tmp_path}/keys.db"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, url], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", program, url, KEY], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     # SQLite removes its journal with the last connection that is closed in good order.
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith("-wal")] == []
 
 
-def test_a_refused_opening_gives_the_backend_back(in_memory: Ours, closed: list[MemoryBackend]) -> None:
+def test_a_refused_opening_gives_the_backend_back(in_memory: Ours, closed: list[MemoryHandle]) -> None:
     store = in_memory.open()
     store.save_account(OlmAccount())
     in_memory.close(store)
@@ -97,14 +95,14 @@ def test_a_refused_opening_gives_the_backend_back(in_memory: Ours, closed: list[
 def failures(monkeypatch: pytest.MonkeyPatch) -> list[type[Exception]]:
     """What the next commits in memory raise before anything is stored."""
     failures: list[type[Exception]] = []
-    commit = MemoryStore.commit
+    commit = MemoryHandle.commit
 
-    def commit_or_fail(self: MemoryStore, batch: Batch, timeout: float) -> None:
+    def commit_or_fail(self: MemoryHandle, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
         if failures:
             raise failures.pop()("the test says so")
-        commit(self, batch, timeout)
+        return commit(self, account_id, batch, timeout)
 
-    monkeypatch.setattr(MemoryStore, "commit", commit_or_fail)
+    monkeypatch.setattr(MemoryHandle, "commit", commit_or_fail)
     return failures
 
 
@@ -122,18 +120,6 @@ def test_what_could_not_be_saved_goes_with_the_next_save(
     store.save_inbound_group_session(second.inbound())
     assert {row.session_id for row in place.stored(InboundGroupSession)} == {first.id, second.id}
     assert not store._group_sessions._sessions.pinned()
-    place.close_all()
-
-
-def test_what_waits_is_not_replaced_by_a_reader(memory_url: str, failures: list[type[Exception]]) -> None:
-    place = Ours(f"{memory_url}?deadline=0.01")
-    waiting = place.open()._storage
-    failures.append(BackendUnavailable)
-    with pytest.raises(BackendUnavailable):
-        waiting.write(Changes([SyncToken("newer")]))
-    waiting.write_along(Changes([SyncToken("as it was read before")]))
-    waiting.write(Changes())
-    assert place.stored(SyncToken) == [SyncToken("newer")]
     place.close_all()
 
 

@@ -49,7 +49,7 @@ DISTRIBUTIONS: Final = [
         "cryptostore",
         {
             "console_scripts": {"cryptostore": "cryptostore.cli:main"},
-            "cryptostore.backends": {"memory": "cryptostore.memory"},
+            "cryptostore.backends": {"memory": "cryptostore.plugins.memory"},
         },
     ),
     Distribution(

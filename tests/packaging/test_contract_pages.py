@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from contract_mutants import MUTANTS
 from cryptostore_contract import Ability
 from cryptostore_contract.manifest import clauses
-from cryptostore_contract.mutants import MUTANTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "contract"
@@ -61,8 +61,8 @@ def test_the_table_of_clauses_is_that_of_the_interface(facts: Any) -> None:
     # The first of a docstring, one in the middle, and one in an enumeration of errors.
     assert found["STORE-1"].text.startswith("Concurrency: every method may be called from any thread")
     assert found["GET-2"].text == "Keys compare byte by byte: no case folding, trimming or normalisation."
-    assert found["COMMIT-4"].text == "Raises AccountNotFound for an account that was deleted (and perhaps made anew)."
-    assert found["COMMIT-4"].owner == "CryptoStore.commit"
+    assert found["APPLY-10"].text == "Raises AccountNotFound when the account was deleted."
+    assert found["APPLY-10"].owner == "CryptoStore.apply"
 
 
 def test_each_mutant_is_named_where_it_is_found(facts: Any) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from client_pairs import BOB, Person, people
-from cryptostore import Changes, Mode
-from cryptostore.memory import MemoryBackend
+from cryptostore import Changes
 from cryptostore.nio.client.takeovers import TakeOvers
 from cryptostore.nio.storage import backends
+from cryptostore.store.memory import MemoryHandle
 from small_homeserver import SmallHomeserver
 
 
@@ -59,23 +59,23 @@ async def until_nobody_uses(url: str) -> None:
 
 
 class Gate:
-    """Where the thread that opens an account waits for a test: at its `number`th opening of a store in this mode."""
+    """Where the thread that opens an account waits for a test: before or after its first `find` or `take_over`."""
 
-    def __init__(self, mode: Mode, number: int, waits_before: bool = False) -> None:
+    def __init__(self, step: str, *, waits_before: bool = False) -> None:
+        self.step = step
         self.reached, self.opened = threading.Event(), threading.Event()
-        self._mode, self._number, self._waits_before = mode, number, waits_before
-        self._open_store = MemoryBackend.open_store
+        self._waits_before = waits_before
+        self._call = getattr(MemoryHandle, step)
 
-    def open_store(self, backend: MemoryBackend, account: Any, mode: Mode = Mode.OWN) -> Any:
-        """In place of the backend's own."""
-        self._number -= mode is self._mode
-        is_here = mode is self._mode and self._number == 0
-        if is_here and self._waits_before:
+    def pass_through(self, *given: Any) -> Any:
+        """In place of the database's own method."""
+        is_first = not self.reached.is_set()
+        if is_first and self._waits_before:
             self._wait()
-        store = self._open_store(backend, account, mode)
-        if is_here and not self._waits_before:
+        answer = self._call(*given)
+        if is_first and not self._waits_before:
             self._wait()
-        return store
+        return answer
 
     def _wait(self) -> None:
         self.reached.set()

@@ -13,6 +13,7 @@ from nio import AsyncClientConfig, MatrixRoom, RoomMessageText, RoomSendResponse
 from cryptostore import Account, Mode, Record, open_backend
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client.store import ProductionStore
+from cryptostore_contract.samples import KEY
 from small_homeserver import SmallHomeserver, small_homeserver
 
 R = TypeVar("R", bound=Record)
@@ -36,9 +37,7 @@ class Person:
         self.client = self._make()
 
     def _make(self) -> ProductionMatrixClient:
-        client = ProductionMatrixClient(
-            self.server.url, *self._names(), store=self.url, pickle_key="pickle key", **self.options
-        )
+        client = ProductionMatrixClient(self.server.url, *self._names(), store=self.url, pickle_key=KEY, **self.options)
         client.add_event_callback(self._note, RoomMessageText)
         return client
 
@@ -94,7 +93,7 @@ class Person:
 
     def stored(self, kind: type[R]) -> list[R]:
         """What the database holds of one kind, through a handle of its own."""
-        with open_backend(self.url) as backend, backend.open_store(self.account, Mode.READ) as store:
+        with open_backend(self.url) as backend, backend.open_store(self.account, Mode.READ, pickle_key=KEY) as store:
             return store.select(kind, [()])[()]
 
     @property

@@ -17,6 +17,7 @@ ALICE: Final = Account("@alice:example.org", "ALICEDEVICE")
 
 VALUES: Final[Mapping[FieldType, Any]] = {
     FieldType.IDENTIFIER: "!id:example.org",
+    FieldType.PUBLIC_KEY: "bcgRWDIV4hc1Ugfb81ZDjvWpAZNUdNQ3Hi9AUGk8SU4",
     FieldType.TEXT: SECRET,
     FieldType.BYTES: SECRET.encode(),
     FieldType.FLAG: True,

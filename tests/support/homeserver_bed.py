@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from cryptostore import new_pickle_key
 from homeserver import Homeserver
 from homeserver_api import Api, User, indices_used_twice
 from homeserver_client import Client
@@ -61,7 +62,7 @@ class Bed:
             user_id=user.user_id,
             device_id=device_id,
             store=store,
-            pickle_key=secrets.token_urlsafe(),
+            pickle_key=new_pickle_key(),
             password=user.password,
             access_token=token,
         )

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from nio import AsyncClient
 
-from cryptostore import Changes, CryptoStore
+from cryptostore import Changes, CryptoStore, Database
 
 #: The end of a request's path, and what its points are called.
 _REQUESTS: Final = {
@@ -100,7 +100,7 @@ def _around_batches(points: Points) -> None:
             points.reached("batch:after")
 
     # Final to those who write stores, not to those who break them.
-    CryptoStore.apply = watched  # type: ignore[method-assign, misc]
+    CryptoStore.apply = watched  # type: ignore[method-assign]
 
 
 def _around_requests(points: Points) -> None:
@@ -157,10 +157,10 @@ def _around_timelines(points: Points, client: type[AsyncClient]) -> None:
     client._handle_timeline_event = watched_one  # type: ignore[method-assign, assignment]
 
 
-def slow_down(points: Points, store: type[CryptoStore], delay: float) -> None:
-    """Let every call to a backend's stores take so many seconds longer."""
-    for name in ("get", "select", "scan", "commit"):
-        setattr(store, name, _slow(points, getattr(store, name), delay))
+def slow_down(points: Points, database: type[Database], delay: float) -> None:
+    """Let every call to a backend's database take so many seconds longer."""
+    for name in ("find", "get", "ranges", "page", "commit"):
+        setattr(database, name, _slow(points, getattr(database, name), delay))
 
 
 def _slow(points: Points, method: Callable[..., Any], delay: float) -> Callable[..., Any]:

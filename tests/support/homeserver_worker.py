@@ -223,7 +223,7 @@ class Worker:
 
     async def do_watch(self, delay: float) -> None:
         """From now on every call to the database takes so many seconds longer, and the event loop is watched."""
-        slow_down(self._points, type(self._client.store._storage._store), delay)
+        slow_down(self._points, type(self._client.store._storage._store._database), delay)
         self._loops.append(asyncio.create_task(self._points.watch_loop()))
         await asyncio.sleep(0)
 

@@ -13,15 +13,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cryptostore import Account, Backend
-from cryptostore.urls import CommonOptions, scheme_of
+from cryptostore import Account, Backend, Database
+from cryptostore.plugins.urls import CommonOptions, options_of, scheme_of
+from cryptostore.store.attempts import Attempts
 from cryptostore_contract.children import Child
 from cryptostore_contract.golden import GOLDEN
 from cryptostore_contract.handles import everything
@@ -43,23 +44,28 @@ def migrations_of(package: str, into: Path, *more: str) -> Path:
 
 def opened_with(folder: Path, url: str, **options: Any) -> Backend:
     """A handle of the program whose migrations are those in the folder."""
-    if scheme_of(url) == "sqlite":
-        return _opened_sqlite(folder, url, **options)
-    from cryptostore_postgres.backend import PostgresBackend
-    from cryptostore_postgres.migrations import Migrations
-    from cryptostore_postgres.options import parse
-
-    return PostgresBackend(parse(url, options), Migrations(folder))
+    remaining = options_of(url, options)
+    common = CommonOptions.take_from(remaining)
+    opened = _opened_sqlite if scheme_of(url) == "sqlite" else _opened_postgres
+    database = Attempts(common.deadline).run(functools.partial(opened, folder, url, remaining))
+    return Backend(database, name=scheme_of(url), deadline=common.deadline, owner=common.owner)
 
 
-def _opened_sqlite(folder: Path, url: str, **options: Any) -> Backend:
-    from cryptostore_sqlite.backend import SQLiteBackend
+def _opened_sqlite(folder: Path, url: str, options: Mapping[str, Any], timeout: float) -> Database:
     from cryptostore_sqlite.connections import Connections
+    from cryptostore_sqlite.database import SQLiteDatabase
     from cryptostore_sqlite.plugin import path_of
     from cryptostore_sqlite.schema import Migrations
 
-    common = CommonOptions.take_from(options)
-    return SQLiteBackend(Connections(path_of(url), common.deadline, Migrations(folder)), common)
+    return SQLiteDatabase(Connections(path_of(url), timeout, Migrations(folder)))
+
+
+def _opened_postgres(folder: Path, url: str, options: Mapping[str, Any], timeout: float) -> Database:
+    from cryptostore_postgres.database import PostgresDatabase
+    from cryptostore_postgres.migrations import Migrations
+    from cryptostore_postgres.options import parse
+
+    return PostgresDatabase(parse(url, options), timeout, Migrations(folder))
 
 
 def assert_golden(backend: Backend) -> None:

@@ -8,13 +8,13 @@ from nio.crypto import InboundSession, OlmAccount, OlmDevice, OutboundSession
 from vodozemac import PreKeyMessage
 
 from cryptostore import Account
-from cryptostore_contract.samples import ALICE, BOB
+from cryptostore_contract.samples import ALICE, BOB, KEY
 from nio_places import Place
 
 AnyPlace = Place[Any]
 
 
-def with_account(place: AnyPlace, account: Account = ALICE, pickle_key: str = "key") -> Any:
+def with_account(place: AnyPlace, account: Account = ALICE, pickle_key: str = KEY) -> Any:
     """A store that has an Olm account."""
     store = place.open(account, pickle_key)
     store.save_account(OlmAccount())

@@ -12,9 +12,10 @@ import pytest
 from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, OutboundSession
 from nio.store import DefaultStore, MatrixStore, SqliteStore
 
-from cryptostore import Account, Changes, CryptoStore, Mode, Record, open_backend
+import spoiling
+from cryptostore import Account, Changes, CryptoStore, Mode, Record, Row, open_backend
 from cryptostore.nio import NioStore, storage
-from cryptostore_contract.samples import ALICE
+from cryptostore_contract.samples import ALICE, KEY
 
 S = TypeVar("S", bound=MatrixStore)
 R = TypeVar("R", bound=Record)
@@ -28,13 +29,13 @@ class Place(ABC, Generic[S]):
     def __init__(self) -> None:
         self._opened: list[S] = []
 
-    def open(self, account: Account = ALICE, pickle_key: str = "key") -> S:
+    def open(self, account: Account = ALICE, pickle_key: str = KEY) -> S:
         """A store as a new process would open it."""
         store = self._make(account, pickle_key)
         self._opened.append(store)
         return store
 
-    def reopen(self, store: S, pickle_key: str = "key") -> S:
+    def reopen(self, store: S, pickle_key: str = KEY) -> S:
         """Close a store and open its account again."""
         account = Account(store.user_id, store.device_id)
         self.close(store)
@@ -72,7 +73,7 @@ class Ours(Place[NioStore]):
 
     def stored(self, kind: type[R], account: Account = ALICE) -> list[R]:
         """What the database holds of one kind, read back through a handle of its own."""
-        with open_backend(self.url) as backend, backend.open_store(account, Mode.READ) as store:
+        with open_backend(self.url) as backend, backend.open_store(account, Mode.READ, pickle_key=KEY) as store:
             return store.select(kind, [()])[()]
 
     def put(self, *records: Record, account: Account = ALICE) -> None:
@@ -80,10 +81,22 @@ class Ours(Place[NioStore]):
         with self.owned(account) as store:
             store.apply(Changes(records))
 
+    def rows(self, kind: type[Record], account: Account = ALICE) -> list[Row]:
+        """The stored rows of one kind, sealed as they are."""
+        return spoiling.stored_rows(self.url, account, kind)
+
+    def put_rows(self, *rows: Row, account: Account = ALICE) -> None:
+        """Write rows as somebody may who has the database and no pickle key."""
+        spoiling.put_rows(self.url, account, *rows)
+
+    def spoil(self, kind: type[Record], account: Account = ALICE) -> list[Row]:
+        """Damage every row of a kind. Returns them as they are now."""
+        return spoiling.spoil(self.url, account, kind)
+
     @contextmanager
     def owned(self, account: Account = ALICE) -> Iterator[CryptoStore]:
         """The account, taken over by somebody else."""
-        with open_backend(self.url) as backend, backend.open_store(account) as store:
+        with open_backend(self.url) as backend, backend.open_store(account, pickle_key=KEY) as store:
             yield store
 
 
@@ -168,9 +181,14 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def open_store(self, *args: Any) -> Counted:
+    def open_store(self, account: Account, *, look: Callable[[Any], None], **given: Any) -> Counted:
         self.calls.append("open_store")
-        return Counted(self._inner.open_store(*args), self.calls, self.batches)
+
+        def counted_look(store: Any) -> None:
+            look(store and Counted(store, self.calls, self.batches))
+
+        store = self._inner.open_store(account, look=counted_look, **given)
+        return Counted(store, self.calls, self.batches)
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +203,10 @@ class Counted:
     def select(self, kind: type[Record], prefixes: Any) -> Any:
         self.calls.append(f"select {kind.kind_name}")
         return self._inner.select(kind, prefixes)
+
+    def select_together(self, prefixes: Any) -> Any:
+        self.calls.append("select together")
+        return self._inner.select_together(prefixes)
 
     def scan(self, kind: type[Record], prefix: Any = ()) -> Iterator[Record]:
         for record in self._inner.scan(kind, prefix):

@@ -96,15 +96,15 @@ def import_all(
 
 
 @contextmanager
-def imported(url: str, account: Account = ALICE) -> Iterator[CryptoStore]:
+def imported(url: str, account: Account = ALICE, key: str = KEY) -> Iterator[CryptoStore]:
     """An account as the database has it, through a handle of its own."""
-    with open_backend(url) as backend, backend.open_store(account, Mode.READ) as store:
+    with open_backend(url) as backend, backend.open_store(account, Mode.READ, pickle_key=key) as store:
         yield store
 
 
-def all_of(url: str, kind: type[R], account: Account = ALICE) -> list[R]:
+def all_of(url: str, kind: type[R], account: Account = ALICE, key: str = KEY) -> list[R]:
     """Every record of one kind."""
-    with imported(url, account) as store:
+    with imported(url, account, key) as store:
         return store.select(kind, [()])[()]
 
 

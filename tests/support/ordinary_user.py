@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
-from cryptostore import plugins
+from cryptostore.plugins import loading
 
 #: "nobody", wherever there is one.
 _NOBODY: Final = 65_534
@@ -27,8 +27,8 @@ def ordinary_user(*paths: Path) -> Iterator[None]:
     for path in paths:
         os.chown(path, _NOBODY, -1)
     # They are looked for in such places, too, at every opening.
-    found = plugins._entry_points()
-    with mock.patch.object(plugins, "_entry_points", return_value=found):
+    found = loading._entry_points()
+    with mock.patch.object(loading, "_entry_points", return_value=found):
         os.seteuid(_NOBODY)
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
@@ -13,6 +13,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
+from cryptostore.plugins.urls import options_of
+from cryptostore_postgres import database as opened
 from postgres_server import NoPostgres, PostgresServer
 
 #: The role that backends use, as in production: it owns its schemas and is no superuser.
@@ -30,6 +32,7 @@ _PARTS: Final = {
     "user": "POSTGRES_USER",
     "password": "POSTGRES_PASSWORD",
 }
+_OPENING_SECONDS: Final = 30.0
 _numbers: Final = itertools.count(1)
 
 
@@ -63,6 +66,11 @@ class PostgresDatabase:
         place = f"{quote(str(parts['host']), safe='')}:{parts.get('port', 5432)}/{quote(str(parts['dbname']), safe='')}"
         return f"postgresql://{login}@{place}?schema={schema}"
 
+    def open(self, schema: str, port: int | None = None, **options: Any) -> opened.PostgresDatabase:
+        """The backend's database in a schema, without the core before it; the caller closes it."""
+        url = self.url(schema, port)
+        return opened.open_postgres(url, options_of(url, options), _OPENING_SECONDS)
+
     def new_schema(self) -> str:
         """A name for a schema that is not there yet."""
         return f"t{os.getpid()}_{next(_numbers)}"
@@ -82,13 +90,16 @@ class PostgresDatabase:
 
 
 @contextmanager
-def provided_database() -> Iterator[PostgresDatabase]:
-    """The database that the environment names, or one on a server for this run. Raises NoPostgres, never skips."""
+def provided_database(settings: Mapping[str, str] | None = None) -> Iterator[PostgresDatabase]:
+    """The database that the environment names, or one on a server for this run, which may be given settings.
+
+    Raises NoPostgres, never skips.
+    """
     parameters = _from_environment()
     if parameters is not None:
         yield PostgresDatabase(parameters)
         return
-    server = PostgresServer()
+    server = PostgresServer(settings)
     try:
         yield own_database(server)
     finally:

@@ -18,6 +18,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from cryptostore import open_backend
+from cryptostore.store.ownership import to_microseconds
 from cryptostore_contract.golden import fill
 from cryptostore_postgres.migrations import SHIPPED
 from postgres_database import PostgresDatabase, own_database
@@ -29,6 +30,7 @@ FOLDER: Final = Path(__file__).parents[2] / "backends" / "postgres" / "tests" / 
 SCHEMA: Final = "cryptostore_golden"
 
 OWNER: Final = "golden"
+INCARNATION: Final = 2**63 - 1
 SINCE: Final = datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)
 
 #: What pg_dump sets, and says, that differs from one version to the next, or that loading does without.
@@ -53,9 +55,10 @@ def make(database: PostgresDatabase, schema: str) -> None:
     """Write the golden records with today's program."""
     with open_backend(database.url(schema), owner=OWNER) as backend:
         fill(backend)
-    # When it was made is no part of it.
+    # When it was made is no part of it, nor what was drawn for its owner.
     with database.connect() as connection:
-        connection.execute(SQL("UPDATE {} SET since = %s").format(Identifier(schema, "account")), [SINCE])
+        statement = SQL("UPDATE {} SET since = %s, incarnation = %s").format(Identifier(schema, "ownership"))
+        connection.execute(statement, [to_microseconds(SINCE), INCARNATION])
 
 
 def dump(server: PostgresServer, database: PostgresDatabase) -> bytes:

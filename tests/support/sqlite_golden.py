@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from cryptostore import open_backend
+from cryptostore.store.ownership import to_microseconds
 from cryptostore_contract.golden import fill
-from cryptostore_sqlite.columns import to_time_column
 from cryptostore_sqlite.schema import SHIPPED
 
 FOLDER: Final = Path(__file__).parents[2] / "backends" / "sqlite" / "tests" / "golden"
 
 OWNER: Final = "golden"
+INCARNATION: Final = 2**63 - 1
 SINCE: Final = datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)
 
 
@@ -32,9 +33,9 @@ def make(path: Path) -> None:
     """Write the golden records with today's program."""
     with open_backend(f"sqlite:///{path}", owner=OWNER) as backend:
         fill(backend)
-    # When it was made is no part of it.
+    # When it was made is no part of it, nor what was drawn for its owner.
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE account SET since = ?", [to_time_column(SINCE)])
+        connection.execute("UPDATE ownership SET since = ?, incarnation = ?", [to_microseconds(SINCE), INCARNATION])
 
 
 if __name__ == "__main__":

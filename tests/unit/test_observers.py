@@ -9,8 +9,8 @@ import pluggy
 import pytest
 
 from cryptostore import Account, hookimpl
-from cryptostore import observers as module
-from cryptostore.observers import Observers
+from cryptostore.plugins import observers as module
+from cryptostore.plugins.observers import Observers
 from example_records import ALICE
 from fake_distributions import FakeSite
 

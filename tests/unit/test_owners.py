@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cryptostore import owners
-from cryptostore.owners import default_owner, is_gone
+from cryptostore.store import owners
+from cryptostore.store.owners import default_owner, is_gone
 
-_SAY_AND_WAIT = "from cryptostore.owners import default_owner; print(default_owner(), flush=True); input()"
+_SAY_AND_WAIT = "from cryptostore.store.owners import default_owner; print(default_owner(), flush=True); input()"
 
 
 def test_people_read_host_and_process_id() -> None:

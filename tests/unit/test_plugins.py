@@ -14,6 +14,7 @@ from cryptostore import (
     BackendInvalid,
     BackendLoadError,
     BackendNotFound,
+    BackendUnavailable,
     Capability,
     ConfigurationError,
     InstalledBackend,
@@ -30,11 +31,14 @@ MAJOR, MINOR = INTERFACE_VERSION
 
 #: A backend module; the parts in capitals are replaced.
 PLUGIN = """
-from cryptostore import BackendPlugin, hookimpl
+from cryptostore import BackendPlugin, BackendUnavailable, hookimpl
+from cryptostore.store.memory import MemoryDatabase, MemoryHandle
 opened = []
-def open_it(url, /, **options):
+def open_it(url, options, timeout):
     opened.append((url, options))
-    return "a backend"
+    if len(opened) < int(options.get("attempts", 1)):
+        raise BackendUnavailable("not yet")
+    return MemoryHandle(MemoryDatabase())
 @hookimpl
 def cryptostore_backends():
     return [BackendPlugin("NAME", INTERFACE, open_it)]
@@ -52,8 +56,19 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSite:
 
 def test_an_installed_backend_is_opened_with_url_and_options(site: FakeSite) -> None:
     site.install("fake-store", {GROUP: {"fake": "fake_store"}}, fake_store=plugin())
-    assert open_backend("FAKE://host/keys", deadline=3) == "a backend"  # type: ignore[comparison-overlap]  # it says so
-    assert site.module("fake_store").opened == [("FAKE://host/keys", {"deadline": 3})]
+    with open_backend("FAKE://host/keys?colour=red&shade=dark", deadline=3, shade="light") as backend:
+        assert backend.health().server == "memory"
+    assert site.module("fake_store").opened == [
+        ("FAKE://host/keys?colour=red&shade=dark", {"colour": "red", "shade": "light"})
+    ]
+
+
+def test_opening_is_tried_again_until_the_deadline(site: FakeSite) -> None:
+    site.install("fake-store", {GROUP: {"fake": "fake_store"}}, fake_store=plugin())
+    open_backend("fake://host/keys?attempts=3").close()
+    assert len(site.module("fake_store").opened) == 3
+    with pytest.raises(BackendUnavailable, match="not yet"):
+        open_backend("fake://host/keys?attempts=1000&deadline=0.01")
 
 
 def test_a_capability_that_is_not_named_is_unknown(site: FakeSite) -> None:
@@ -86,14 +101,14 @@ def test_an_unknown_scheme_names_what_is_there(site: FakeSite) -> None:
     ],
 )
 def test_our_own_backends_have_an_install_hint(scheme: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryptostore.plugins._entry_points", dict)
+    monkeypatch.setattr("cryptostore.plugins.loading._entry_points", dict)
     with pytest.raises(BackendNotFound) as caught:
         open_backend(f"{scheme}://host/keys")
     assert str(caught.value) == f"no backend named {scheme!r} is installed; {hint}"
 
 
 def test_nothing_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryptostore.plugins._entry_points", dict)
+    monkeypatch.setattr("cryptostore.plugins.loading._entry_points", dict)
     with pytest.raises(BackendNotFound, match="installed are: none"):
         load_backend("mysql")
 

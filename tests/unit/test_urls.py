@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cryptostore import ConfigurationError
-from cryptostore.owners import default_owner
-from cryptostore.urls import CommonOptions, options_of, redact, refuse_unknown, scheme_of
+from cryptostore.plugins.urls import CommonOptions, options_of, path_of, redact, refuse_unknown, scheme_of
+from cryptostore.store.owners import default_owner
 from example_records import SECRET
 
 
@@ -97,8 +98,12 @@ def test_options_of_the_url_and_of_the_call() -> None:
     assert options_of("sqlite:///keys.db", {}) == {}
 
 
-def test_an_option_stands_once_in_a_url() -> None:
-    with pytest.raises(ConfigurationError, match="'deadline' stands twice"):
+def test_a_plus_in_a_url_is_a_plus() -> None:
+    assert options_of("postgresql://host/keys?application_name=a+b%20c&&", {}) == {"application_name": "a+b c"}
+
+
+def test_an_option_is_given_once_in_a_url() -> None:
+    with pytest.raises(ConfigurationError, match="'deadline' is given twice"):
         options_of("sqlite:///keys.db?deadline=5&deadline=6", {})
 
 
@@ -132,3 +137,17 @@ def test_unknown_options_are_named() -> None:
     refuse_unknown({}, "deadline")
     with pytest.raises(ConfigurationError, match=r"unknown option 'colour', 'dedline' .*known are: deadline, owner"):
         refuse_unknown({"dedline": SECRET, "colour": 1}, "deadline, owner")
+
+
+def test_a_path_is_relative_after_three_slashes_and_absolute_after_four() -> None:
+    assert path_of("rocksdb:///some/keys?deadline=5") == Path.cwd() / "some/keys"
+    assert path_of("rocksdb:////var/lib/a%23b%20c") == Path("/var/lib/a#b c")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["rocksdb:keys", "rocksdb://keys", "rocksdb:///", "rocksdb:///keys#1", "rocksdb:///%00", "rocksdb://host/keys"],
+)
+def test_a_url_without_a_path_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match="a rocksdb URL names a path, with three slashes"):
+        path_of(wrong)

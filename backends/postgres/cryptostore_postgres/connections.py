@@ -1,234 +1,170 @@
-"""The connection pool, and the promise that no use of it outlasts its time."""
+"""The connections to one database, and the promise that no use of one outlasts its time."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 import logging
 import os
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Iterator
+from typing import Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool
 
-from cryptostore.errors import BackendUnavailable, ConfigurationError, CryptoStoreError, StoreClosed
+from cryptostore.errors import BackendUnavailable, ConfigurationError, StoreClosed
 
-from .columns import adapters
-from .errors import READ_ONLY, refusal, translated
-from .login import state_of_refusal
+from .connecting import Connection, Connector
+from .errors import READ_ONLY, translated
 from .options import PostgresOptions
 from .watchdog import Watchdog
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-T = TypeVar("T")
-
-#: Seconds after which the pool begins anew with short pauses: with long ones it sleeps through the server's return.
-_RECONNECT_SECONDS: Final = 5.0
-#: Seconds for the answer to the liveness check, and to the question why a login was refused.
+#: Seconds for which a connection that worked is taken to work still.
+_FRESH_SECONDS: Final = 1.0
+#: Seconds for the answer to the liveness check.
 _CHECK_SECONDS: Final = 2.0
-_CLOSE_SECONDS: Final = 2.0
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
+#: Seconds after which a connection that is not needed is closed.
+_IDLE_SECONDS: Final = 600.0
 
-# The pool reports every failed attempt to connect; what matters of that reaches the caller as an error.
 _log: Final = logging.getLogger(__name__)
 
 
 class Connections:
-    """Connections to one database for calls with a time to end."""
+    """At most `pool_size` connections to one database, each for one call at a time.
+
+    The last one to come back is given out first, so that few are in use, and are seldom asked whether they still work.
+    """
 
     def __init__(self, options: PostgresOptions) -> None:
-        self._options = options
-        self._password = str(options.connection.get("password") or "")
-        self._watchdog = Watchdog()
-        self._call = threading.local()
+        self._size: Final = options.pool_size
+        self._place: Final = options.place
+        self._password: Final = str(options.connection.get("password") or "")
+        self._connector: Final = Connector(options)
+        self._watchdog: Final = Watchdog()
         self._process: Final = os.getpid()
-        # No named prepared statements: in PgBouncer's transaction mode they belong to another client's server.
-        self._arguments = {
-            **options.connection,
-            "autocommit": True,
-            "prepare_threshold": None,
-            "context": adapters(),
-        }
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
-            kwargs=self._arguments,
-            open=False,
-            min_size=options.pool_min_size,
-            max_size=options.pool_size,
-            check=self._check,
-            reconnect_timeout=_RECONNECT_SECONDS,
-            timeout=options.common.deadline,
-            name="cryptostore",
-        )
-
-    def first(self, ends: float) -> Connection:
-        """A connection outside the pool, whose error says what is wrong: the pool's only say that time is over.
-
-        Raises ConfigurationError at once for what trying again cannot mend, BackendUnavailable at `ends`.
-        """
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return self._connect(ends)
-            except BackendUnavailable:
-                if time.monotonic() + pause >= ends:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._changed: Final = threading.Condition()
+        self._used = 0
+        #: In the order in which they came back.
+        self._idle: list[Connection] = []
+        self._closed = False
 
     def open(self, ends: float) -> None:
-        """Fill the pool. Raises BackendUnavailable at `ends`."""
-        with translated(self._options.place, self._password):
-            # Waited for, because a pool that is asked while it fills makes one connection more than is needed.
-            self._pool.open(wait=True, timeout=max(0.0, ends - time.monotonic()))
-
-    def once(self, ends: float, work: Callable[[Connection], T]) -> T:
-        """Do `work` on a pooled connection, in one attempt that is over at `ends` of the monotonic clock."""
-        self._refuse_inherited()
-        with translated(self._options.place, self._password):
-            self._call.ends = ends
-            # Asking anew makes the pool try anew: it gives up after so long, whoever is still waiting.
-            connection = self._pool.getconn(timeout=min(_RECONNECT_SECONDS, max(0.0, ends - time.monotonic())))
-            try:
-                with self.guarded(connection, ends):
-                    return work(connection)
-            finally:
-                self._pool.putconn(connection)
-
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Do `work`, which changes nothing, as often as the deadline allows."""
-        return self.repeat(lambda connection, _ends: work(connection))
-
-    def repeat(self, work: Callable[[Connection, float], T]) -> T:
-        """Do `work`, which may be done twice, as often as the deadline allows; it is told when its attempt is over."""
-        ends = time.monotonic() + self._options.common.deadline
-        pause = _FIRST_PAUSE
-        while True:
-            attempt_ends = self.attempt_ends(ends - time.monotonic())
-            try:
-                return self.once(attempt_ends, functools.partial(_at, work, attempt_ends))
-            except BackendUnavailable:
-                if time.monotonic() + pause >= ends:
-                    raise
-            # Random, so that the clients of a server that came back do not return in one wave.
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def attempt_ends(self, remaining: float) -> float:
-        """When to give up one attempt: early enough that a connection that hangs leaves time for another."""
-        seconds = min(remaining, max(self._options.common.deadline / 3, remaining / 2))
-        return time.monotonic() + max(0.0, seconds)
+        """Make the first connection. Raises ConfigurationError for what trying again cannot mend."""
+        self._idle.append(self._connector.connect(ends))
 
     @contextlib.contextmanager
-    def guarded(self, connection: Connection, ends: float) -> Iterator[None]:
-        """Watch over a connection's use, and leave it idle, or closed."""
-        with translated(self._options.place, self._password), self._watchdog.guard(connection, ends):
-            try:
-                yield
-            except BaseException as error:
-                _leave_clean(connection)
-                # The session may be with a standby, or have begun while nobody could write: another one may do better.
-                if isinstance(error, psycopg.Error) and error.sqlstate == READ_ONLY:
-                    connection.close()
-                raise
+    def use(self, timeout: float) -> Iterator[Connection]:
+        """A connection for one call of at most `timeout` seconds, which is idle, or closed, afterwards.
+
+        Raises BackendUnavailable, without an unknown outcome where no connection can be had.
+        """
+        self._refuse_inherited()
+        ends = time.monotonic() + timeout
+        connection = self._reserve(timeout)
+        try:
+            if connection is None or not self._works(connection, ends):
+                connection = self._connect(ends)
+            connection.ends = ends
+            with translated(self._place, self._password), self._watchdog.guard(connection, ends):
+                try:
+                    yield connection
+                except BaseException as error:
+                    _leave_clean(connection, error)
+                    raise
+        finally:
+            self._give_back(connection)
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
         # Over inherited connections, the end of the sessions would be that of the parent's.
         if self._is_inherited():
             return
-        self._pool.close(timeout=min(_CLOSE_SECONDS, self._options.common.deadline))
+        with self._changed:
+            self._closed = True
+        self._drop_idle()
         self._watchdog.stop()
+
+    def _reserve(self, timeout: float) -> Connection | None:
+        """Wait until less than all connections are in use. The one that came back last, or None to make one."""
+        with self._changed:
+            is_free = self._changed.wait_for(lambda: self._used < self._size, timeout)
+            if self._closed:
+                raise StoreClosed("the PostgreSQL backend was closed; open it again to use it")
+            if not is_free:
+                raise BackendUnavailable(
+                    f"all {self._size} connections to PostgreSQL at {self._place} are in use; raise pool_size in the "
+                    "URL, or let fewer threads share this backend",
+                    outcome_unknown=False,
+                )
+            self._used += 1
+            return self._idle.pop() if self._idle else None
+
+    def _works(self, connection: Connection, ends: float) -> bool:
+        now = time.monotonic()
+        if now - connection.used_at < _FRESH_SECONDS:
+            return True
+        try:
+            with self._watchdog.guard(connection, min(now + _CHECK_SECONDS, ends)):
+                connection.execute(b"")
+        except psycopg.Error as error:
+            _log.debug("an idle connection did not work any more (%s)", type(error).__name__)
+            connection.close()
+            # Those that came back earlier are older still. To ask each of them would take the call's time.
+            self._drop_idle()
+            return False
+        return True
+
+    def _connect(self, ends: float) -> Connection:
+        try:
+            return self._connector.connect(ends)
+        except ConfigurationError as error:
+            # The same login was let in when the database was opened, and may be again.
+            raise BackendUnavailable(str(error), outcome_unknown=False) from error
+
+    def _give_back(self, connection: Connection | None) -> None:
+        now = time.monotonic()
+        with self._changed:
+            self._used -= 1
+            self._changed.notify()
+            if connection is None:
+                return
+            if not connection.closed:
+                connection.used_at = now
+                self._idle.append(connection)
+            is_over = self._closed
+        # What ended one has probably ended the others, too.
+        self._drop_idle(float("inf") if is_over or connection.closed else now - _IDLE_SECONDS)
+
+    def _drop_idle(self, unused_since: float = float("inf")) -> None:
+        """Close the connections that were not used since then."""
+        with self._changed:
+            dropped = list(itertools.takewhile(lambda each: each.used_at < unused_since, self._idle))
+            del self._idle[: len(dropped)]
+        for each in dropped:
+            each.close()
 
     def _is_inherited(self) -> bool:
         return self._process != os.getpid()
 
     def _refuse_inherited(self) -> None:
-        # Both processes would write into the same sockets, and the threads of the pool stayed with the parent.
+        # Both processes would write into the same sockets, and the watchdog stayed with the parent.
         if self._is_inherited():
             raise StoreClosed(
-                f"PostgreSQL at {self._options.place} was opened by process {self._process}, before a fork; fork "
-                "before the database is opened, or start processes with the method 'spawn'"
+                f"PostgreSQL at {self._place} was opened by process {self._process}, before a fork; fork before the "
+                "database is opened, or start processes with the method 'spawn'"
             )
 
-    def _check(self, connection: Connection) -> None:
-        ends = min(time.monotonic() + _CHECK_SECONDS, getattr(self._call, "ends", float("inf")))
-        with self._watchdog.guard(connection, ends):
-            ConnectionPool.check_connection(connection)
 
-    def _connect(self, ends: float) -> Connection:
-        """Connect in a thread of its own: neither name look-ups nor libpq's least time-out keep to a deadline."""
-        attempt = _Attempt(self._arguments, self._refusal)
-        attempt.thread.join(max(0.0, ends - time.monotonic()))
-        outcome = attempt.take()
-        if isinstance(outcome, CryptoStoreError):
-            raise outcome
-        if outcome is None:
-            seconds = self._options.common.deadline
-            raise BackendUnavailable(f"PostgreSQL at {self._options.place} did not answer within {seconds:g} s")
-        return outcome
-
-    def _refusal(self, error: Exception) -> CryptoStoreError:
-        refused = self._meaning_of_refusal(error)
-        refused.__cause__ = error
-        return refused
-
-    def _meaning_of_refusal(self, error: Exception) -> CryptoStoreError:
-        if not isinstance(error, psycopg.Error):
-            # Such as the UnicodeError of a host name that is too long; its text may quote what the URL holds.
-            return ConfigurationError(
-                f"PostgreSQL at {self._options.place} cannot be looked up ({type(error).__name__}); check the URL"
-            )
-        ask = functools.partial(state_of_refusal, self._options.connection, _CHECK_SECONDS)
-        return refusal(error, self._options.place, self._password, ask)
-
-
-class _Attempt:
-    """One attempt to connect; its connection is closed if it comes after nobody waits for it any more."""
-
-    def __init__(self, arguments: dict[str, Any], refusal_of: Callable[[Exception], CryptoStoreError]) -> None:
-        self._arguments = arguments
-        self._refusal_of = refusal_of
-        self._lock = threading.Lock()
-        self._outcome: Connection | CryptoStoreError | None = None
-        self._given_up = False
-        self.thread: Final = threading.Thread(target=self._run, name="cryptostore-connect", daemon=True)
-        self.thread.start()
-
-    def take(self) -> Connection | CryptoStoreError | None:
-        """What came of it so far; None for nothing, and then nothing is wanted any more."""
-        with self._lock:
-            self._given_up = self._outcome is None
-            return self._outcome
-
-    def _run(self) -> None:
-        outcome: Connection | CryptoStoreError
-        try:
-            outcome = psycopg.connect(**self._arguments)
-        except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for it in another thread
-            outcome = self._refusal_of(error)
-        with self._lock:
-            if not self._given_up:
-                self._outcome = outcome
-            elif isinstance(outcome, psycopg.Connection):
-                outcome.close()
-
-
-def _at(work: Callable[[Connection, float], T], ends: float, connection: Connection) -> T:
-    return work(connection, ends)
-
-
-def _leave_clean(connection: Connection) -> None:
+def _leave_clean(connection: Connection, error: BaseException) -> None:
     """End a failed transaction; a connection in any other state is of no more use."""
     try:
         if connection.pgconn.transaction_status == TransactionStatus.INERROR:
             connection.rollback()
-    except psycopg.Error as error:
-        _log.debug("a failed transaction could not be rolled back (%s)", type(error).__name__)
-    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+    except psycopg.Error as failure:
+        _log.debug("a failed transaction could not be rolled back (%s)", type(failure).__name__)
+    # The session may be with a standby, or have begun while nobody could write: another one may do better.
+    is_read_only = isinstance(error, psycopg.Error) and error.sqlstate == READ_ONLY
+    if is_read_only or connection.pgconn.transaction_status != TransactionStatus.IDLE:
         connection.close()

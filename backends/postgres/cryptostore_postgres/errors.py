@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import psycopg
-import psycopg_pool
 
 from cryptostore.errors import (
     BackendUnavailable,
@@ -15,7 +14,6 @@ from cryptostore.errors import (
     CryptoStoreError,
     SchemaError,
     StorageFull,
-    StoreClosed,
 )
 
 #: The SQLSTATE of a server that takes no writes: a standby, after a fail-over.
@@ -83,10 +81,6 @@ def translated(place: str, password: str = "") -> Iterator[None]:
     """Turn the driver's errors into the project's. `place` says which database; `password` is kept out of the text."""
     try:
         yield
-    except psycopg_pool.PoolClosed as error:
-        raise StoreClosed("the PostgreSQL backend was closed; open it again to use it") from error
-    except psycopg_pool.TooManyRequests as error:
-        raise BackendUnavailable(f"PostgreSQL at {place}: the connection pool is busy") from error
     except psycopg.Error as error:
         # A detail may quote the row that was refused, which would show in the traceback of the cause.
         raise _meaning(error, place, password) from (None if error.diag.message_detail else error)

@@ -28,15 +28,14 @@ def state_of_refusal(parameters: Mapping[str, Any], seconds: float) -> str | Non
     """Try to connect once more, for at most `seconds`, and return the SQLSTATE of the server's refusal, if it shows."""
     if not hasattr(os, "memfd_create"):
         return None
-    # In memory, because the trace holds all that was sent.
-    trace = os.memfd_create("cryptostore-login")
     try:
-        _connect(make_conninfo(**parameters), trace, time.monotonic() + seconds)
-        states = _REFUSED.findall(os.pread(trace, _MOST, 0))
-    except psycopg.Error:
+        # In memory, because the trace holds all that was sent.
+        with os.fdopen(os.memfd_create("cryptostore-login"), "rb") as trace:
+            _connect(make_conninfo(**parameters), trace.fileno(), time.monotonic() + seconds)
+            states = _REFUSED.findall(os.pread(trace.fileno(), _MOST, 0))
+    except (psycopg.Error, OSError):
+        # As for too many open files, which may have been what prevented the login.
         return None
-    finally:
-        os.close(trace)
     return states[-1].decode() if states else None
 
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, InvalidSchemaName, UndefinedTable
 from psycopg.sql import SQL, Identifier
 
 from cryptostore.errors import ConfigurationError, SchemaError, SchemaTooNew
-from cryptostore.interface import Schema
+from cryptostore.store.interface import Schema
 
-from .connections import Connection
+from .connecting import Connection
 from .options import Migrate, PostgresOptions
 
 # Whatever the role's default: what another program did while this one waited for its turn must be seen.
 _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
-# Whatever the role's: the call's deadline is the limit. The server must not go on long after it, when nobody waits for
+# Whatever the role's: the call's time is the limit. The server must not go on long after it, when nobody waits for
 # the outcome any more, and keep the locks on the tables.
-_LIMITS: Final = "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', '0', true)"
+_LIMITS: Final = (
+    "SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.set_config('lock_timeout', '0', true)"
+)
+_LOCK: Final = "SELECT pg_catalog.pg_advisory_xact_lock(%s::pg_catalog.int8)"
+# Not to_regclass: after a wait for the lock its cache still knows that there was no such table.
+_HAS_TABLES: Final = (
+    "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname OPERATOR(pg_catalog.=) %s::pg_catalog.name "
+    "AND tablename OPERATOR(pg_catalog.=) 'schema_version'"
+)
+# CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema is there.
+_HAS_SCHEMA: Final = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) %s::pg_catalog.name"
 
 _NONE_YET: Final = Schema(version=0, min_compatible=0)
 
@@ -34,13 +45,7 @@ class Migration(NamedTuple):
 
 
 def read_schema(connection: Connection, name: str) -> Schema:
-    """The schema version of the tables; version 0 where there are none."""
-    # Not to_regclass: after a wait for the migrations' lock its cache still knows that there was no such table.
-    found = connection.execute(
-        "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = 'schema_version'", [name]
-    ).fetchone()
-    if found is None:
-        return _NONE_YET
+    """The schema version of the tables, which are there."""
     statement = SQL("SELECT version, min_compatible FROM {}").format(Identifier(name, "schema_version"))
     row = connection.execute(statement).fetchone()
     if row is None:
@@ -67,17 +72,17 @@ class Migrations:
         Raises SchemaTooNew before anything is touched, SchemaError where the tables are missing or old and must stay
         so.
         """
-        present = read_schema(connection, options.schema)
+        present = _first_look(connection, options.schema)
         if self._is_usable(present, options):
             return
         if options.migrate is Migrate.NEVER:
             raise self._refusal(present, options)
         with connection.transaction():
             connection.execute(_READ_COMMITTED)
-            connection.execute(_LIMITS, [str(max(1, int(1000 * options.common.deadline)))])
+            connection.execute(_LIMITS, [str(max(1, int(1000 * (connection.ends - time.monotonic()))))])
             # Held to the end of the transaction, so that programs that start together migrate once.
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_lock_number(options.schema)])
-            present = read_schema(connection, options.schema)
+            connection.execute(_LOCK, [_lock_number(options.schema)])
+            present = _second_look(connection, options.schema)
             if not self._is_usable(present, options):
                 self._migrate(connection, options, present)
 
@@ -112,10 +117,21 @@ class Migrations:
 SHIPPED: Final = Migrations(resources.files(__package__).joinpath("migrations"))
 
 
+def _first_look(connection: Connection, schema: str) -> Schema:
+    # One round trip where there are tables. In a transaction, the error would end it.
+    try:
+        return read_schema(connection, schema)
+    except (UndefinedTable, InvalidSchemaName):
+        return _NONE_YET
+
+
+def _second_look(connection: Connection, schema: str) -> Schema:
+    has_tables = connection.execute(_HAS_TABLES, [schema]).fetchone() is not None
+    return read_schema(connection, schema) if has_tables else _NONE_YET
+
+
 def _create_schema(connection: Connection, options: PostgresOptions) -> None:
-    # CREATE SCHEMA IF NOT EXISTS asks for the right to create even where the schema is there.
-    found = connection.execute("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", [options.schema]).fetchone()
-    if found is not None:
+    if connection.execute(_HAS_SCHEMA, [options.schema]).fetchone() is not None:
         return
     try:
         connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(options.schema)))

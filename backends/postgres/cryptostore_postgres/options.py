@@ -12,12 +12,13 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.urls import CommonOptions, is_host, options_of, redact, refuse_unknown
+from cryptostore.plugins.urls import is_host, redact, refuse_unknown
 
 #: Seconds for one connection attempt, where the URL does not say: another host may be up.
 _CONNECT_SECONDS: Final = 2
 
-_OURS: Final = frozenset({"deadline", "owner", "schema", "migrate", "pool_size", "pool_min_size"})
+#: The options that do not go to libpq: the core's and this backend's.
+_OURS: Final = "deadline, migrate, owner, pool_size, schema"
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _LARGEST_POOL: Final = 1_000
 
@@ -34,11 +35,9 @@ class Migrate(enum.StrEnum):
 class PostgresOptions:
     """A checked URL. The repr leaves out what is sent to libpq, which may hold a password."""
 
-    common: CommonOptions
     schema: str
     migrate: Migrate
     pool_size: int
-    pool_min_size: int
     #: What libpq is given.
     connection: Mapping[str, Any] = field(repr=False)
 
@@ -53,22 +52,18 @@ class PostgresOptions:
         return f"{','.join(names)}/{self.connection.get('dbname', '')}"
 
 
-def parse(url: str, given: Mapping[str, Any]) -> PostgresOptions:
+def parse(url: str, options: Mapping[str, Any]) -> PostgresOptions:
     """Check the URL and the options. Raises ConfigurationError, whose text never holds a password."""
     _refuse_misplaced(url)
-    options = options_of(url, given)
-    common = CommonOptions.take_from(options)
-    schema = str(options.pop("schema", "cryptostore"))
+    for_libpq = dict(options)
+    schema = str(for_libpq.pop("schema", "cryptostore"))
     if not _SCHEMA_NAME.fullmatch(schema):
         raise ConfigurationError(
             "the option 'schema' must be a plain lower-case name of a-z, 0-9 and _, at most 63 long, as in schema=bots"
         )
-    migrate = _migrate(options.pop("migrate", Migrate.AUTO))
-    pool_size = _pool_size("pool_size", options.pop("pool_size", 4))
-    pool_min_size = _pool_size("pool_min_size", options.pop("pool_min_size", 1))
-    if pool_min_size > pool_size:
-        raise ConfigurationError("the option 'pool_min_size' must not be above 'pool_size'")
-    return PostgresOptions(common, schema, migrate, pool_size, pool_min_size, _for_libpq(url, options))
+    migrate = _migrate(for_libpq.pop("migrate", Migrate.AUTO))
+    pool_size = _pool_size(for_libpq.pop("pool_size", 4))
+    return PostgresOptions(schema, migrate, pool_size, _connection(url, for_libpq))
 
 
 def _refuse_misplaced(url: str) -> None:
@@ -88,14 +83,15 @@ def _refuse_misplaced(url: str) -> None:
         )
 
 
-def _for_libpq(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _connection(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What libpq is given: the URL without its query, and the options over it."""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     refuse_unknown(
         {name: value for name, value in options.items() if name not in known},
-        f"{', '.join(sorted(_OURS))}, and libpq's connection parameters",
+        f"{_OURS}, and libpq's connection parameters",
     )
     try:
-        from_url = conninfo_to_dict(_without_ours(url))
+        from_url = conninfo_to_dict(url.partition("?")[0])
     except (psycopg.Error, ValueError):
         # The driver's text quotes the part that it did not understand, which may be the password.
         raise ConfigurationError(
@@ -103,21 +99,7 @@ def _for_libpq(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
             "postgresql://user:password@host:5432/database; write special characters in a password as %XX"
         ) from None
     defaults = {"connect_timeout": _CONNECT_SECONDS, "application_name": "matrix-cryptostore"}
-    fixed = {"client_encoding": "utf8"}
-    in_query = {name: options[name] for name in options if name not in from_url}
-    return defaults | from_url | in_query | _overriding(url, options) | fixed
-
-
-def _overriding(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options given in Python: those that differ from what the URL's query says."""
-    in_url = options_of(url, {})
-    return {name: value for name, value in options.items() if in_url.get(name) != value}
-
-
-def _without_ours(url: str) -> str:
-    base, _, query = url.partition("?")
-    kept = [part for part in query.split("&") if part and part.partition("=")[0] not in _OURS]
-    return f"{base}?{'&'.join(kept)}" if kept else base
+    return defaults | from_url | dict(options) | {"client_encoding": "utf8"}
 
 
 def _migrate(value: Any) -> Migrate:
@@ -127,11 +109,11 @@ def _migrate(value: Any) -> Migrate:
         raise ConfigurationError("the option 'migrate' must be 'auto' or 'never'") from None
 
 
-def _pool_size(name: str, value: Any) -> int:
+def _pool_size(value: Any) -> int:
     try:
         size = int(value)
     except (TypeError, ValueError):
         size = 0
     if not 1 <= size <= _LARGEST_POOL:
-        raise ConfigurationError(f"the option {name!r} must be a number of connections from 1 to {_LARGEST_POOL}")
+        raise ConfigurationError(f"the option 'pool_size' must be a number of connections from 1 to {_LARGEST_POOL}")
     return size

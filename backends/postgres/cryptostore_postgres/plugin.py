@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from cryptostore.capabilities import FULL, Capability, Claim, Support
-from cryptostore.hookspecs import hookimpl
 from cryptostore.plugins import BackendPlugin
+from cryptostore.plugins.capabilities import FULL, Capability, Claim, Support
+from cryptostore.plugins.hookspecs import hookimpl
 
-from .backend import open_postgres
+from .database import open_postgres
 
 #: The interface that this backend was written for.
-_INTERFACE: Final = (1, 0)
+_INTERFACE: Final = (2, 0)
 
 _CAPABILITIES: Final = {
     Capability.SURVIVES_PROCESS_KILL: FULL,

@@ -1,187 +1,149 @@
-"""The statements for records, derived from what each kind declares. Every one begins with the account."""
+"""The text of every statement on accounts and records.
+
+No name in a statement is looked up on a search path, where it could be another role's: tables, types, functions and
+operators are all qualified. In the text `=` is an assignment, and `{eq}` the comparison.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 
-from cryptostore.fields import Field
-from cryptostore.records import KINDS, Key, Record, fields_of, key_fields_of
+_QUALIFIED: Final = {
+    "eq": SQL("OPERATOR(pg_catalog.=)"),
+    "le": SQL("OPERATOR(pg_catalog.<=)"),
+    "ge": SQL("OPERATOR(pg_catalog.>=)"),
+    "lt": SQL("OPERATOR(pg_catalog.<)"),
+    "plus": SQL("OPERATOR(pg_catalog.+)"),
+    "bytea": SQL("pg_catalog.bytea"),
+    "int8": SQL("pg_catalog.int8"),
+    "text": SQL("pg_catalog.text"),
+    "unnest": SQL("pg_catalog.unnest"),
+    "row": SQL(
+        "account.id, account.user_id, account.device_id, ownership.epoch, ownership.incarnation, ownership.sequence, "
+        "ownership.owner, ownership.since"
+    ),
+}
 
-from .columns import COLUMNS
+# The account's row is written as it is: that returns it, and locks it before the ownership, in the order of `delete`.
+_TAKE_OVER: Final = (
+    "WITH account AS ("
+    " INSERT INTO {account} (id, user_id, device_id) VALUES ($1::{int8}, $2::{text}, $3::{text})"
+    " ON CONFLICT (user_id, device_id) DO UPDATE SET user_id = excluded.user_id RETURNING id, user_id, device_id"
+    "), ownership AS ("
+    " INSERT INTO {ownership} AS present (account_id, epoch, incarnation, sequence, owner, since)"
+    " SELECT account.id, 1, $4::{int8}, 0, $5::{text}, $6::{int8} FROM account"
+    " ON CONFLICT (account_id) DO UPDATE SET epoch = present.epoch {plus} 1, incarnation = excluded.incarnation,"
+    " owner = excluded.owner, since = excluded.since"
+    " RETURNING account_id, epoch, incarnation, sequence, owner, since"
+    ") SELECT {row} FROM account CROSS JOIN ownership"
+)
 
-_AND: Final = SQL(" AND ")
-_COMMA: Final = SQL(", ")
+# Half a batch that a silent network left at the server holds the rows' locks, maybe for hours. Its transaction is a
+# row's xmax; one that is not waiting for its client is at work and will end by itself.
+_END_STALLED: Final = (
+    "SELECT pg_catalog.pg_terminate_backend(activity.pid) FROM {account} AS account"
+    " JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
+    " JOIN pg_catalog.pg_locks AS held ON held.locktype {eq} 'transactionid' AND held.granted"
+    " AND (held.transactionid {eq} account.xmax OR held.transactionid {eq} ownership.xmax)"
+    " JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid {eq} held.pid"
+    " WHERE account.id {eq} $1::{int8} AND ownership.epoch {le} $2::{int8}"
+    " AND activity.usename {eq} current_user AND activity.wait_event {eq} 'ClientRead'"
+)
 
-#: Characters and bytes that one statement puts, about.
-_PORTION: Final = 64 * 1024 * 1024
+_CLAIM: Final = (
+    "UPDATE {ownership} SET sequence = $1::{int8} WHERE account_id {eq} $2::{int8} AND epoch {eq} $3::{int8}"
+    " AND incarnation {eq} $4::{int8} AND sequence {eq} $5::{int8}"
+    " RETURNING account_id, epoch, incarnation, sequence, owner, since"
+)
+_TOUCH: Final = (
+    "UPDATE {ownership} SET sequence = sequence WHERE account_id {eq} $1::{int8}"
+    " RETURNING account_id, epoch, incarnation, sequence, owner, since"
+)
+_PUT: Final = (
+    "put AS (INSERT INTO {record} (account_id, key, value) SELECT ownership.account_id, new.key, new.value"
+    " FROM ownership CROSS JOIN ROWS FROM ({unnest}($6::{bytea}[]), {unnest}($7::{bytea}[])) AS new (key, value)"
+    " ON CONFLICT (account_id, key) DO UPDATE SET value = excluded.value)"
+)
+# By the rows' places: the planner takes a join on the keys for small, and reads the account's rows for each of them.
+_DELETE: Final = (
+    "gone AS (DELETE FROM {record} WHERE ctid {eq} ANY (ARRAY("
+    "SELECT found.ctid FROM ownership CROSS JOIN {unnest}({keys}::{bytea}[]) AS unwanted (key) CROSS JOIN LATERAL ("
+    "SELECT stored.ctid FROM {record} AS stored"
+    " WHERE stored.account_id {eq} ownership.account_id AND stored.key {eq} unwanted.key LIMIT 1) AS found)))"
+)
+_FOUND_OWNERSHIP: Final = (
+    " SELECT {row} FROM ownership JOIN {account} AS account ON account.id {eq} ownership.account_id"
+)
+
+_GET_ONE: Final = (
+    "SELECT stored.key, stored.value FROM {record} AS stored"
+    " WHERE stored.account_id {eq} $1::{int8} AND stored.key {eq} $2::{bytea} LIMIT 1"
+)
+_GET: Final = (
+    "SELECT found.key, found.value FROM {unnest}($2::{bytea}[]) AS wanted (key) CROSS JOIN LATERAL ("
+    "SELECT stored.key, stored.value FROM {record} AS stored"
+    " WHERE stored.account_id {eq} $1::{int8} AND stored.key {eq} wanted.key LIMIT 1) AS found"
+)
+_RANGES: Final = (
+    "SELECT found.key, found.value FROM ROWS FROM ({unnest}($2::{bytea}[]), {unnest}($3::{bytea}[]))"
+    " AS wanted (start, stop) CROSS JOIN LATERAL (SELECT stored.key, stored.value FROM {record} AS stored"
+    " WHERE stored.account_id {eq} $1::{int8} AND stored.key {ge} wanted.start AND stored.key {lt} wanted.stop"
+    " ORDER BY stored.key) AS found"
+)
+# Without a number, the limit is none.
+_PAGE: Final = (
+    "SELECT stored.key, stored.value FROM {record} AS stored WHERE stored.account_id {eq} $1::{int8}"
+    " AND stored.key {ge} $2::{bytea} AND stored.key {lt} $3::{bytea} ORDER BY stored.key LIMIT $4::{int8}"
+)
 
 
 class Statements:
-    """The text of every statement, with the schema's name in each, worked out once for each backend.
-
-    Parameters are binary arrays, one for each column, however many records there are.
-    """
+    """Every statement, with the schema's name in it, worked out once for each database."""
 
     def __init__(self, schema: str) -> None:
-        self._schema = schema
-        self.upsert: Final[Mapping[type[Record], bytes]] = {kind: self._upsert(kind) for kind in KINDS}
-        self.delete: Final[Mapping[type[Record], bytes]] = {kind: self._delete(kind) for kind in KINDS}
-        self.get: Final[Mapping[type[Record], bytes]] = {kind: self._get(kind) for kind in KINDS}
-        #: By kind and how many key fields the prefix has.
-        self.first_page: Final[Mapping[tuple[type[Record], int], bytes]] = {
-            (kind, length): self._page(kind, length, after=False)
-            for kind in KINDS
-            for length in range(len(kind.key_fields) + 1)
+        self._names: Final[dict[str, Composable]] = {
+            **_QUALIFIED,
+            **{name: Identifier(schema, name) for name in ("account", "ownership", "record")},
         }
-        self.next_page: Final[Mapping[tuple[type[Record], int], bytes]] = {
-            (kind, length): self._page(kind, length, after=True) for kind, length in self.first_page if kind.key_fields
+        self.take_over: Final = self._text(_TAKE_OVER)
+        #: The account's row; without its ownership, NULLs stand in the ownership's place.
+        self.find: Final = self._text(
+            "SELECT {row} FROM {account} AS account"
+            " LEFT JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
+            " WHERE account.user_id {eq} $1::{text} AND account.device_id {eq} $2::{text}"
+        )
+        self.accounts: Final = self._text(
+            "SELECT {row} FROM {account} AS account"
+            " JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
+        )
+        self.end_stalled: Final = self._text(_END_STALLED)
+        #: In this order; each takes the account's id.
+        self.delete: Final = (
+            self._text("SELECT FROM {account} WHERE id {eq} $1::{int8} FOR UPDATE"),
+            self._text("DELETE FROM {ownership} WHERE account_id {eq} $1::{int8}"),
+            self._text("DELETE FROM {record} WHERE account_id {eq} $1::{int8}"),
+            self._text("DELETE FROM {account} WHERE id {eq} $1::{int8}"),
+        )
+        self.get_one: Final = self._text(_GET_ONE)
+        self.get: Final = self._text(_GET)
+        self.ranges: Final = self._text(_RANGES)
+        self.page: Final = self._text(_PAGE)
+        #: Writes the ownership as it is, and returns the account's row.
+        self.touch: Final = self._text(f"WITH ownership AS ({_TOUCH}){_FOUND_OWNERSHIP}")
+        #: By whether there are puts, and deletes. Each takes the new number, the account's id, the epoch, the
+        #: incarnation and the number before; the arrays of keys and of values; the array of keys.
+        self.commit: Final = {
+            (puts, deletes): self._commit(puts=puts, deletes=deletes)
+            for puts in (False, True)
+            for deletes in (False, True)
         }
 
-    def table(self, name: str) -> Identifier:
-        """A table's qualified name: no statement depends on a search path."""
-        return Identifier(self._schema, name)
+    def _commit(self, *, puts: bool, deletes: bool) -> bytes:
+        parts = [f"ownership AS ({_CLAIM})", *([_PUT] if puts else []), *([_DELETE] if deletes else [])]
+        keys = SQL("$8" if puts else "$6")
+        return self._text(f"WITH {', '.join(parts)}{_FOUND_OWNERSHIP}", keys=keys)
 
-    def select(self, kind: type[Record], lengths: Sequence[int]) -> bytes:
-        """Rows under prefixes of the given lengths, each with its prefix's position.
-
-        Takes, for each length, the positions, an array for each key field, and the account.
-        """
-        order = _COMMA.join([Identifier("position"), *_names(key_fields_of(kind))])
-        branches = SQL(" UNION ALL ").join([self._under_prefixes(kind, length) for length in lengths])
-        return SQL("{} ORDER BY {}").format(branches, order).as_bytes()
-
-    def _upsert(self, kind: type[Record]) -> bytes:
-        fields = fields_of(kind)
-        others = [Identifier(field.name) for field in fields if field.name not in kind.key_fields]
-        return (
-            SQL(
-                "INSERT INTO {table} (account_id, {columns}) "
-                "SELECT %b::bigint, {values} FROM unnest({arrays}) AS new ({columns}) "
-                "ON CONFLICT ({key}) {resolution}"
-            )
-            .format(
-                table=self.table(kind.kind_name),
-                columns=_COMMA.join(_names(fields)),
-                values=_COMMA.join(SQL(COLUMNS[field.type].value).format(Identifier(field.name)) for field in fields),
-                arrays=_arrays(fields),
-                key=_COMMA.join([Identifier("account_id"), *_names(key_fields_of(kind))]),
-                resolution=_replace(others) if others else SQL("DO NOTHING"),
-            )
-            .as_bytes()
-        )
-
-    def _delete(self, kind: type[Record]) -> bytes:
-        keys = key_fields_of(kind)
-        statement = SQL("DELETE FROM {table} AS stored {wanted} WHERE stored.account_id = %b::bigint{matches}")
-        return statement.format(
-            table=self.table(kind.kind_name),
-            wanted=SQL("USING {}").format(_wanted(keys)) if keys else SQL(""),
-            matches=_matches(keys),
-        ).as_bytes()
-
-    def _get(self, kind: type[Record]) -> bytes:
-        keys = key_fields_of(kind)
-        statement = SQL("SELECT {columns} FROM {wanted}{table} AS stored WHERE stored.account_id = %b::bigint{matches}")
-        return statement.format(
-            columns=_stored(fields_of(kind)),
-            wanted=SQL("{} CROSS JOIN ").format(_wanted(keys)) if keys else SQL(""),
-            table=self.table(kind.kind_name),
-            matches=_matches(keys),
-        ).as_bytes()
-
-    def _under_prefixes(self, kind: type[Record], length: int) -> Composed:
-        prefix = key_fields_of(kind)[:length]
-        columns = _COMMA.join([Identifier("position"), *_names(prefix)])
-        arrays = _COMMA.join([SQL("%b::integer[]"), *([_arrays(prefix)] if prefix else [])])
-        return SQL(
-            "SELECT wanted.position, {stored} FROM unnest({arrays}) AS wanted ({columns}) CROSS JOIN {table} AS stored "
-            "WHERE stored.account_id = %b::bigint{matches}"
-        ).format(
-            stored=_stored(fields_of(kind)),
-            arrays=arrays,
-            columns=columns,
-            table=self.table(kind.kind_name),
-            matches=_matches(prefix),
-        )
-
-    def _page(self, kind: type[Record], length: int, *, after: bool) -> bytes:
-        keys = key_fields_of(kind)
-        conditions: list[SQL | Composed] = [SQL("stored.account_id = %b::bigint")]
-        conditions += [SQL("{} = {}").format(_of("stored", field), _parameter(field)) for field in keys[:length]]
-        if after:
-            parameters = _COMMA.join(map(_parameter, keys))
-            conditions.append(SQL("({}) > ({})").format(_stored(keys), parameters))
-        return (
-            SQL("SELECT {columns} FROM {table} AS stored WHERE {conditions}{order} LIMIT %b::bigint")
-            .format(
-                columns=_stored(fields_of(kind)),
-                table=self.table(kind.kind_name),
-                conditions=_AND.join(conditions),
-                order=SQL(" ORDER BY {}").format(_stored(keys)) if keys else SQL(""),
-            )
-            .as_bytes()
-        )
-
-
-def portions(kind: type[Record], records: Iterable[Record]) -> Iterator[list[list[Any]]]:
-    """The records as arrays, one for each field, for as many statements as are needed.
-
-    A server ends the session over a message of 1 GiB: not a refusal, and the batch would be sent again for ever.
-    """
-    columns = [(field.name, COLUMNS[field.type].write) for field in fields_of(kind)]
-    rows: list[list[Any]] = []
-    size = 0
-    for record in records:
-        if size > _PORTION:
-            yield _transposed(rows)
-            rows, size = [], 0
-        row = [write(getattr(record, name)) for name, write in columns]
-        rows.append(row)
-        size += sum([len(value) for value in row if isinstance(value, (str, bytes))])
-    if rows:
-        yield _transposed(rows)
-
-
-def key_arrays(keys: Iterable[Key]) -> list[list[Any]]:
-    """One array for each key field."""
-    return _transposed(keys)
-
-
-def _transposed(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _names(fields: Iterable[Field]) -> list[Identifier]:
-    return [Identifier(field.name) for field in fields]
-
-
-def _of(table: str, field: Field) -> Identifier:
-    return Identifier(table, field.name)
-
-
-def _stored(fields: Iterable[Field]) -> Composed:
-    return _COMMA.join(_of("stored", field) for field in fields)
-
-
-def _parameter(field: Field) -> SQL:
-    return SQL(f"%b::{COLUMNS[field.type].array.removesuffix('[]')}")
-
-
-def _arrays(fields: Iterable[Field]) -> Composed:
-    return _COMMA.join(SQL(f"%b::{COLUMNS[field.type].array}") for field in fields)
-
-
-def _wanted(keys: Sequence[Field]) -> Composed:
-    return SQL("unnest({}) AS wanted ({})").format(_arrays(keys), _COMMA.join(_names(keys)))
-
-
-def _matches(keys: Sequence[Field]) -> Composed:
-    return SQL("").join(SQL(" AND {} = {}").format(_of("stored", field), _of("wanted", field)) for field in keys)
-
-
-def _replace(columns: Sequence[Identifier]) -> Composed:
-    assignments = [SQL("{} = excluded.{}").format(column, column) for column in columns]
-    return SQL("DO UPDATE SET {}").format(_COMMA.join(assignments))
+    def _text(self, template: str, **more: Composable) -> bytes:
+        return SQL(template).format(**self._names, **more).as_bytes()

@@ -1,4 +1,4 @@
-"""A write transaction as one pipeline: one round trip, no lock and no setting that outlives it."""
+"""Statements with the settings that they need, as one round trip."""
 
 from __future__ import annotations
 
@@ -11,54 +11,58 @@ import psycopg
 
 from cryptostore.errors import BackendUnavailable
 
-from .connections import Connection
+from .connecting import Connection
+from .pipeline import Rows, Statement, run
 
 #: Seconds that a statement waits for another transaction's lock, at most.
 _LOCK_SECONDS: Final = 2.0
 
-# All for this transaction alone. A stronger synchronous_commit than "on" (remote_apply) is kept.
-_SETTINGS: Final = """
-    SELECT set_config('statement_timeout', %s, true),
-           set_config('lock_timeout', %s, true),
-           set_config('synchronous_commit',
-                      CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
-                      true)
+_BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
+_COMMIT: Final = Statement(b"COMMIT")
+
+# All for this transaction alone. A stronger synchronous_commit than "on" (remote_apply) is kept. Of the plans for
+# these statements, the planner may only take those by index: without statistics, it thinks little of a million rows.
+_SETTINGS: Final = b"""
+    SELECT pg_catalog.set_config('statement_timeout', $1::pg_catalog.text, true),
+           pg_catalog.set_config('lock_timeout', $2::pg_catalog.text, true),
+           pg_catalog.set_config('synchronous_commit',
+               CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'remote_apply'
+               THEN 'remote_apply' ELSE 'on' END, true),
+           pg_catalog.set_config('enable_seqscan', 'off', true),
+           pg_catalog.set_config('enable_bitmapscan', 'off', true),
+           pg_catalog.set_config('jit', 'off', true)
 """
 
 # A wait for the synchronous standby that was cancelled: warning, or admin_shutdown.
 _NOT_REPLICATED: Final = frozenset({"01000", "57P01"})
 
 
-@contextlib.contextmanager
-def transaction(connection: Connection, ends: float) -> Iterator[None]:
-    """Queue the statements of the context between BEGIN and COMMIT and send all of it as one round trip.
-
-    The first statement that raises makes the server skip the rest. Results are there after the context.
-    """
-    with _standby_warnings(connection) as warnings, connection.pipeline() as pipeline:
-        try:
-            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            connection.execute(_SETTINGS, _milliseconds(ends))
-            yield
-            connection.execute("COMMIT")
-        except psycopg.Error:
-            # Collects what the server skipped, so that the driver does not log that as errors of its own.
-            with contextlib.suppress(psycopg.Error):
-                pipeline.sync()
-            raise
-    if warnings:
-        raise BackendUnavailable(
-            "PostgreSQL committed on the primary only: the wait for its synchronous standby was cancelled"
-        )
+def read(connection: Connection, statement: Statement) -> Rows:
+    """The rows of a statement that reads."""
+    # Without BEGIN: a pipeline is a transaction, and the settings end with it.
+    return run(connection, _settings(connection), statement)[-1]
 
 
-def _milliseconds(ends: float) -> list[str]:
-    seconds = max(0.001, ends - time.monotonic())
-    return [str(max(1, int(1000 * limit))) for limit in (seconds, min(seconds / 2, _LOCK_SECONDS))]
+def write(connection: Connection, *statements: Statement) -> list[Rows]:
+    """Commit the statements, and return the rows of each."""
+    with committed(connection):
+        return run(connection, *begin(connection), *statements, _COMMIT)[2:-1]
+
+
+def begin(connection: Connection) -> tuple[Statement, Statement]:
+    """What opens a transaction that takes several round trips."""
+    return _BEGIN, _settings(connection)
+
+
+def commit(connection: Connection) -> None:
+    """End such a transaction."""
+    with committed(connection):
+        run(connection, _COMMIT)
 
 
 @contextlib.contextmanager
-def _standby_warnings(connection: Connection) -> Iterator[list[str]]:
+def committed(connection: Connection) -> Iterator[None]:
+    """Take a commit that was not replicated, as the synchronous standby demands, for a failure."""
     warnings: list[str] = []
 
     def note(notice: psycopg.errors.Diagnostic) -> None:
@@ -67,6 +71,16 @@ def _standby_warnings(connection: Connection) -> Iterator[list[str]]:
 
     connection.add_notice_handler(note)
     try:
-        yield warnings
+        yield
     finally:
         connection.remove_notice_handler(note)
+    if warnings:
+        raise BackendUnavailable(
+            "PostgreSQL committed on the primary only: the wait for its synchronous standby was cancelled"
+        )
+
+
+def _settings(connection: Connection) -> Statement:
+    seconds = max(0.001, connection.ends - time.monotonic())
+    limits = (seconds, min(seconds / 2, _LOCK_SECONDS))
+    return Statement(_SETTINGS, [str(max(1, int(1000 * limit))) for limit in limits])

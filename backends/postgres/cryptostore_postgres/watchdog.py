@@ -7,28 +7,29 @@ Only a socket that is shut down under the waiting driver does.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from cryptostore.errors import BackendUnavailable
+
+from .connecting import Connection
 
 
 class _Guard:
     """One call: its connection's socket, and when its time is over."""
 
-    def __init__(self, connection: psycopg.Connection[Any], ends: float) -> None:
-        # A descriptor of our own: the driver may close its own, and its number may be used again at once.
+    __slots__ = ("ends", "socket")
+
+    def __init__(self, connection: Connection, ends: float) -> None:
         try:
-            self.socket: Final = socket.socket(fileno=os.dup(connection.fileno()))
+            self.socket: Final = connection.hold
         except OSError as error:
             raise BackendUnavailable(
-                f"cannot watch over a connection ({error.strerror}); has this process too many files open?"
+                f"cannot watch over a connection ({error.strerror}); has this process too many files open?",
+                outcome_unknown=False,
             ) from error
         self.ends: Final = ends
 
@@ -44,7 +45,7 @@ class Watchdog:
         self._stopped = False
 
     @contextlib.contextmanager
-    def guard(self, connection: psycopg.Connection[Any], ends: float) -> Iterator[None]:
+    def guard(self, connection: Connection, ends: float) -> Iterator[None]:
         """Shut the connection's socket down at `ends` (of the monotonic clock) unless the context was left before."""
         guard = _Guard(connection, ends)
         try:
@@ -53,7 +54,6 @@ class Watchdog:
         finally:
             with self._changed:
                 self._guards.discard(guard)
-            guard.socket.close()
 
     def stop(self) -> None:
         """End the thread. Calls that are still under way are not watched any more."""

@@ -7,11 +7,28 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import DATABASE, PostgresDatabase
 from postgres_fixtures import breakable_database, postgres_database, postgres_harness, postgres_url
 from postgres_server import PostgresServer
 
 __all__ = ["breakable_database", "postgres_database", "postgres_harness", "postgres_url"]
+
+
+@pytest.fixture
+def database_schema(postgres_database: PostgresDatabase) -> Iterator[str]:
+    """The name of a schema for `database`, in the database of the run."""
+    name = postgres_database.new_schema()
+    yield name
+    postgres_database.drop_schema(name)
+
+
+@pytest.fixture
+def database(postgres_database: PostgresDatabase, database_schema: str) -> Iterator[Database]:
+    """An open database, without the core before it."""
+    opened = postgres_database.open(database_schema)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

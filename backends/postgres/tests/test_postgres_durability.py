@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -9,30 +10,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Final
 
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
 from cryptostore import (
-    Account,
     BackendUnavailable,
     Changes,
     CryptoStore,
     CryptoStoreError,
     FencedOut,
-    OlmSession,
     SyncToken,
     Value,
     open_backend,
 )
+from cryptostore_contract.handles import own
 from cryptostore_contract.proxy import Proxy
+from cryptostore_postgres.database import PostgresDatabase as Database
+from patience import PATIENCE, wait_until
 from postgres_database import PostgresDatabase
-
-ALICE: Final = Account("@alice:example.org", "DEVICE")
-PATIENCE: Final = 60.0
+from raw_databases import TIMEOUT, commit, take_over
 
 
 @pytest.fixture
@@ -43,7 +41,7 @@ def url(breakable_database: PostgresDatabase, schema: str) -> str:
 @pytest.fixture
 def store(url: str) -> Iterator[CryptoStore]:
     with open_backend(url, deadline=3) as backend:
-        yield backend.open_store(ALICE)
+        yield own(backend)
 
 
 @pytest.fixture
@@ -62,13 +60,6 @@ def standby_is_gone(admin: psycopg.Connection) -> Iterator[Callable[[], None]]:
     set_standby("")
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends, "what was waited for did not happen"
-        time.sleep(0.02)
-
-
 def waiting_for_standby(admin: psycopg.Connection) -> bool:
     found = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").fetchone()
     return found is not None and found[0] > 0
@@ -76,7 +67,7 @@ def waiting_for_standby(admin: psycopg.Connection) -> bool:
 
 def token(url: str) -> str:
     with open_backend(url) as backend:
-        return backend.open_store(ALICE).get(SyncToken, [()])[()].token
+        return own(backend).get(SyncToken, [()])[()].token
 
 
 def test_a_commit_without_its_synchronous_standby_is_not_acknowledged(
@@ -112,14 +103,14 @@ def test_a_wait_for_the_standby_that_was_cancelled_is_no_success(url: str, store
     with pytest.raises(BackendUnavailable):
         store.apply(Changes([SyncToken("t")]))
     with psycopg.connect(url.partition("?")[0]) as primary:
-        table = Identifier(url.rpartition("=")[2], "account")
+        table = Identifier(url.rpartition("=")[2], "ownership")
         assert primary.execute(SQL("SELECT sequence FROM {}").format(table)).fetchall() == [(1,)]
 
 
 @pytest.mark.usefixtures("waits_are_cancelled")
 def test_taking_over_without_the_standby_is_no_success(url: str) -> None:
     with open_backend(url, deadline=1) as backend, pytest.raises(BackendUnavailable):
-        backend.open_store(ALICE)
+        own(backend)
 
 
 def large_batch() -> Changes:
@@ -149,13 +140,13 @@ def test_half_a_batch_at_the_server_does_not_hold_up_the_next_owner(
     breakable_database: PostgresDatabase, schema: str, proxy: Proxy
 ) -> None:
     with open_backend(breakable_database.url(schema, proxy.port), deadline=2) as cut_off:
-        older = cut_off.open_store(ALICE)
+        older = own(cut_off)
         # The server gets the claim and half of the values, and hears nothing more: not even that the client gave up.
         proxy.silence_after(2_000_000)
         with pytest.raises(BackendUnavailable):
             older.apply(large_batch())
         with open_backend(breakable_database.url(schema)) as backend:
-            newer = backend.open_store(ALICE)
+            newer = own(backend)
             assert newer.ownership.epoch == older.ownership.epoch + 1
             newer.apply(large_batch())
         proxy.speak()
@@ -166,8 +157,7 @@ def test_half_a_batch_at_the_server_does_not_hold_up_the_next_owner(
 def holder(url: str, schema: str, store: CryptoStore) -> Iterator[psycopg.Connection]:
     """An earlier attempt at the store's first batch, of which the server has only the beginning."""
     with psycopg.connect(url.partition("?")[0]) as connection:
-        claim = SQL("SELECT {}(id, epoch, 1) FROM {}")
-        connection.execute(claim.format(Identifier(schema, "claim_batch"), Identifier(schema, "account")))
+        connection.execute(SQL("UPDATE {} SET sequence = 1").format(Identifier(schema, "ownership")))
         yield connection
         connection.close()
 
@@ -195,86 +185,64 @@ def test_no_setting_makes_a_batch_less_durable_or_is_left_behind(
     breakable_database: PostgresDatabase, admin: psycopg.Connection, schema: str
 ) -> None:
     with open_backend(breakable_database.url(schema)) as backend:
-        backend.open_store(ALICE)
+        own(backend)
     # Noted inside the transaction, by the server.
     admin.execute(
         SQL(
             "CREATE TABLE {0}.noted (setting text); GRANT ALL ON {0}.noted TO PUBLIC; "
             "CREATE FUNCTION {0}.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             "INSERT INTO {0}.noted VALUES (current_setting('synchronous_commit')); RETURN new; END $$; "
-            "CREATE TRIGGER note AFTER INSERT OR UPDATE ON {0}.sync_token FOR EACH ROW EXECUTE FUNCTION {0}.note()"
+            "CREATE TRIGGER note AFTER UPDATE ON {0}.ownership FOR EACH ROW EXECUTE FUNCTION {0}.note()"
         ).format(Identifier(schema))
     )
     too_weak = ("off", "local", "remote_write")
     for configured in (*too_weak, "on", "remote_apply"):
         options = f"&options=-c%20synchronous_commit%3D{configured}&pool_size=1"
         with open_backend(breakable_database.url(schema) + options) as backend:
-            backend.open_store(ALICE).apply(Changes([SyncToken(configured)]))
+            row = take_over(backend.database)
+            commit(backend.database, row, {b"key": configured.encode()})
         noted = SQL("DELETE FROM {}.noted RETURNING setting").format(Identifier(schema))
-        assert admin.execute(noted).fetchall() == [("on" if configured in too_weak else configured,)]
+        assert admin.execute(noted).fetchall() == [("on" if configured in too_weak else configured,)] * 2
 
 
-def test_the_sessions_time_zone_and_styles_have_no_say(url: str) -> None:
-    edges = [
-        datetime.min.replace(tzinfo=UTC),
-        datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
-        datetime(2026, 3, 29, 1, 30, tzinfo=UTC) + timedelta(microseconds=1),
-        datetime.max.replace(tzinfo=UTC),
-    ]
-    records = [OlmSession("key", str(number), bytes(range(256)), time, time) for number, time in enumerate(edges)]
-    odd = "-c TimeZone=Pacific/Apia -c DateStyle=SQL,DMY -c bytea_output=escape -c extra_float_digits=0"
-    with open_backend(url, options=odd) as backend:
-        store = backend.open_store(ALICE)
-        store.apply(Changes(records))
-        assert list(store.scan(OlmSession)) == records
+def test_the_sessions_styles_have_no_say(breakable_database: PostgresDatabase, schema: str) -> None:
+    odd = "-c bytea_output=escape -c standard_conforming_strings=off -c backslash_quote=off -c TimeZone=Pacific/Apia"
+    database = breakable_database.open(schema, options=odd)
+    stored = {b"\\x00'": bytes(range(256)), b'{,"}': b"\\x"}
+    row = commit(database, take_over(database), stored)
+    assert dict(database.get(row.id, sorted(stored), TIMEOUT)) == stored
+    database.close()
 
 
-def test_a_refused_row_is_not_quoted(url: str, store: CryptoStore, admin: psycopg.Connection, schema: str) -> None:
-    secret = "canary".upper()
-    admin.execute(SQL("ALTER TABLE {} ADD more text NOT NULL").format(Identifier(schema, "sync_token")))
-    with pytest.raises(CryptoStoreError) as refused:
-        store.apply(Changes([SyncToken(secret)]))
-    assert "23502" in str(refused.value)
-    assert secret not in "".join(traceback.format_exception(refused.value))
-
-
-def test_a_time_that_no_datetime_can_hold_blocks_nothing(url: str, admin: psycopg.Connection, schema: str) -> None:
-    now = datetime.now(UTC)
-    records = [OlmSession("key", str(number), b"pickle", now, now) for number in range(4)]
-    with open_backend(url) as backend:
-        store = backend.open_store(ALICE)
-        store.apply(Changes(records))
-        table = Identifier(schema, "olm_session")
-        for number, odd in [(1, "infinity"), (2, "294000-01-01")]:
-            statement = SQL("UPDATE {} SET created_at = %s WHERE session_id = %s").format(table)
-            admin.execute(statement, [odd, str(number)])
-        assert store.select(OlmSession, [()])[()] == [records[0], records[3]]
-
-
-def test_an_unreadable_account_hides_no_other(
-    url: str, admin: psycopg.Connection, schema: str, caplog: pytest.LogCaptureFixture
+def test_a_refused_row_is_not_quoted(
+    breakable_database: PostgresDatabase, admin: psycopg.Connection, schema: str
 ) -> None:
-    table = Identifier(schema, "account")
-    with open_backend(url) as backend:
-        for number in range(4):
-            backend.open_store(Account("@many:example.org", str(number)))
-        admin.execute(SQL("UPDATE {} SET since = 'infinity' WHERE device_id = '1'").format(table))
-        admin.execute(SQL("UPDATE {} SET user_id = '' WHERE device_id = '2'").format(table))
-        assert [account.device_id for account in backend.accounts()] == ["0", "3"]
-        assert caplog.messages == [f"skipped an unreadable account ({why})" for why in ("InvalidRecord", "ValueError")]
-        # Taking it over mends its time.
-        backend.open_store(Account("@many:example.org", "1"))
-        assert [account.device_id for account in backend.accounts()] == ["0", "1", "3"]
+    secret = b"canary of a key"
+    database = breakable_database.open(schema)
+    row = take_over(database)
+    admin.execute(SQL("ALTER TABLE {} ADD more text NOT NULL").format(Identifier(schema, "record")))
+    with pytest.raises(CryptoStoreError) as refused:
+        commit(database, row, {secret: secret})
+    assert "23502" in str(refused.value)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert secret.decode() not in shown
+    assert secret.hex() not in shown
+    database.close()
 
 
 def test_no_call_outlasts_its_deadline_when_all_pooled_connections_are_dead(
     breakable_database: PostgresDatabase, schema: str
 ) -> None:
     with Proxy(breakable_database.address) as proxy:
-        url = breakable_database.url(schema, proxy.port) + "&pool_size=4&pool_min_size=4&deadline=1"
+        url = breakable_database.url(schema, proxy.port) + "&pool_size=4&deadline=1"
         with open_backend(url) as backend:
-            store = backend.open_store(ALICE)
+            store = own(backend)
             store.apply(Changes([SyncToken("t")]))
+            opened = backend.database
+            assert isinstance(opened, Database)
+            with contextlib.ExitStack() as stack:
+                for _ in range(4):
+                    stack.enter_context(opened._connections.use(TIMEOUT))
             with proxy.silent():
                 # Each liveness check alone would take two seconds.
                 for _ in range(3):
@@ -298,17 +266,20 @@ def run(script: str, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.strip()
 
 
-def test_a_forked_process_leaves_its_parents_connections_alone(url: str, admin: psycopg.Connection) -> None:
+def test_a_forked_process_leaves_its_parents_connections_alone(url: str) -> None:
     script = """
         import os, sys
-        from cryptostore import Account, Changes, CryptoStoreError, SyncToken, open_backend
+        from cryptostore import Changes, CryptoStoreError, SyncToken, open_backend
+        from cryptostore_contract.handles import own
 
-        backend = open_backend(sys.argv[1] + "&deadline=5&application_name=forking")
-        store = backend.open_store(Account("@alice:example.org", "DEVICE"))
+        backend = open_backend(sys.argv[1] + "&deadline=5")
+        store = own(backend)
+        connections = backend.database._connections
+        [before] = connections._idle
         if child := os.fork():
             assert os.waitpid(child, 0)[1] == 0
             store.apply(Changes([SyncToken("t")]))
-            print(len(backend._connections._pool._pool), backend._connections._pool.get_stats()["connections_num"])
+            print(connections._idle == [before], before.closed)
             backend.close()
         else:
             attempts = [lambda: store.apply(Changes([SyncToken("x")])), lambda: store.get(SyncToken, [()])]
@@ -322,35 +293,38 @@ def test_a_forked_process_leaves_its_parents_connections_alone(url: str, admin: 
             sys.exit(0)
     """
     # The parent goes on with its first connection: nobody ended its session.
-    assert run(script, url).splitlines() == ["StoreClosed 1"] * 3 + ["1 1"]
+    assert run(script, url).splitlines() == ["StoreClosed 1"] * 3 + ["True False"]
     assert token(url) == "t"
 
 
 def test_a_process_without_free_descriptors_is_told_and_recovers(url: str) -> None:
     script = """
-        import os, resource, sys, time
-        from cryptostore import Account, BackendUnavailable, Changes, SyncToken, open_backend
+        import resource, sys
+        from cryptostore import BackendUnavailable, open_backend
 
-        def use_connection():
-            with backend._connections.guarded(connection, time.monotonic() + 5):
-                print("used")
-
-        backend = open_backend(sys.argv[1] + "&deadline=1&pool_size=2&pool_min_size=2")
-        store = backend.open_store(Account("@alice:example.org", "DEVICE"))
-        connection = backend._connections._pool.getconn()
+        backend = open_backend(sys.argv[1] + "&deadline=1")
+        connections = backend.database._connections
+        [first] = connections._idle
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        apply, get = lambda: store.apply(Changes([SyncToken("t")])), lambda: store.get(SyncToken, [()])
-        for attempt in (use_connection, apply, get):
+
+        def attempt():
             try:
-                attempt()
-            except BackendUnavailable:
-                print("unavailable")
+                print(backend.health().writable)
+            except BackendUnavailable as error:
+                print("unavailable", "too many files open" in str(error))
+
+        attempt()
+        with connections.use(1):
+            # Another connection, which is refused a socket.
+            attempt()
+        # The first again, whose socket is refused a descriptor to be watched by.
+        first._hold.close()
+        first._hold = None
+        attempt()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        backend._connections._pool.putconn(connection)
-        print(store.get(SyncToken, [()]))
-        store.apply(Changes([SyncToken("t")]))
+        attempt()
+        print(connections._idle == [first])
         backend.close()
     """
-    assert run(script, url).splitlines() == ["unavailable", "unavailable", "unavailable", "{}"]
-    assert token(url) == "t"
+    assert run(script, url).splitlines() == ["True", "unavailable False", "unavailable True", "True", "True"]

@@ -9,13 +9,14 @@ from typing import Final
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from cryptostore import Account, BackendUnavailable, Changes, CryptoStore, SyncToken, Value, open_backend
+from cryptostore import BackendUnavailable, Changes, CryptoStore, SyncToken, Value, open_backend
+from cryptostore_contract.handles import own
+from cryptostore_contract.samples import ALICE
 from cryptostore_contract.waiting import finishes, result_of, start
 from postgres_database import DATABASE, ROLE, own_database
 from postgres_server import PostgresServer
 from postgres_standby import PostgresStandby
 
-ALICE: Final = Account("@alice:example.org", "DEVICE")
 #: Seconds that a fail-over may take, on a slow machine too.
 LONG: Final = 100.0
 
@@ -83,7 +84,7 @@ def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
     primary: PostgresServer, standby: PostgresStandby, url: str
 ) -> None:
     with open_backend(url, deadline=LONG) as backend:
-        writer = Writer(backend.open_store(ALICE))
+        writer = Writer(own(backend))
         writer.wait_for(20)
         primary.kill()
         at_the_kill = writer.acknowledged
@@ -92,21 +93,21 @@ def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
         writer.wait_for(at_the_kill + 20)
         acknowledged = writer.stop()
     with standby.connect(DATABASE) as connection:
-        table = Identifier("cryptostore", "account")
+        table = Identifier("cryptostore", "ownership")
         assert connection.execute(SQL("SELECT sequence FROM {}").format(table)).fetchall() == [(acknowledged,)]
     with open_backend(url) as backend:
-        assert_whole(backend.open_store(ALICE), acknowledged)
+        assert_whole(own(backend), acknowledged)
     primary.start()
     # It is the first host of the URL and takes writes, but has no standby any more that would confirm them.
     with open_backend(url, deadline=2) as backend, pytest.raises(BackendUnavailable):
-        backend.open_store(ALICE)
+        own(backend)
 
 
 def test_a_batch_that_only_the_lost_primary_had_is_not_there_and_was_not_acknowledged(
     primary: PostgresServer, standby: PostgresStandby, url: str
 ) -> None:
     with open_backend(url, deadline=2) as backend:
-        store = backend.open_store(ALICE)
+        store = own(backend)
         store.apply(Changes([SyncToken("1"), Value("batch", "000001", b"whole")]))
         batch = Changes([SyncToken("2"), Value("batch", "000002", b"whole")])
         with standby.frozen(), pytest.raises(BackendUnavailable):
@@ -120,4 +121,4 @@ def test_a_batch_that_only_the_lost_primary_had_is_not_there_and_was_not_acknowl
             assert found in (1, 2), "the standby may have got the batch when it thawed, but only whole"
         finishes(lambda: store.apply(batch))
     with open_backend(url) as backend:
-        assert_whole(backend.open_store(ALICE), 2)
+        assert_whole(own(backend), 2)

@@ -33,8 +33,7 @@ def slow_harness(breakable_database: PostgresDatabase, admin: psycopg.Connection
         )
         admin.execute(
             SQL(
-                "CREATE TRIGGER delay AFTER INSERT OR UPDATE ON {0}.sync_token "
-                "FOR EACH ROW EXECUTE FUNCTION {0}.delay()"
+                "CREATE TRIGGER delay AFTER INSERT ON {0}.record FOR EACH STATEMENT EXECUTE FUNCTION {0}.delay()"
             ).format(schema)
         )
         admin.commit()

@@ -6,9 +6,8 @@ import contextlib
 import re
 import socket
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -18,24 +17,23 @@ from psycopg.sql import SQL, Identifier
 
 from cryptostore import (
     KINDS,
-    Account,
     BackendUnavailable,
     Changes,
     ConfigurationError,
     CryptoStoreError,
-    Mode,
     SchemaError,
     SchemaTooNew,
     SyncToken,
     open_backend,
 )
+from cryptostore_contract.handles import own, read
 from cryptostore_contract.proxy import Proxy
-from cryptostore_contract.samples import samples
+from cryptostore_contract.samples import ALICE, samples
 from cryptostore_postgres.migrations import _lock_number
+from patience import wait_until
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 from postgres_server import PASSWORD_ROLE, PostgresServer
 
-ALICE: Final = Account("@alice:example.org", "DEVICE")
 SECRET: Final = "s3cr3t-canary"
 
 
@@ -54,13 +52,6 @@ def refused(url: str, kind: type[CryptoStoreError] = ConfigurationError, **optio
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown
     return str(caught.value)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends, "what was waited for did not happen"
-        time.sleep(0.02)
 
 
 def url_of(server: PostgresServer, schema: str, user: str = ROLE, database: str = DATABASE, more: str = "") -> str:
@@ -86,7 +77,7 @@ def test_a_url_without_a_slash_may_have_options(server: PostgresServer, schema: 
 def test_the_right_password_opens(server: PostgresServer, schema: str, with_password: str) -> None:
     with open_backend(url_of(server, schema, with_password)) as backend:
         assert SECRET not in repr(backend)
-        backend.open_store(ALICE).apply(Changes([SyncToken("t")]))
+        own(backend).apply(Changes([SyncToken("t")]))
 
 
 def test_a_password_may_be_given_as_an_option(server: PostgresServer, schema: str, with_password: str) -> None:
@@ -213,7 +204,7 @@ def test_a_role_that_may_not_create_the_schema_is_told_what_to_run(
     assert command is not None
     admin.execute(command[0].encode())
     with open_backend(url_of(server, schema, role)) as backend:
-        backend.open_store(ALICE).close()
+        own(backend).close()
 
 
 def test_a_role_without_rights_on_the_schema_is_refused(server: PostgresServer, schema: str, role: str) -> None:
@@ -225,7 +216,7 @@ def test_a_role_that_may_only_read_is_told_what_it_lacks_and_reads(
     server: PostgresServer, admin: psycopg.Connection, schema: str, role: str
 ) -> None:
     with open_backend(url_of(server, schema)) as backend:
-        backend.open_store(ALICE).apply(Changes([SyncToken("t")]))
+        own(backend).apply(Changes([SyncToken("t")]))
     name = Identifier(schema)
     admin.execute(
         SQL("GRANT USAGE ON SCHEMA {0} TO guest; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO guest").format(name)
@@ -234,8 +225,8 @@ def test_a_role_that_may_only_read_is_told_what_it_lacks_and_reads(
         with pytest.raises(
             ConfigurationError, match="permission denied for table account; GRANT the right to the role"
         ):
-            backend.open_store(ALICE)
-        assert backend.open_store(ALICE, Mode.READ).get(SyncToken, [()]) == {(): SyncToken("t")}
+            own(backend)
+        assert read(backend).get(SyncToken, [()]) == {(): SyncToken("t")}
 
 
 def test_without_migrations_missing_tables_are_told(
@@ -253,7 +244,7 @@ def test_a_role_that_may_only_change_rows_does_all_the_work(
     admin.execute(SQL("GRANT USAGE ON SCHEMA {} TO guest").format(name))
     admin.execute(SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO guest").format(name))
     with open_backend(url_of(server, schema, role, more="&migrate=never")) as backend:
-        store = backend.open_store(ALICE)
+        store = own(backend)
         records = [record for kind in KINDS for record in samples(kind, 2)]
         store.apply(Changes(records))
         store.apply(Changes(deletes=[(type(record), record.key) for record in records]))
@@ -275,7 +266,7 @@ def test_first_starts_migrate_once_whatever_the_roles_defaults_are(
             wait_until(lambda: admin.execute(waiting).fetchone() == (3,))
         for start in starts:
             with start.result() as backend:
-                backend.open_store(ALICE).apply(Changes(samples(SyncToken, 1)))
+                own(backend).apply(Changes(samples(SyncToken, 1)))
 
 
 def test_a_role_that_may_not_write_is_told(server: PostgresServer, schema: str) -> None:
@@ -283,18 +274,18 @@ def test_a_role_that_may_not_write_is_told(server: PostgresServer, schema: str) 
     with open_backend(url_of(server, schema), options="-c default_transaction_read_only=on", deadline=1) as backend:
         assert not backend.health().writable
         with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
-            backend.open_store(ALICE)
+            own(backend)
 
 
 def test_a_newer_schema_is_refused_untouched(server: PostgresServer, admin: psycopg.Connection, schema: str) -> None:
     open_backend(url_of(server, schema)).close()
     table = Identifier(schema, "schema_version")
     admin.execute(SQL("UPDATE {} SET version = 7, min_compatible = 6").format(table))
-    admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "value")))
+    admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "record")))
     told = refused(url_of(server, schema), SchemaTooNew)
     assert "7" in told
     assert "upgrade" in told
-    assert admin.execute("SELECT to_regclass(%s)", [f"{schema}.value"]).fetchone() == (None,)
+    assert admin.execute("SELECT to_regclass(%s)", [f"{schema}.record"]).fetchone() == (None,)
 
 
 def test_a_newer_schema_that_says_it_is_compatible_is_used(
@@ -304,13 +295,13 @@ def test_a_newer_schema_that_says_it_is_compatible_is_used(
     admin.execute(SQL("UPDATE {} SET version = 7").format(Identifier(schema, "schema_version")))
     with open_backend(url_of(server, schema)) as backend:
         assert backend.schema().version == 7
-        backend.open_store(ALICE).apply(Changes([SyncToken("t")]))
+        own(backend).apply(Changes([SyncToken("t")]))
 
 
 def test_a_table_that_is_gone_is_a_schema_error(server: PostgresServer, admin: psycopg.Connection, schema: str) -> None:
     with open_backend(url_of(server, schema)) as backend:
-        store = backend.open_store(ALICE)
-        admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "sync_token")))
+        store = own(backend)
+        admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "record")))
         with pytest.raises(SchemaError):
             store.get(SyncToken, [()])
         with pytest.raises(SchemaError):
@@ -326,10 +317,10 @@ def test_schemas_and_databases_side_by_side_know_nothing_of_each_other(
     for number, url in enumerate(urls):
         with open_backend(url) as backend:
             assert backend.accounts() == {}
-            backend.open_store(ALICE).apply(Changes([SyncToken(str(number))]))
+            own(backend).apply(Changes([SyncToken(str(number))]))
     for number, url in enumerate(urls):
         with open_backend(url) as backend:
-            assert backend.open_store(ALICE).get(SyncToken, [()]) == {(): SyncToken(str(number))}
+            assert own(backend).get(SyncToken, [()]) == {(): SyncToken(str(number))}
     breakable_database.drop_schema(other)
     admin.execute("DROP DATABASE beside WITH (FORCE)")
 
@@ -384,7 +375,7 @@ def test_a_schema_that_is_no_plain_name_is_refused(name: str) -> None:
         f"postgresql://me:{SECRET}@127.0.0.1/db?migrate=perhaps",
         f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=0",
         f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=many",
-        f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=2&pool_min_size=3",
+        f"postgresql://me:{SECRET}@127.0.0.1/db?pool_size=1001",
         f"postgresql://me:{SECRET}@127.0.0.1/db?deadline=never",
         f"postgresql://me:{SECRET}@127.0.0.1/db?sslmode=perhaps",
         f"postgresql://127.0.0.1/db?user=me&password={SECRET}&colour=red",

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from cryptostore import KINDS, Account, Backend, Changes, FencedOut, SyncToken, Value, open_backend
+from cryptostore_contract.handles import own
 from cryptostore_contract.ports import free_port
 from cryptostore_contract.samples import samples
 from postgres_database import DATABASE, ROLE, PostgresDatabase
@@ -74,7 +75,7 @@ def backend(breakable_database: PostgresDatabase, pooler_port: int) -> Iterator[
 
 
 def test_every_kind_is_written_read_and_deleted(backend: Backend) -> None:
-    store = backend.open_store(Account("@alice:example.org", "DEVICE"))
+    store = own(backend)
     for kind in KINDS:
         records = sorted(samples(kind, 3), key=lambda record: record.key)
         store.apply(Changes(records))
@@ -88,7 +89,7 @@ def test_more_writers_than_server_sessions_mix_nothing_up(backend: Backend) -> N
     accounts = [Account("@alice:example.org", f"DEVICE{number}") for number in range(6)]
 
     def write(account: Account) -> None:
-        store = backend.open_store(account)
+        store = own(backend, account)
         for number in range(20):
             store.apply(
                 Changes([SyncToken(f"{account} {number}"), Value("n", str(number), account.device_id.encode())])
@@ -100,15 +101,14 @@ def test_more_writers_than_server_sessions_mix_nothing_up(backend: Backend) -> N
     for thread in threads:
         thread.join()
     for account in accounts:
-        store = backend.open_store(account)
+        store = own(backend, account)
         assert store.ownership.sequence == 20
         assert store.get(SyncToken, [()]) == {(): SyncToken(f"{account} 19")}
         assert {value.value for value in store.scan(Value)} == {account.device_id.encode()}
 
 
 def test_an_older_owner_is_fenced(backend: Backend) -> None:
-    account = Account("@alice:example.org", "DEVICE")
-    older, newer = backend.open_store(account), backend.open_store(account)
+    older, newer = own(backend), own(backend)
     with pytest.raises(FencedOut):
         older.apply(Changes([SyncToken("older")]))
     newer.apply(Changes([SyncToken("newer")]))

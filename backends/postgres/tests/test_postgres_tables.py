@@ -1,4 +1,4 @@
-"""The tables: one for each kind, beginning with the account and gone with it."""
+"""The tables: every row names its account, keys are ordered by their bytes, and nothing of ours is a function."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from typing import Any, Final
 import psycopg
 import pytest
 
-from cryptostore import KINDS, FieldType, Record, fields_of, key_fields_of, open_backend
 from postgres_database import PostgresDatabase
 
-#: The type of a column, where it is not text.
-TYPES: Final = {
-    FieldType.BYTES: "bytea",
-    FieldType.FLAG: "boolean",
-    FieldType.COUNT: "bigint",
-    FieldType.INTEGER: "bigint",
-    FieldType.TIME: "timestamp with time zone",
-    FieldType.NAMES: "jsonb",
-    FieldType.SCALARS: "jsonb",
-    FieldType.PAIRS: "jsonb",
+TABLES: Final = {
+    "account": [("id", "bigint"), ("user_id", "text"), ("device_id", "text")],
+    "ownership": [
+        ("account_id", "bigint"),
+        ("epoch", "bigint"),
+        ("incarnation", "bigint"),
+        ("sequence", "bigint"),
+        ("owner", "text"),
+        ("since", "bigint"),
+    ],
+    "record": [("account_id", "bigint"), ("key", "bytea"), ("value", "bytea")],
+    "schema_version": [("version", "integer"), ("min_compatible", "integer"), ("one_row", "boolean")],
 }
 
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name)
+KEYS: Final = {
+    "account": [["id"], ["user_id", "device_id"]],
+    "ownership": [["account_id"]],
+    "record": [["account_id", "key"]],
+    "schema_version": [["one_row"]],
+}
 
 
 @pytest.fixture(scope="module")
 def schema(postgres_database: PostgresDatabase) -> Iterator[str]:
     name = postgres_database.new_schema()
-    open_backend(postgres_database.url(name)).close()
+    postgres_database.open(name).close()
     yield name
     postgres_database.drop_schema(name)
 
@@ -40,43 +46,72 @@ def connection(postgres_database: PostgresDatabase) -> Iterator[psycopg.Connecti
         yield connection
 
 
-def columns_of(connection: psycopg.Connection, schema: str, kind: type[Record]) -> list[tuple[Any, ...]]:
-    return connection.execute(
-        "SELECT column_name, data_type, is_nullable, collation_name FROM information_schema.columns "
-        "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
-        [schema, kind.kind_name],
-    ).fetchall()
+def found(connection: psycopg.Connection, statement: str, schema: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    return connection.execute(statement.encode(), [schema, *parameters]).fetchall()
 
 
-@every_kind
-def test_a_table_has_the_fields_of_its_kind(connection: psycopg.Connection, schema: str, kind: type[Record]) -> None:
-    found = [(name, data_type, nullable) for name, data_type, nullable, _ in columns_of(connection, schema, kind)]
-    fields = [(name, TYPES.get(field_type, "text"), "NO") for name, field_type in fields_of(kind)]
-    assert found == [("account_id", "bigint", "NO"), *fields]
+def test_the_tables_are_these_and_no_column_may_be_null(connection: psycopg.Connection, schema: str) -> None:
+    columns = found(
+        connection,
+        "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns "
+        "WHERE table_schema = %s ORDER BY table_name, ordinal_position",
+        schema,
+    )
+    assert columns == [(table, *column, "NO") for table in sorted(TABLES) for column in TABLES[table]]
 
 
-@every_kind
-def test_keys_are_ordered_by_their_bytes(connection: psycopg.Connection, schema: str, kind: type[Record]) -> None:
-    collations = {name: collation for name, _, _, collation in columns_of(connection, schema, kind)}
-    for name, field_type in key_fields_of(kind):
-        assert collations[name] == ("C" if field_type is FieldType.IDENTIFIER else None)
+def test_names_are_ordered_by_their_bytes(connection: psycopg.Connection, schema: str) -> None:
+    statement = (
+        "SELECT column_name, collation_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+    )
+    assert found(connection, statement, schema, "account") == [("id", None), ("user_id", "C"), ("device_id", "C")]
 
 
-@every_kind
-def test_the_key_begins_with_the_account_and_rows_go_with_it(
-    connection: psycopg.Connection, schema: str, kind: type[Record]
+@pytest.mark.parametrize("table", KEYS)
+def test_the_indexes_are_the_keys_and_a_records_begins_with_its_account(
+    connection: psycopg.Connection, schema: str, table: str
 ) -> None:
-    table = f"{schema}.{kind.kind_name}"
-    key = connection.execute(
-        "SELECT attname FROM pg_index, unnest(indkey) WITH ORDINALITY AS part (number, position) "
-        "JOIN pg_attribute ON attnum = part.number "
-        "WHERE indrelid = %s::regclass AND indisprimary AND attrelid = indrelid ORDER BY position",
-        [table],
-    ).fetchall()
-    assert key == [("account_id",), *((name,) for name in kind.key_fields)]
-    parents = connection.execute(
-        "SELECT confrelid::regclass = %s::regclass, confdeltype FROM pg_constraint "
-        "WHERE conrelid = %s::regclass AND contype = 'f'",
-        [f"{schema}.account", table],
-    ).fetchall()
-    assert parents in ([(True, "c")], [(True, b"c")])
+    indexes = found(
+        connection,
+        "SELECT ARRAY(SELECT attname::text FROM unnest(indkey) WITH ORDINALITY AS part (number, position) "
+        "JOIN pg_attribute ON attnum = part.number AND attrelid = indrelid ORDER BY position), indisunique "
+        "FROM pg_index JOIN pg_class ON pg_class.oid = indrelid "
+        "WHERE relnamespace = %s::regnamespace AND relname = %s ORDER BY indexrelid",
+        schema,
+        table,
+    )
+    assert indexes == [(columns, True) for columns in KEYS[table]]
+
+
+def test_nothing_of_ours_is_a_function_a_trigger_or_a_reference(connection: psycopg.Connection, schema: str) -> None:
+    assert found(connection, "SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace", schema) == []
+    statement = (
+        "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid WHERE relnamespace = %s::regnamespace"
+    )
+    assert found(connection, statement, schema) == []
+    statement = "SELECT conname FROM pg_constraint WHERE connamespace = %s::regnamespace AND contype = 'f'"
+    assert found(connection, statement, schema) == []
+
+
+def test_the_one_large_table_is_kept_as_such(connection: psycopg.Connection, schema: str) -> None:
+    statement = "SELECT reloptions FROM pg_class WHERE relnamespace = %s::regnamespace AND relname = %s"
+    [(options,)] = found(connection, statement, schema, "record")
+    assert options == [
+        "autovacuum_vacuum_scale_factor=0.02",
+        "autovacuum_vacuum_insert_scale_factor=0.02",
+        "autovacuum_analyze_scale_factor=0.02",
+    ]
+    statement = (
+        "SELECT attname, attstorage FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid "
+        "WHERE relnamespace = %s::regnamespace AND relname = %s AND attnum > 0"
+    )
+    # What is sealed does not compress: "e" is for external.
+    assert [(name, _text(storage)) for name, storage in found(connection, statement, schema, "record")] == [
+        ("account_id", "p"),
+        ("key", "x"),
+        ("value", "e"),
+    ]
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from cryptostore import BackendUnavailable, ConfigurationError, Schema
-from cryptostore.lifecycle import OpenFlag
+from cryptostore import BackendUnavailable, ConfigurationError, Schema, StoreClosed
 
 from . import files
 from .errors import is_busy, is_read_only, mapped_errors, name_of
 from .opened import OpenFile
 from .schema import SHIPPED, Migrations
 
-#: How many connections for reading are kept while nobody reads.
+#: How many idle connections for reading are kept.
 _IDLE_READERS: Final = 4
 
 #: How long the writer waits for readers before it leaves the erasing of deleted rows to the next write.
@@ -32,7 +31,6 @@ _RETRY_SECONDS: Final = 0.01
 # Sorting large results must not spill keys into temporary files: those are neither private nor erased.
 _SETTINGS: Final = """
     PRAGMA encoding = 'UTF-8';
-    PRAGMA foreign_keys = ON;
     PRAGMA synchronous = FULL;
     PRAGMA secure_delete = ON;
     PRAGMA temp_store = MEMORY;
@@ -48,28 +46,28 @@ class Connections:
     database is open cannot use it. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
     """
 
-    def __init__(self, path: Path, deadline: float, migrations: Migrations = SHIPPED) -> None:
-        self.is_open: Final = OpenFlag(f"the database {path}")
+    def __init__(self, path: Path, timeout: float, migrations: Migrations = SHIPPED) -> None:
         self._path = path
-        self._deadline = deadline
         self._guard = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._closed = False
         self._write_lock = threading.Lock()
         files.ensure_private_file(path)
         self._file = OpenFile(path)
-        # Whoever was killed and left a -wal behind may have deleted rows that nobody has erased.
+        # A killed program that left a -wal behind may have deleted rows without erasing them.
         self._erasure_is_due = files.has_write_ahead_log(path)
         with mapped_errors(path, opening=True):
-            self._writer = _open_writer(path, deadline, migrations)
+            self._writer = _open_writer(path, timeout, migrations)
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """One snapshot for all the statements of a block. Waits for no writer."""
-        reader = self._take_reader()
+    def reading(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        """One snapshot for all the statements of a block. Waits for no writer, and `timeout` seconds for a recovery."""
+        reader = self._take_reader(timeout)
         try:
-            with mapped_errors(self._path), _transaction(reader, "BEGIN"):
-                yield reader
+            with mapped_errors(self._path):
+                _wait_at_most(reader, timeout)
+                with _transaction(reader, "BEGIN"):
+                    yield reader
         finally:
             self._give_back(reader)
 
@@ -87,14 +85,14 @@ class Connections:
             if self._erasure_is_due:
                 self._erase(writer)
 
-    def is_writable(self) -> bool:
+    def is_writable(self, timeout: float) -> bool:
         """Ask the file, through a new connection. Waits for no writer."""
         self._check()
-        with mapped_errors(self._path), closing(_connect(self._path, self._deadline)) as connection:
+        with mapped_errors(self._path), closing(_connect(self._path, timeout)) as connection:
             _wait_at_most(connection, 0)
             try:
                 # Not BEGIN IMMEDIATE, which begins to read where it may not write.
-                connection.execute("UPDATE account SET epoch = epoch WHERE FALSE")
+                connection.execute("UPDATE ownership SET epoch = epoch WHERE FALSE")
             except sqlite3.OperationalError as error:
                 if is_busy(error) or is_read_only(error):
                     return is_busy(error)
@@ -104,7 +102,7 @@ class Connections:
     def close(self) -> None:
         """Close every connection as soon as it is idle. With the last one, SQLite removes -wal and -shm."""
         # Closing inherited connections after a fork would interfere with those of the parent.
-        if not self.is_open.close() or self._file.is_inherited():
+        if self._file.is_inherited():
             return
         with self._guard:
             self._closed = True
@@ -117,17 +115,18 @@ class Connections:
         self._file.forget()
 
     def _check(self) -> None:
-        self.is_open.check()
+        if self._closed:
+            raise StoreClosed(f"the database {self._path} was closed; open it again to use it")
         self._file.check()
 
-    def _take_reader(self) -> sqlite3.Connection:
+    def _take_reader(self, timeout: float) -> sqlite3.Connection:
         with self._guard:
             # Inside, or a reader could be taken that `close` has closed.
             self._check()
             if self._idle_readers:
                 return self._idle_readers.pop()
         with mapped_errors(self._path):
-            return _connect(self._path, self._deadline, "PRAGMA query_only = ON")
+            return _connect(self._path, timeout, "PRAGMA query_only = ON")
 
     def _give_back(self, reader: sqlite3.Connection) -> None:
         with self._guard:
@@ -141,7 +140,9 @@ class Connections:
         ends = time.monotonic() + timeout
         self._check()
         if not self._write_lock.acquire(timeout=timeout):
-            raise BackendUnavailable(f"other threads of this process wrote to {self._path} until the deadline")
+            raise BackendUnavailable(
+                f"other threads of this process wrote to {self._path} until the deadline", outcome_unknown=False
+            )
         try:
             self._check()
             _wait_at_most(self._writer, ends - time.monotonic())
@@ -164,9 +165,9 @@ class Connections:
             self._erasure_is_due = bool(busy)
 
 
-def _open_writer(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connection:
-    ends = time.monotonic() + deadline
-    found = _inspect(path, deadline, migrations)
+def _open_writer(path: Path, timeout: float, migrations: Migrations) -> sqlite3.Connection:
+    ends = time.monotonic() + timeout
+    found = _inspect(path, timeout, migrations)
     writer = _connect(path, ends - time.monotonic())
     try:
         _use_write_ahead_log(writer, path, ends)
@@ -180,13 +181,13 @@ def _open_writer(path: Path, deadline: float, migrations: Migrations) -> sqlite3
     return writer
 
 
-def _inspect(path: Path, deadline: float, migrations: Migrations) -> Schema | None:
+def _inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | None:
     """What `Migrations.inspect` says, without a change to a file that is not ours to use."""
     # A connection that may write, and is the last to close, moves what a killed program left in the -wal file into the
     # database. One that only reads does not, but leaves a -wal and -shm behind where there were none.
     mode = "ro" if files.has_write_ahead_log(path) else "rw"
     with (
-        closing(_connect(path, deadline, "PRAGMA query_only = ON", mode=mode)) as connection,
+        closing(_connect(path, timeout, "PRAGMA query_only = ON", mode=mode)) as connection,
         # One snapshot: tables that another program makes meanwhile must not look like a stranger's.
         _transaction(connection, "BEGIN"),
     ):
@@ -194,7 +195,7 @@ def _inspect(path: Path, deadline: float, migrations: Migrations) -> Schema | No
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, path: Path, ends: float) -> None:
-    # Here SQLite waits for nobody, and others may be doing the same.
+    # SQLite does not wait here for others that may be doing the same.
     _wait_at_most(connection, 0)
     while True:
         try:

@@ -63,7 +63,10 @@ def _translate(error: sqlite3.Error, path: Path, opening: bool) -> CryptoStoreEr
             "try again"
         )
     if primary in _BUSY:
-        return BackendUnavailable(f"{path} was in use by another program until the deadline ({name})")
+        # A commit in a write-ahead log does not wait, so it was the transaction that could not begin.
+        return BackendUnavailable(
+            f"{path} was in use by another program until the deadline ({name})", outcome_unknown=False
+        )
     if primary in _NO_ACCESS:
         return _no_access(path, name, opening)
     if primary in _PASSING:

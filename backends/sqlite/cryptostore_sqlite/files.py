@@ -45,7 +45,7 @@ def ensure_private_file(path: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file stands at `path` now, or None. A deleted file that is still open takes writes that nobody finds."""
+    """Which file is at `path` now, or None. A deleted file that is still open takes writes, which are lost."""
     try:
         status = path.stat()
     except OSError:

@@ -41,7 +41,8 @@ class OpenFile:
             raise StoreClosed(f"{self.path} was opened by process {self.process}, before a fork; {_REMEDY}")
         if files.identity(self.path) != self.file:
             raise BackendUnavailable(
-                f"{self.path} was moved, deleted or replaced while it was open; put it back, or start again"
+                f"{self.path} was moved, deleted or replaced while it was open; put it back, or start again",
+                outcome_unknown=False,
             )
 
     def is_inherited(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -19,10 +19,10 @@ from cryptostore import (
     Support,
     hookimpl,
 )
-from cryptostore.urls import CommonOptions, options_of, refuse_unknown
+from cryptostore.plugins.urls import refuse_unknown
 
-from .backend import SQLiteBackend
 from .connections import Connections
+from .database import SQLiteDatabase
 
 #: The first SQLite with STRICT tables.
 _OLDEST_SQLITE: Final = (3, 37, 0)
@@ -40,10 +40,10 @@ _CAPABILITIES: Final = {
 }
 
 
-def open_sqlite(url: str, /, **options: Any) -> SQLiteBackend:
+def open_sqlite(url: str, options: Mapping[str, Any], timeout: float) -> SQLiteDatabase:
     """Open `sqlite:///relative/path` or `sqlite:////absolute/path`; a missing file is created, a missing folder is not.
 
-    Options: `deadline` and `owner`. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
+    Knows no options but the core's. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
@@ -51,10 +51,8 @@ def open_sqlite(url: str, /, **options: Any) -> SQLiteBackend:
             f"this Python was built with SQLite {sqlite3.sqlite_version}; matrix-cryptostore-sqlite needs {oldest} or "
             "newer: use a newer Python or operating system"
         )
-    remaining = options_of(url, options)
-    common = CommonOptions.take_from(remaining)
-    refuse_unknown(remaining, "deadline, owner")
-    return SQLiteBackend(Connections(path_of(url), common.deadline), common)
+    refuse_unknown(options, "deadline, owner")
+    return SQLiteDatabase(Connections(path_of(url), timeout))
 
 
 def path_of(url: str) -> Path:

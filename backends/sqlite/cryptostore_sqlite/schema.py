@@ -66,7 +66,7 @@ def current(connection: sqlite3.Connection) -> Schema:
     """The schema of our database. Raises SchemaError."""
     row = connection.execute("SELECT version, min_compatible FROM schema_version").fetchone()
     if row is None:
-        raise SchemaError("the database has lost its schema version; restore a backup, or choose another file")
+        raise SchemaError("the database's schema version is missing; restore a backup, or choose another file")
     return Schema(*row)
 
 

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from cryptostore import Account, open_backend
+from cryptostore_sqlite.database import SQLiteDatabase
+from cryptostore_sqlite.plugin import open_sqlite
 from ordinary_user import ordinary_user
+from raw_databases import TIMEOUT
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
@@ -31,6 +34,13 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def url(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[SQLiteDatabase]:
+    database = open_sqlite(url, {}, TIMEOUT)
+    yield database
+    database.close()
 
 
 @pytest.fixture

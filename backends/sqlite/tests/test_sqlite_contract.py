@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,25 +15,9 @@ from typing import Final
 import pytest
 
 import sqlite_golden
-from cryptostore import Account, FieldType, Key, Record, fields_of
 from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
 from ordinary_user import ordinary_user
 from unverified import published
-
-#: SQL for a value that a record does not take.
-_DAMAGED: Final[Mapping[FieldType, str]] = {
-    FieldType.IDENTIFIER: "''",
-    FieldType.TEXT: "CAST(x'ff' AS TEXT)",
-    FieldType.BYTES: "7",
-    FieldType.FLAG: "2",
-    FieldType.COUNT: "-1",
-    FieldType.INTEGER: "'no number'",
-    FieldType.TIME: "9223372036854775807",
-    FieldType.NAMES: "'no json'",
-    FieldType.SCALARS: "'no json'",
-    FieldType.PAIRS: "'no json'",
-    FieldType.TRUST: "'a stranger''s word'",
-}
 
 #: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
 _ROOM: Final = 512 * 1024
@@ -47,7 +31,6 @@ class SQLiteHarness(Harness):
             Ability.OTHER_PROCESS,
             Ability.PROCESSES_AT_ONCE,
             Ability.RAW_STORAGE,
-            Ability.DAMAGE,
             Ability.NEWER_SCHEMA,
             Ability.OLDER_SCHEMA,
             Ability.FULL_DISK,
@@ -67,16 +50,6 @@ class SQLiteHarness(Harness):
     def raw_storage(self) -> bytes:
         # In a process of its own: closing the files in this one would drop the locks that SQLite has on them.
         return subprocess.run(["cat", *self._files()], check=True, capture_output=True).stdout
-
-    def damage(self, account: Account, kind: type[Record], key: Key) -> None:
-        fields = [field for field in fields_of(kind) if field.name not in kind.key_fields]
-        change = ", ".join(f'"{field.name}" = {_DAMAGED[field.type]}' for field in fields)
-        where = "".join(f' AND "{name}" = ?' for name in kind.key_fields)
-        whose = "account_id = (SELECT id FROM account WHERE user_id = ? AND device_id = ?)"
-        with self._connection() as connection, not_strict(connection, kind.kind_name):
-            sql = f"UPDATE {kind.kind_name} SET {change} WHERE {whose}{where}"
-            changed = connection.execute(sql, (account.user_id, account.device_id, *key)).rowcount
-        assert changed == 1, f"there is no such {kind.kind_name}"
 
     def claim_newer_schema(self) -> None:
         with self._connection() as connection:
@@ -126,21 +99,6 @@ class SQLiteHarness(Harness):
         with self._connection() as connection:
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert not busy
-
-
-@contextmanager
-def not_strict(connection: sqlite3.Connection, table: str) -> Iterator[None]:
-    """Let a STRICT table take values of any type, as a damaged file may hold them."""
-    (strict,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
-    redefine(connection, table, strict.replace("STRICT", "").rstrip(", "))
-    yield
-    redefine(connection, table, strict)
-
-
-def redefine(connection: sqlite3.Connection, table: str, sql: str) -> None:
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, table))
-    connection.execute("PRAGMA writable_schema = RESET")
 
 
 class TestSQLite(StoreContract):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,25 @@ import pytest
 from nio.store import SqliteStore
 
 from cryptostore import (
-    Account,
     BackendUnavailable,
-    Changes,
     ConfigurationError,
-    Mode,
+    Range,
+    Row,
     SchemaError,
     SchemaTooNew,
     StorageFull,
-    SyncToken,
-    Value,
     open_backend,
 )
-from cryptostore_sqlite.backend import SQLiteBackend
+from cryptostore_sqlite.database import SQLiteDatabase
+from cryptostore_sqlite.plugin import open_sqlite
+from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
 #: Watches the modes of all files in a folder, without a umask to help, while a database lives there.
 _WATCH = """
     import os, sys, threading
-    from cryptostore import Account, Changes, OlmSession, SyncToken, open_backend
+    from cryptostore import Account, Changes, SyncToken, new_pickle_key, open_backend
 
     folder = sys.argv[1]
     seen, done = set(), threading.Event()
@@ -54,7 +54,7 @@ _WATCH = """
     account = Account("@a:b", "D")
     for round in range(30):
         with open_backend(f"sqlite:///{folder}/{round % 3}.db") as backend:
-            with backend.open_store(account) as store:
+            with backend.open_store(account, pickle_key=new_pickle_key()) as store:
                 store.apply(Changes([SyncToken("t")]))
                 store.apply(Changes(deletes=[(SyncToken, ())]))
             backend.delete_account(account)
@@ -105,10 +105,11 @@ def test_the_folder_is_flushed_with_its_new_file(url: str, path: Path, monkeypat
     assert flushed == [path.parent.stat().st_ino]
 
 
-def test_closing_leaves_one_file(url: str, path: Path, alice: Account) -> None:
-    with open_backend(url) as backend, backend.open_store(alice) as store:
-        store.apply(Changes([SyncToken("t")]))
-        store.get(SyncToken, [()])
+def test_closing_leaves_one_file(database: SQLiteDatabase, path: Path) -> None:
+    row = commit(database, take_over(database), {b"key": b"value"})
+    assert database.get(row.id, [b"key"], TIMEOUT)
+    assert len(list(path.parent.iterdir())) == 3
+    database.close()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -149,20 +150,22 @@ def test_a_database_in_a_read_only_folder_is_named(ordinary_users_folder: Path) 
         open_backend(url)
 
 
-def test_a_read_only_file_is_read_and_not_owned(ordinary_users_folder: Path, alice: Account) -> None:
+def test_a_read_only_file_is_read_and_not_owned(ordinary_users_folder: Path) -> None:
     path = ordinary_users_folder / "keys.db"
     url = f"sqlite:///{path}"
-    with open_backend(url) as backend, backend.open_store(alice) as store:
-        store.apply(Changes([SyncToken("t")]))
+    with closing(open_sqlite(url, {}, TIMEOUT)) as database:
+        row = commit(database, take_over(database), {b"key": b"value"})
     path.chmod(0o400)
-    with open_backend(url) as backend:
-        assert not backend.health().writable
-        assert backend.open_store(alice, Mode.READ).get(SyncToken, [()]) == {(): SyncToken("t")}
+    with closing(open_sqlite(url, {}, TIMEOUT)) as database:
+        assert not database.health(TIMEOUT).writable
+        assert database.get(row.id, [b"key"], TIMEOUT) == [Row(b"key", b"value")]
         with pytest.raises(ConfigurationError, match="must be able to write"):
-            backend.open_store(alice)
+            database.take_over(row.user_id, row.device_id, new_claim(), TIMEOUT)
+        with pytest.raises(BackendUnavailable, match="cannot be written"):
+            database.commit(row.id, next_batch(row, {b"key": b"other"}), TIMEOUT)
     path.chmod(0o600)
-    with open_backend(url) as backend:
-        assert backend.accounts()[alice].epoch == 1
+    with closing(open_sqlite(url, {}, TIMEOUT)) as database:
+        assert database.accounts(TIMEOUT) == [row]
 
 
 def test_a_file_that_nobody_may_read_is_named(ordinary_users_folder: Path) -> None:
@@ -200,9 +203,9 @@ def test_an_empty_database_of_another_program_is_left_alone(url: str, path: Path
     assert contents(path.parent) == before
 
 
-def test_a_damaged_database_is_named(url: str, path: Path, alice: Account) -> None:
+def test_a_damaged_database_is_named(url: str, path: Path) -> None:
     with open_backend(url) as backend:
-        backend.open_store(alice)
+        take_over(backend.database)
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
@@ -211,19 +214,26 @@ def test_a_damaged_database_is_named(url: str, path: Path, alice: Account) -> No
 
 
 @pytest.mark.parametrize(
-    "loss", ["DROP TABLE schema_version", "DELETE FROM schema_version", "DROP TABLE account", "DROP TABLE sync_token"]
+    "loss",
+    [
+        "DROP TABLE schema_version",
+        "DELETE FROM schema_version",
+        "DROP TABLE account",
+        "DROP TABLE ownership",
+        "DROP TABLE record",
+    ],
 )
-def test_lost_tables_are_an_error_of_the_schema(url: str, execute: Execute, alice: Account, loss: str) -> None:
+def test_lost_tables_are_an_error_of_the_schema(url: str, execute: Execute, loss: str) -> None:
     with open_backend(url) as backend:
-        backend.open_store(alice)
+        take_over(backend.database)
     execute(loss)
     with pytest.raises(SchemaError, match="restore a backup"), open_backend(url) as backend:
-        backend.open_store(alice).get(SyncToken, [()])
+        commit(backend.database, take_over(backend.database), {b"key": b"value"})
 
 
-def test_a_newer_schema_is_untouched_also_where_its_program_was_killed(url: str, path: Path, alice: Account) -> None:
+def test_a_newer_schema_is_untouched_also_where_its_program_was_killed(url: str, path: Path) -> None:
     with open_backend(url) as backend:
-        backend.open_store(alice)
+        take_over(backend.database)
     run(
         """
         import os, sqlite3, sys
@@ -243,22 +253,23 @@ def test_a_newer_schema_is_untouched_also_where_its_program_was_killed(url: str,
         assert before.items() <= contents(path.parent).items()
 
 
-def test_a_newer_schema_that_is_compatible_is_used_as_it_is(url: str, execute: Execute, alice: Account) -> None:
+def test_a_newer_schema_that_is_compatible_is_used_as_it_is(url: str, execute: Execute) -> None:
     open_backend(url).close()
     execute("UPDATE schema_version SET version = 9, min_compatible = 1")
-    with open_backend(url) as backend, backend.open_store(alice) as store:
-        store.apply(Changes([SyncToken("t")]))
+    with open_backend(url) as backend:
+        commit(backend.database, take_over(backend.database), {b"key": b"value"})
         assert (backend.schema().version, backend.schema().min_compatible) == (9, 1)
 
 
-def test_a_database_that_was_moved_takes_no_batch_until_it_is_back(url: str, path: Path, alice: Account) -> None:
-    with open_backend(url, deadline=0.2) as backend, backend.open_store(alice) as store:
-        path.rename(path.with_name("elsewhere.db"))
-        with pytest.raises(BackendUnavailable, match="moved, deleted or replaced"):
-            store.apply(Changes([SyncToken("t")]))
-        path.with_name("elsewhere.db").rename(path)
-        store.apply(Changes([SyncToken("t")]))
-        assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
+def test_a_database_that_was_moved_takes_no_batch_until_it_is_back(database: SQLiteDatabase, path: Path) -> None:
+    row = take_over(database)
+    batch = next_batch(row, {b"key": b"value"})
+    path.rename(path.with_name("elsewhere.db"))
+    with pytest.raises(BackendUnavailable, match="moved, deleted or replaced") as caught:
+        database.commit(row.id, batch, TIMEOUT)
+    assert not caught.value.outcome_unknown
+    path.with_name("elsewhere.db").rename(path)
+    assert database.commit(row.id, batch, TIMEOUT) == row._replace(sequence=1)
 
 
 def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_in_the_way(url: str, path: Path) -> None:
@@ -286,11 +297,11 @@ def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_in_the_way(url: s
 def test_a_forked_process_can_neither_use_nor_reopen_the_database(url: str, path: Path) -> None:
     script = """
         import os, sys
-        from cryptostore import Account, Changes, CryptoStoreError, SyncToken, open_backend
+        from cryptostore import Account, Changes, CryptoStoreError, SyncToken, new_pickle_key, open_backend
 
         url, account = sys.argv[1], Account("@a:b", "D")
         backend = open_backend(url)
-        store = backend.open_store(account)
+        store = backend.open_store(account, pickle_key=new_pickle_key())
         if child := os.fork():
             assert os.waitpid(child, 0)[1] == 0
             store.apply(Changes([SyncToken("t")]))
@@ -326,18 +337,16 @@ def test_a_process_forked_after_the_database_was_closed_opens_it(url: str) -> No
     assert run(script, url) == ""
 
 
-def test_a_database_that_may_not_grow_takes_nothing_of_a_batch_and_all_of_it_later(url: str, alice: Account) -> None:
-    batch = Changes([SyncToken("t"), Value("n", "v", b"v" * 1_000_000)])
-    with open_backend(url) as backend, backend.open_store(alice) as store:
-        assert isinstance(backend, SQLiteBackend)
-        writer = backend._connections._writer
-        (pages,) = writer.execute("PRAGMA page_count").fetchone()
-        writer.execute(f"PRAGMA max_page_count = {pages + 10}")
-        with pytest.raises(StorageFull, match="make room"):
-            store.apply(batch)
-        assert backend.accounts()[alice].sequence == 0
-        assert store.get(SyncToken, [()]) == {}
-        writer.execute("PRAGMA max_page_count = 1000000")
-        store.apply(batch)
-    with open_backend(url) as backend, backend.open_store(alice, Mode.READ) as reader:
-        assert set(reader.get(SyncToken, [()])) | set(reader.get(Value, [("n", "v")])) == {(), ("n", "v")}
+def test_a_database_that_may_not_grow_takes_nothing_of_a_batch_and_all_of_it_later(database: SQLiteDatabase) -> None:
+    row = take_over(database)
+    batch = next_batch(row, {b"large": b"v" * 1_000_000, b"small": b"v"})
+    writer = database._connections._writer
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages + 10}")
+    with pytest.raises(StorageFull, match="make room"):
+        database.commit(row.id, batch, TIMEOUT)
+    assert database.find(row.user_id, row.device_id, TIMEOUT) == row
+    assert database.ranges(row.id, [Range(b"", None)], TIMEOUT) == []
+    writer.execute("PRAGMA max_page_count = 1000000")
+    assert database.commit(row.id, batch, TIMEOUT) == row._replace(sequence=1)
+    assert database.ranges(row.id, [Range(b"", None)], TIMEOUT) == batch.puts

@@ -15,27 +15,12 @@ from typing import Any
 
 import pytest
 
-from cryptostore import (
-    Account,
-    BackendUnavailable,
-    Changes,
-    CryptoStoreError,
-    Mode,
-    OlmMessage,
-    SyncToken,
-    Value,
-    open_backend,
-)
-from cryptostore_sqlite.backend import SQLiteBackend
+from cryptostore import BackendUnavailable, Batch, CryptoStoreError, Range, Row, open_backend
+from cryptostore_sqlite.database import SQLiteDatabase
+from cryptostore_sqlite.plugin import open_sqlite
+from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
 Execute = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def backend(url: str) -> Iterator[SQLiteBackend]:
-    with open_backend(url) as backend:
-        assert isinstance(backend, SQLiteBackend)
-        yield backend
 
 
 @contextmanager
@@ -57,35 +42,28 @@ def statements_of(connection: sqlite3.Connection, call: Callable[[], object]) ->
 
 
 @pytest.mark.parametrize("refused", [object(), "a text in a column of bytes"], ids=["by the driver", "by the table"])
-def test_a_refused_value_is_neither_an_open_outcome_nor_a_lost_table(
-    backend: SQLiteBackend, alice: Account, refused: object
-) -> None:
-    store = backend.open_store(alice)
-    value = Value("n", "refused", b"value")
-    object.__setattr__(value, "value", refused)
+def test_a_refused_value_is_neither_an_open_outcome_nor_a_lost_table(database: SQLiteDatabase, refused: Any) -> None:
+    row = take_over(database)
+    batch = Batch(row.epoch, row.incarnation, 1, [Row(b"first", b"value"), Row(b"second", refused)], [])
     with pytest.raises(CryptoStoreError, match="SQLite refused a statement") as caught:
-        store.apply(Changes([Value("n", "first", b"value"), value]))
+        database.commit(row.id, batch, TIMEOUT)
     assert type(caught.value) is CryptoStoreError
-    store.apply(Changes([Value("n", "good", b"value")]))
-    assert [record.name for record in store.scan(Value)] == ["good"]
+    row = commit(database, row, {b"good": b"value"})
+    assert database.ranges(row.id, [Range(b"", None)], TIMEOUT) == [Row(b"good", b"value")]
 
 
-def values(count: int) -> list[Value]:
-    return [Value("n", f"{number:06}", b"value") for number in range(count)]
-
-
-def test_every_connection_keeps_what_is_promised(backend: SQLiteBackend) -> None:
-    connections = backend._connections
-    with connections.reading() as reader, connections.writing(1) as writer:
+def test_every_connection_keeps_what_is_promised(database: SQLiteDatabase) -> None:
+    connections = database._connections
+    with connections.reading(TIMEOUT) as reader, connections.writing(TIMEOUT) as writer:
         for connection in (reader, writer):
             settings = {
                 name: connection.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "temp_store", "encoding")
+                for name in ("journal_mode", "synchronous", "secure_delete", "temp_store", "encoding", "busy_timeout")
             }
+            assert 0 < settings.pop("busy_timeout") <= TIMEOUT * 1_000
             assert settings == {
                 "journal_mode": b"wal",
                 "synchronous": 2,
-                "foreign_keys": 1,
                 "secure_delete": 1,
                 "temp_store": 2,
                 "encoding": b"UTF-8",
@@ -93,61 +71,72 @@ def test_every_connection_keeps_what_is_promised(backend: SQLiteBackend) -> None
         assert reader.execute("PRAGMA query_only").fetchone() == (1,)
 
 
-def test_a_batch_is_one_transaction(backend: SQLiteBackend, alice: Account) -> None:
-    store = backend.open_store(alice)
-    batch = Changes([*values(100), SyncToken("t")], [(Value, ("n", "gone"))])
-    seen = statements_of(backend._connections._writer, lambda: store.apply(batch))
-    assert (seen[0], seen.count("COMMIT"), seen.count("INSERT INTO")) == ("PRAGMA busy_timeout", 1, 101)
-    assert seen[1:3] == ["BEGIN IMMEDIATE", "SELECT epoch,"]
+def test_a_batch_is_one_transaction(database: SQLiteDatabase) -> None:
+    row = take_over(database)
+    puts = {b"%03d" % number: b"value" for number in range(100)}
+    seen = statements_of(database._connections._writer, lambda: commit(database, row, puts, [b"gone"]))
+    assert (seen[0], seen.count("COMMIT"), seen.count("INSERT INTO")) == ("PRAGMA busy_timeout", 1, 100)
+    assert seen[1:3] == ["BEGIN IMMEDIATE", "SELECT id,"]
     assert seen[seen.index("COMMIT") - 2 :] == [
         "DELETE FROM",
-        "UPDATE account",
+        "UPDATE ownership",
         "COMMIT",
         "PRAGMA busy_timeout",
         "PRAGMA wal_checkpoint(TRUNCATE)",
     ]
 
 
-def test_any_number_of_keys_is_one_statement(backend: SQLiteBackend, alice: Account) -> None:
-    store = backend.open_store(alice)
-    # More than the parameters that a statement may have by SQLite's own default, 32,766.
-    stored = values(40_000)
-    store.apply(Changes(stored))
-    keys = [value.key for value in stored]
-    assert store.get(Value, keys) == {value.key: value for value in stored}
-    (reader,) = backend._connections._idle_readers
-    assert statements_of(reader, lambda: store.get(Value, keys)) == ["BEGIN", 'SELECT record."namespace",', "COMMIT"]
+def test_readers_wait_for_no_writer(database: SQLiteDatabase, path: Path, url: str) -> None:
+    row = commit(database, take_over(database), {b"key": b"value"})
+    with another(path, "BEGIN IMMEDIATE") as writer:
+        writer.execute("UPDATE record SET value = x'00'")
+        later = open_sqlite(url, {}, 0.2)
+        for reading in (database, later):
+            assert reading.get(row.id, [b"key"], 0.2) == [Row(b"key", b"value")]
+            assert reading.page(row.id, Range(b"", None), 1, 0.2) == [Row(b"key", b"value")]
+            assert reading.accounts(0.2) == [row]
+            assert reading.health(0.2).writable
+        later.close()
 
 
-def test_readers_wait_for_no_writer(backend: SQLiteBackend, path: Path, alice: Account) -> None:
-    backend.open_store(alice).apply(Changes([SyncToken("t")]))
-    with another(path, "BEGIN IMMEDIATE") as writer, open_backend(f"sqlite:///{path}", deadline=0.2) as later:
-        writer.execute("UPDATE sync_token SET token = 'not yet'")
-        for reading in (backend, later):
-            store = reading.open_store(alice, Mode.READ)
-            assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
-            assert list(store.scan(SyncToken)) == [SyncToken("t")]
-            assert list(reading.accounts()) == [alice]
-            assert reading.health().writable
+def test_a_writer_waits_for_writers_until_its_time_is_over(database: SQLiteDatabase, path: Path) -> None:
+    row = take_over(database)
+    batch = next_batch(row, {b"key": b"value"})
+    attempts: list[Callable[[], object]] = [
+        lambda: database.commit(row.id, batch, 0.3),
+        lambda: database.take_over(row.user_id, row.device_id, new_claim(), 0.3),
+        lambda: database.delete(row.id, 0.3),
+    ]
+    with another(path, "BEGIN IMMEDIATE"):
+        for attempt in attempts:
+            with pytest.raises(BackendUnavailable, match="in use by another program") as caught:
+                attempt()
+            assert not caught.value.outcome_unknown
+    with database._connections.writing(TIMEOUT):
+        for attempt in attempts:
+            with pytest.raises(BackendUnavailable, match="other threads") as caught:
+                attempt()
+            assert not caught.value.outcome_unknown
+    assert database.commit(row.id, batch, TIMEOUT) == row._replace(sequence=1)
 
 
-def test_a_writer_waits_for_writers_until_the_deadline(url: str, path: Path, alice: Account) -> None:
-    with open_backend(url, deadline=0.3) as backend, backend.open_store(alice) as store:
-        attempts: list[Callable[[], object]] = [
-            lambda: store.apply(Changes([SyncToken("t")])),
-            lambda: backend.open_store(alice),
-            lambda: backend.delete_account(alice),
-        ]
-        with another(path, "BEGIN IMMEDIATE"):
-            for attempt in attempts:
-                with pytest.raises(BackendUnavailable, match="in use by another program"):
-                    attempt()
-        assert isinstance(backend, SQLiteBackend)
-        with backend._connections.writing(1):
-            for attempt in attempts:
-                with pytest.raises(BackendUnavailable, match="other threads"):
-                    attempt()
-        store.apply(Changes([SyncToken("t")]))
+def test_a_commit_that_failed_leaves_its_outcome_open(database: SQLiteDatabase) -> None:
+    row = take_over(database)
+    batch = next_batch(row, {b"key": b"value"})
+    writer = database._connections._writer
+
+    def interrupt_the_next(statement: str) -> None:
+        if statement.startswith("UPDATE ownership"):
+            once = iter([True])
+            writer.set_progress_handler(lambda: next(once, False), 1)
+
+    writer.set_trace_callback(interrupt_the_next)
+    with pytest.raises(BackendUnavailable, match="SQLITE_INTERRUPT") as caught:
+        database.commit(row.id, batch, TIMEOUT)
+    assert caught.value.outcome_unknown
+    writer.set_trace_callback(None)
+    writer.set_progress_handler(None, 0)
+    assert database.commit(row.id, batch, TIMEOUT) == row._replace(sequence=1)
 
 
 def test_opening_waits_for_readers_of_a_database_that_is_not_in_wal_mode(
@@ -167,26 +156,25 @@ def test_opening_waits_for_readers_of_a_database_that_is_not_in_wal_mode(
     assert execute("PRAGMA journal_mode") == [("wal",)]
 
 
-def test_an_interrupted_batch_leaves_the_writer_free(backend: SQLiteBackend, alice: Account) -> None:
-    store = backend.open_store(alice)
-    with contextlib.suppress(KeyboardInterrupt), backend._connections.writing(1) as connection:
-        connection.execute("DELETE FROM account")
+def test_an_interrupted_batch_leaves_the_writer_free(database: SQLiteDatabase) -> None:
+    row = take_over(database)
+    with contextlib.suppress(KeyboardInterrupt), database._connections.writing(TIMEOUT) as connection:
+        connection.execute("DELETE FROM ownership")
         raise KeyboardInterrupt
-    store.apply(Changes([SyncToken("t")]))
-    assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
+    commit(database, row, {b"key": b"value"})
 
 
-def test_idle_connections_do_not_pile_up(backend: SQLiteBackend) -> None:
-    connections = backend._connections
+def test_idle_connections_do_not_pile_up(database: SQLiteDatabase) -> None:
+    connections = database._connections
     with contextlib.ExitStack() as stack:
         for _ in range(20):
-            stack.enter_context(connections.reading())
+            stack.enter_context(connections.reading(TIMEOUT))
     assert len(connections._idle_readers) == 4
 
 
-def test_connections_that_are_in_use_are_closed_when_they_come_back(backend: SQLiteBackend, path: Path) -> None:
-    with backend._connections.reading() as reader:
-        backend.close()
+def test_connections_that_are_in_use_are_closed_when_they_come_back(database: SQLiteDatabase, path: Path) -> None:
+    with database._connections.reading(TIMEOUT) as reader:
+        database.close()
         reader.execute("SELECT * FROM account").fetchall()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         reader.execute("SELECT 1")
@@ -200,51 +188,58 @@ def holds(path: Path, canary: bytes) -> bool:
     return canary in subprocess.run(["cat", *files], check=True, capture_output=True).stdout
 
 
+def test_a_deleted_account_is_erased(database: SQLiteDatabase, path: Path) -> None:
+    key, value = b"canary-of-a-key", b"canary-of-a-value"
+    # The value is on pages of its own.
+    row = commit(database, take_over(database), {key: value * 1_000})
+    assert holds(path, key)
+    assert holds(path, value)
+    database.delete(row.id, TIMEOUT)
+    for canary in (key, value, row.user_id.encode()):
+        assert not holds(path, canary)
+
+
 def test_what_a_reader_keeps_from_being_erased_is_erased_by_the_next_write(
-    backend: SQLiteBackend, path: Path, alice: Account, caplog: pytest.LogCaptureFixture
+    database: SQLiteDatabase, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     canary = b"canary-7c21" * 30
-    store = backend.open_store(alice)
-    store.apply(Changes([Value("n", "secret", canary)]))
+    row = commit(database, take_over(database), {b"secret": canary})
     with another(path, "BEGIN"):
-        store.apply(Changes(deletes=[(Value, ("n", "secret"))]))
+        row = commit(database, row, deletes=[b"secret"])
         assert holds(path, canary)
-    store.apply(Changes([SyncToken("t")]))
+    commit(database, row, {b"key": b"value"})
     assert not holds(path, canary)
     assert caplog.text == ""
 
 
-def test_what_a_killed_owner_deleted_is_erased_by_the_next(url: str, path: Path, alice: Account) -> None:
+def test_what_a_killed_owner_deleted_is_erased_by_the_next(database: SQLiteDatabase, url: str, path: Path) -> None:
     canary = b"canary-93d0" * 30
-    with open_backend(url) as backend:
-        backend.open_store(alice).apply(Changes([Value("n", "secret", canary)]))
+    commit(database, take_over(database), {b"secret": canary})
+    database.close()
     script = """
 import os, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("DELETE FROM value")
+connection.execute("DELETE FROM record")
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)
     assert holds(path, canary)
-    with open_backend(url) as backend:
-        backend.open_store(alice)
-        assert not holds(path, canary)
+    later = open_sqlite(url, {}, TIMEOUT)
+    take_over(later)
+    assert not holds(path, canary)
+    later.close()
 
 
-def test_erasing_that_fails_fails_no_batch(
-    backend: SQLiteBackend, alice: Account, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = backend.open_store(alice)
-    connections = backend._connections
+def test_erasing_that_fails_fails_no_batch(database: SQLiteDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    row = commit(database, take_over(database), {b"secret": b"value"})
+    writer = database._connections._writer
 
     def refuse(action: int, name: str | None, *_: object) -> int:
         return sqlite3.SQLITE_DENY if name == "wal_checkpoint" else sqlite3.SQLITE_OK
 
-    connections._writer.set_authorizer(refuse)
+    writer.set_authorizer(refuse)
     with caplog.at_level(logging.WARNING):
-        store.apply(Changes([OlmMessage("s", "h")]))
-        store.apply(Changes([SyncToken("t")], [(OlmMessage, ("s", "h"))]))
-    connections._writer.set_authorizer(None)
+        commit(database, row, deletes=[b"secret"])
+    writer.set_authorizer(None)
     assert "cannot erase" in caplog.text
-    assert store.ownership.sequence == 0
-    assert backend.accounts()[alice].sequence == 2
+    assert database.find(row.user_id, row.device_id, TIMEOUT) == row._replace(sequence=2)

@@ -6,13 +6,13 @@ import os
 import re
 import sqlite3
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
 
-from cryptostore import Account, Capability, ConfigurationError, Support, load_backend, open_backend
+from cryptostore import Capability, ConfigurationError, Support, load_backend, open_backend
 from cryptostore_sqlite.plugin import path_of
+from raw_databases import take_over
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,13 @@ def test_any_file_name_can_be_written_in_a_url(name: str, tmp_path: Path) -> Non
         assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}-wal", f"{name}-shm"}
 
 
-def test_a_relative_path_stays_where_it_was_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alice: Account
-) -> None:
+def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with open_backend("sqlite:///keys.db") as backend:
         monkeypatch.chdir("/")
-        backend.open_store(alice)
+        take_over(backend.database)
         assert backend.health().writable
     assert [path.name for path in tmp_path.iterdir()] == ["keys.db"]
-
-
-@pytest.mark.parametrize("options", [{"owner": "the bot"}, {"owner": "the bot", "deadline": 3}])
-def test_options_are_taken_from_python_too(url: str, alice: Account, options: dict[str, Any]) -> None:
-    with open_backend(f"{url}?owner=another", **options) as backend:
-        assert backend.open_store(alice).ownership.owner == "the bot"
 
 
 def test_an_old_sqlite_is_refused(url: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cryptostore import BackendUnavailable, CryptoStore, CryptoStoreError
 from cryptostore_contract.handles import Handles
 from cryptostore_contract.harness import Harness
+from cryptostore_contract.raw import RawOwner
 from cryptostore_contract.waiting import finishes
 
 #: A deadline in seconds for a handle that only looks whether there is a server.
@@ -45,6 +46,11 @@ class CaseGroup:
     def reader(self, store: CryptoStore, handles: Handles) -> CryptoStore:
         """The same account in READ mode, through another handle."""
         return handles.read(store.account)
+
+    @pytest.fixture
+    def raw(self, handles: Handles) -> RawOwner:
+        """Alice's account, owned past the core."""
+        return handles.raw()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ _OF_ALL: Final = (Capability.FENCING, Capability.SNAPSHOT_READS, Capability.BOUN
 class CapabilityCases(CaseGroup):
     """Both ways: other groups show what is declared, and these that the rest is absent."""
 
-    @case("CAPABILITIES-1", checks=("COMMIT-9",))
+    @case("CAPABILITIES-1", checks=("COMMIT-4",))
     def test_a_database_that_is_said_to_end_with_its_process_does(self, handles: Handles, harness: Harness) -> None:
         denied = lacks(harness, Capability.SURVIVES_PROCESS_KILL)
         if denied or Ability.OTHER_PROCESS in harness.abilities:

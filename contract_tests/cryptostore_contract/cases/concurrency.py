@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from cryptostore import Account, Changes, CryptoStore, FencedOut, Mode, OlmSession, SyncToken, Value
+import pytest
+
+from cryptostore import (
+    Account,
+    Changes,
+    CryptoStore,
+    Database,
+    FencedOut,
+    OlmSession,
+    Range,
+    Row,
+    SyncToken,
+    Value,
+)
 from cryptostore_contract.cases.base import CaseGroup
-from cryptostore_contract.handles import Handles, put
+from cryptostore_contract.handles import Handles, own, put
 from cryptostore_contract.manifest import case
+from cryptostore_contract.raw import EVERYTHING, TIMEOUT, RawOwner, found, rows_of
 from cryptostore_contract.samples import ALICE, sample
 from cryptostore_contract.waiting import result_of, start, together
 
 _THREADS = 8
 _BATCHES = 15
+
+#: What is stored, and asked for among many keys that are not, in as many ranges, or in one page.
+_STORED = tuple(b"key %05d" % number for number in range(0, 100_000, 50))
+_KEYS = tuple(b"key %05d" % number for number in range(100_000))
+_RANGES = [Range(key[:-1], key + b"\0") for key in _STORED]
+_ASKED: dict[str, Callable[[Database, int], Sequence[Row]]] = {
+    "keys": lambda database, account_id: sorted(database.get(account_id, _KEYS, TIMEOUT)),
+    "ranges": lambda database, account_id: database.ranges(account_id, _RANGES, TIMEOUT),
+    "one range": lambda database, account_id: database.ranges(account_id, [EVERYTHING], TIMEOUT),
+    "one page": lambda database, account_id: database.page(account_id, EVERYTHING, len(_STORED), TIMEOUT),
+}
+
+#: So many answers during which a batch was committed are enough, and so many in all, for databases that let none in.
+_OVERLAPS = 5
+_MOST_LOOKS = 40
 
 
 class ConcurrencyCases(CaseGroup):
@@ -40,7 +70,7 @@ class ConcurrencyCases(CaseGroup):
         accounts = [Account(f"@user{number}:example.org", "D") for number in range(_THREADS)]
 
         # All are open before any of them writes.
-        stores: list[CryptoStore] = together([partial(backend.open_store, account) for account in accounts])
+        stores: list[CryptoStore] = together([partial(own, backend, account) for account in accounts])
 
         def write(store: CryptoStore, thread: int) -> None:
             with store:
@@ -59,7 +89,7 @@ class ConcurrencyCases(CaseGroup):
         def take_over_again_and_again(thread: int) -> list[str]:
             applied: list[str] = []
             for opened in range(6):
-                store = backends[thread].open_store(ALICE)
+                store = own(backends[thread], ALICE)
                 for number in range(3):
                     name = f"{thread}-{opened}-{number}"
                     try:
@@ -76,10 +106,10 @@ class ConcurrencyCases(CaseGroup):
         assert {value.name for value in handles.stored(Value)} == set(applied)
         assert {session.session_id for session in handles.stored(OlmSession)} == set(applied)
 
-    @case("CONCURRENCY-4", checks=("OPEN-1", "ACCOUNTS-1"))
+    @case("CONCURRENCY-4", checks=("OPEN-1", "ACCOUNTS-1", "ACCOUNTS-2"))
     def test_one_owner_is_left_when_many_open_at_once(self, handles: Handles) -> None:
         backends = [handles.open() for _ in range(_THREADS)]
-        stores: list[CryptoStore] = together([partial(backend.open_store, ALICE) for backend in backends])
+        stores: list[CryptoStore] = together([partial(own, backend) for backend in backends])
         epochs = {store.ownership.epoch for store in stores}
         assert len(epochs) == _THREADS
         written = [store for store in stores if is_owner(store)]
@@ -103,7 +133,7 @@ class ConcurrencyCases(CaseGroup):
                 reads += 1
             return reads
 
-        readers = [handles.read(), handles.open().open_store(ALICE, Mode.READ), store]
+        readers = [handles.read(), handles.read(), store]
         reading = [start(partial(read, reader)) for reader in readers]
         try:
             for number in range(1, 60):
@@ -112,7 +142,7 @@ class ConcurrencyCases(CaseGroup):
             done.set()
         assert all(result_of(future) for future in reading)
 
-    @case("CONCURRENCY-6", checks=("DELETE-3", "SELECT-6", "GET-6"))
+    @case("CONCURRENCY-6", checks=("COMMIT-7", "SELECT-6", "GET-6"))
     def test_readers_beside_deletions_see_whole_batches(self, store: CryptoStore, handles: Handles) -> None:
         records = batch_of([f"{number:03}" for number in range(200)], 1)
         put(store, *records)
@@ -134,6 +164,59 @@ class ConcurrencyCases(CaseGroup):
         finally:
             done.set()
         assert all(result_of(future) for future in reading)
+
+    @case("CONCURRENCY-7", checks=("ROWS-2", "RANGES-2", "PAGE-2", "COMMIT-7", "DATABASE-1"))
+    @pytest.mark.parametrize("ask", list(_ASKED.values()), ids=list(_ASKED))
+    def test_a_hundred_thousand_rows_are_asked_for_in_one_snapshot(
+        self, raw: RawOwner, handles: Handles, ask: Callable[[Database, int], Sequence[Row]]
+    ) -> None:
+        raw.put(dict.fromkeys(_STORED, b"0"))
+        reader = handles.open().database
+        done = threading.Event()
+
+        def write() -> int:
+            while not done.is_set():
+                raw.put(dict.fromkeys(_STORED, b"%d" % raw.row.sequence))
+            return raw.row.sequence
+
+        writing = start(write)
+        try:
+            overlapped = 0
+            for _ in range(_MOST_LOOKS):
+                before = raw.row.sequence
+                rows = ask(reader, raw.row.id)
+                overlapped += raw.row.sequence > before
+                assert [row[0] for row in rows] == list(_STORED)
+                assert len({row[1] for row in rows}) == 1, "two batches are mixed in one answer"
+                if overlapped == _OVERLAPS:
+                    break
+        finally:
+            done.set()
+        assert result_of(writing) > 1
+
+    @case("CONCURRENCY-8", checks=("DELETE-1", "DELETE-2", "COMMIT-3", "DATABASE-1"))
+    def test_an_account_that_is_deleted_under_its_writer_leaves_no_rows(self, handles: Handles) -> None:
+        database = handles.open().database
+
+        def write(owner: RawOwner, deleted: threading.Event) -> int:
+            late = 0
+            for number in itertools.count(1):
+                rows = {b"key %d of %d" % (key, number): b"value" for key in range(200)}
+                late += deleted.is_set()
+                if owner.commit(owner.batch(rows, ahead=number)) is None or late > 1:
+                    break
+            return late
+
+        for _ in range(10):
+            owner, deleted = handles.raw(), threading.Event()
+            owner.put({b"key": b"value"})
+            writing = start(partial(write, owner, deleted))
+            while found(database).sequence < 3:
+                pass
+            database.delete(owner.row.id, TIMEOUT)
+            deleted.set()
+            assert result_of(writing) <= 1, "a batch was committed in an account that is deleted"
+            assert rows_of(database, owner.row.id) == {}, "a batch left rows in an account that is deleted"
 
 
 def value_of(namespace: str, number: int) -> Value:

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cryptostore import Batch, Changes, CryptoStore, FencedOut, Mode, SyncToken, Value
+from cryptostore import AccountRow, CryptoStore, FencedOut, SyncToken
 from cryptostore_contract.cases.base import CaseGroup, nothing_in_the_way
-from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.handles import Handles, by_kind, own, put, read
 from cryptostore_contract.manifest import case
+from cryptostore_contract.raw import TIMEOUT, RawOwner, found, new_claim
 from cryptostore_contract.samples import ALICE, BOB, one_of_each, sample
 
 
@@ -32,12 +33,12 @@ class OwnershipCases(CaseGroup):
     @case("OWNERSHIP-2", checks=("OPEN-1", "APPLY-3"))
     def test_a_store_is_fenced_by_another_of_the_same_backend(self, handles: Handles) -> None:
         backend = handles.open()
-        older, newer = backend.open_store(ALICE), backend.open_store(ALICE)
+        older, newer = own(backend, ALICE), own(backend, ALICE)
         put(newer, sample(SyncToken))
         with pytest.raises(FencedOut):
             put(older, sample(SyncToken, 2))
 
-    @case("OWNERSHIP-3", checks=("APPLY-3", "COMMIT-3", "ACCOUNTS-1"))
+    @case("OWNERSHIP-3", checks=("APPLY-3", "COMMIT-3", "ACCOUNTS-1", "ACCOUNTS-2"))
     def test_the_fenced_owner_learns_who_took_over_and_when(self, handles: Handles) -> None:
         older = handles.own(owner="older")
         handles.own(owner="newer: host ß")
@@ -51,10 +52,10 @@ class OwnershipCases(CaseGroup):
         # The clock may be the server's: near enough to be this hour.
         assert abs(taken_over.since - datetime.now(UTC)) < timedelta(hours=1)
 
-    @case("OWNERSHIP-4", checks=("OPEN-1", "ACCOUNTS-1"))
+    @case("OWNERSHIP-4", checks=("OPEN-1", "ACCOUNTS-1", "ACCOUNTS-2"))
     def test_each_owner_has_an_epoch_of_its_own(self, handles: Handles) -> None:
         backend = handles.open()
-        opened = [backend.open_store(ALICE).ownership for _ in range(5)]
+        opened = [own(backend, ALICE).ownership for _ in range(5)]
         epochs = [ownership.epoch for ownership in opened]
         assert epochs == sorted(set(epochs))
         assert handles.open().accounts() == {ALICE: opened[-1]}
@@ -72,7 +73,7 @@ class OwnershipCases(CaseGroup):
         put(store, sample(SyncToken))
         backend = handles.open()
         before = backend.accounts()
-        reader = backend.open_store(ALICE, Mode.READ)
+        reader = read(backend, ALICE)
         assert backend.accounts() == before
         assert reader.ownership == before[ALICE]
         for number in range(2, 6):
@@ -88,14 +89,41 @@ class OwnershipCases(CaseGroup):
             put(store, sample(SyncToken, 3))
         assert store.get(SyncToken, [()]) == {(): sample(SyncToken, 2)}
 
-    @case("OWNERSHIP-8", checks=("COMMIT-1", "COMMIT-3"))
-    def test_a_take_over_between_two_attempts_is_noticed(self, store: CryptoStore, handles: Handles) -> None:
-        batch = Batch(store.ownership.sequence + 1, Changes([sample(Value)]))
-        newer = handles.own()
-        # The number is the right one; only the epoch is not.
-        with pytest.raises(FencedOut):
-            store.commit(batch, 10)
-        newer.commit(batch, 10)
-        with pytest.raises(FencedOut):
-            store.commit(batch, 10)
-        assert handles.stored(Value) == [sample(Value)]
+    @case("OWNERSHIP-8", checks=("COMMIT-2", "COMMIT-3"))
+    def test_a_take_over_between_two_attempts_is_noticed(self, raw: RawOwner, handles: Handles) -> None:
+        batch = raw.batch({b"key": b"older"})
+        newer = handles.raw()
+        # The number is the right one; only the owner is not.
+        assert raw.commit(batch) == newer.row
+        newer.put({b"key": b"newer"})
+        assert raw.commit(batch) == newer.row
+        assert (newer.everything(), found(raw.database)) == ({b"key": b"newer"}, newer.row)
+
+    @case("OWNERSHIP-9", checks=("TAKE-1", "TAKE-2", "FIND-1", "ACCOUNTS-1"))
+    @pytest.mark.parametrize("since", [0, 1, 2**53 + 1, 2**63 - 1])
+    def test_a_take_over_is_as_it_was_claimed(self, handles: Handles, since: int) -> None:
+        database = handles.open().database
+        for epoch, owner in enumerate(("one", "", "owner ß of host \U0001d56c", "'; --", "x" * 255), 1):
+            claim = new_claim(new_id=5, incarnation=2**63 - epoch, owner=owner, since=since)
+            raw = RawOwner(database, ALICE, claim)
+            names = (ALICE.user_id, ALICE.device_id)
+            assert raw.row == AccountRow(5, *names, epoch, claim.incarnation, epoch - 1, owner, since)
+            fresh = handles.open().database
+            # Twice, since looking changes nothing.
+            assert [found(fresh), found(fresh), *fresh.accounts(TIMEOUT)] == [raw.row] * 3
+            raw.put({b"key": b"value"})
+
+    @case("OWNERSHIP-10", checks=("COMMIT-1", "COMMIT-2", "COMMIT-3"))
+    @pytest.mark.parametrize("field", ["epoch", "incarnation"])
+    @pytest.mark.parametrize("difference", [-1, 1, 2**32])
+    def test_an_owner_of_another_epoch_or_incarnation_commits_nothing(
+        self, handles: Handles, field: str, difference: int
+    ) -> None:
+        raw = RawOwner(handles.open().database, ALICE, new_claim(incarnation=2**40))
+        raw.put({b"key": b"value"})
+        batch = raw.batch({b"key": b"strange", b"new": b"strange"}, [b"gone"])
+        strange = batch._replace(**{field: getattr(batch, field) + difference})
+        assert raw.commit(strange) == raw.row
+        assert (raw.everything(), found(raw.database)) == ({b"key": b"value"}, raw.row)
+        # Its own owner is not disturbed.
+        assert raw.commit(batch) == raw.row._replace(sequence=batch.number)

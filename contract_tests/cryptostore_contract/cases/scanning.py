@@ -6,16 +6,21 @@ import itertools
 
 import pytest
 
-from cryptostore import BackendUnavailable, Changes, CryptoStore, InvalidRecord, Mode, Record, Value
+from cryptostore import BackendUnavailable, Changes, CryptoStore, Range, Record, Value
+from cryptostore.store.keys import successor
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.reading import NEAR_MISSES
 from cryptostore_contract.cases.records import every_kind, keyed_kinds
 from cryptostore_contract.handles import Handles, put
 from cryptostore_contract.manifest import case
+from cryptostore_contract.raw import EVERYTHING, TIMEOUT, RawOwner
 from cryptostore_contract.samples import ALICE, in_key_order, sample, samples
 
-#: Several pages, whatever a page is.
-_MANY = 5_500
+#: Several of the core's pages, which have 500 rows.
+_MANY = 1_600
+
+#: Ranges to go through in pages.
+_WITHIN = (EVERYTHING, Range(b"b", b"c"), Range(b"a\xff", b"b\0\xff"), Range(b"\xff", None))
 
 
 class ScanningCases(CaseGroup):
@@ -101,22 +106,33 @@ class ScanningCases(CaseGroup):
         assert rest == stored[1 : len(rest) + 1]
         assert len(rest) < _MANY - 1
 
-    @case("SCANNING-7", checks=("SCAN-3",))
-    @keyed_kinds
-    def test_a_bad_prefix_is_refused_at_the_call(self, store: CryptoStore, kind: type[Record]) -> None:
-        key = sample(kind).key
-        for bad in ((*key, "more"), list(key), (None,)):
-            with pytest.raises(InvalidRecord, match=kind.kind_name):
-                store.scan(kind, bad)  # type: ignore[arg-type]  # what a client without types may pass
+    @case("SCANNING-7", checks=("PAGE-1", "PAGE-2", "DATABASE-3"))
+    @pytest.mark.parametrize("within", _WITHIN)
+    def test_pages_end_after_their_size_or_with_their_range(self, raw: RawOwner, within: Range) -> None:
+        keys = sorted(bytes(key) for size in (1, 2, 3) for key in itertools.product(b"\0ab\xff", repeat=size))
+        raw.put({key: key[::-1] for key in keys})
+        inside = [(key, key[::-1]) for key in keys if key >= within.start and (within.end is None or key < within.end)]
+        for size in (1, 2, 3, len(inside) - 1, len(inside), len(inside) + 1, 10_000):
+            assert in_pages(raw, within, size) == [inside[at : at + size] for at in range(0, len(inside), size)]
 
     @case("SCANNING-8", checks=("SCAN-1", "SCAN-5"))
     def test_many_scans_go_on_at_once(self, store: CryptoStore, handles: Handles) -> None:
         stored = samples(Value, _MANY)
         put(store, *stored)
-        reader = handles.open().open_store(ALICE, Mode.READ)
+        reader = handles.read()
         scans = [reader.scan(Value) for _ in range(20)]
         for expected, *found in itertools.zip_longest(stored, *scans):
             assert found == [expected] * len(scans)
+
+
+def in_pages(raw: RawOwner, within: Range, size: int) -> list[list[tuple[bytes, bytes]]]:
+    """The rows of a range, page by page, until one is empty; fails where none ever is."""
+    pages: list[list[tuple[bytes, bytes]]] = []
+    while rows := [(key, value) for key, value in raw.database.page(raw.row.id, within, size, TIMEOUT)]:
+        assert not pages or rows[0][0] > pages[-1][-1][0], "a page does not go on behind the one before it"
+        pages.append(rows)
+        within = Range(successor(rows[-1][0]), within.end)
+    return pages
 
 
 def by_key(records: list[Value]) -> dict[tuple[str | int, ...], Value]:

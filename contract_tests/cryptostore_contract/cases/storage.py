@@ -9,7 +9,6 @@ from cryptostore import (
     Changes,
     ConfigurationError,
     CryptoStore,
-    Mode,
     OlmSession,
     Record,
     StorageFull,
@@ -17,7 +16,7 @@ from cryptostore import (
     Value,
 )
 from cryptostore_contract.cases.base import CaseGroup
-from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.handles import Handles, by_kind, put, read
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.samples import ALICE, changed, sample
@@ -78,7 +77,7 @@ class StorageCases(CaseGroup):
         with harness.read_only():
             backend = handles.open()
             assert not backend.health().writable
-            assert backend.open_store(ALICE, Mode.READ).get(SyncToken, [()]) == {(): sample(SyncToken)}
+            assert read(backend, ALICE).get(SyncToken, [()]) == {(): sample(SyncToken)}
 
 
 def too_much(before: list[Record]) -> list[Record]:

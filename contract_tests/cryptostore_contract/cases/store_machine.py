@@ -24,12 +24,12 @@ from cryptostore import (
     FencedOut,
     InboundGroupSession,
     Key,
-    MessageIndex,
-    Mode,
     Record,
+    ReplayPage,
     SyncToken,
     Value,
 )
+from cryptostore_contract.handles import own, read
 from cryptostore_contract.harness import Harness
 from cryptostore_contract.samples import ALICE, BOB, changed, in_key_order, sample
 
@@ -38,7 +38,7 @@ ACCOUNTS: Final = (ALICE, BOB)
 accounts: Final = st.sampled_from(ACCOUNTS)
 owners: Final = st.sampled_from((0, 1))
 #: Few kinds, of every form of key, and few keys, so that a batch often meets what another left.
-KINDS: Final[tuple[type[Record], ...]] = (InboundGroupSession, MessageIndex, SyncToken, Value)
+KINDS: Final[tuple[type[Record], ...]] = (InboundGroupSession, ReplayPage, SyncToken, Value)
 _kinds: Final = st.sampled_from(KINDS)
 _numbers: Final = st.integers(1, 2)
 _put: Final = st.tuples(_kinds, _numbers, st.integers(1, 9))
@@ -108,7 +108,7 @@ class StoreMachine(RuleBasedStateMachine):
         elif changes:
             with pytest.raises(FencedOut):
                 store.apply(changes)
-        with self._observer.open_store(account, Mode.READ) as reader:
+        with read(self._observer, account) as reader:
             self._compare(reader, account)
 
     @rule(account=accounts)
@@ -117,9 +117,9 @@ class StoreMachine(RuleBasedStateMachine):
         with self.harness.open() as backend:
             if self.models[account].owner is None:
                 with pytest.raises(AccountNotFound):
-                    backend.open_store(account, Mode.READ)
+                    read(backend, account)
             else:
-                with backend.open_store(account, Mode.READ) as reader:
+                with read(backend, account) as reader:
                     self._compare(reader, account)
 
     @precondition(lambda self: self._stores)
@@ -174,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._abandoned.clear()
 
     def _open(self, owner: int, account: Account) -> CryptoStore:
-        store = self._stores[owner, account] = self._backend(owner).open_store(account)
+        store = self._stores[owner, account] = own(self._backend(owner), account)
         self.models[account].owner = owner
         return store
 

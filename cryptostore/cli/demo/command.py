@@ -11,8 +11,8 @@ import typer
 
 from cryptostore.cli.exits import ExitCode
 from cryptostore.cli.output import print_error, print_json, print_table, results
+from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
-from cryptostore.urls import redact
 
 from .audience import Audience
 from .checks import Check, checks_of, repeated_deliveries
@@ -82,7 +82,7 @@ def report(settings: Settings, story: Story, relay: Relay, *, as_json: bool) -> 
 
 
 def _new_accounts() -> list[Account]:
-    # Two device ids, because nio takes every device with its own device id for itself, whoever the user is.
+    # Two device ids, because nio takes every device with its own device id for itself, even of another user.
     run = secrets.token_hex(8)
     return [Account(f"@cryptostore-demo-{run}-{name}:localhost", name.upper()) for name in ("alice", "bob")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.records import Account
+from cryptostore.store.pickle_keys import new_pickle_key
 
 from .audience import Audience
 from .database import url_for
@@ -112,7 +112,7 @@ class Conversation:
         self._alice, self._bob = relay.mailboxes
         self.story: Final = Story(self._alice, self._bob)
         self._plan = planned_kills(settings)
-        self._pickle_keys = {user: secrets.token_urlsafe() for user in relay.mailboxes}
+        self._pickle_keys = {user: new_pickle_key() for user in relay.mailboxes}
         self._changed = asyncio.Event()
         self._methods: Final[Mapping[str, Callable[..., Awaitable[Any]]]] = {
             "start": self._start,

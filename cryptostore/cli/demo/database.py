@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from cryptostore.capabilities import Capability, Support
 from cryptostore.cli.databases import refuse_process_local
 from cryptostore.cli.output import print_error
 from cryptostore.errors import AccountNotFound, ConfigurationError, CryptoStoreError
 from cryptostore.plugins import load_backend, open_backend
+from cryptostore.plugins.capabilities import Capability, Support
+from cryptostore.plugins.urls import scheme_of
 from cryptostore.records import Account
-from cryptostore.urls import scheme_of
 
 
 @contextlib.contextmanager

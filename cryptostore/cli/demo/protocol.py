@@ -40,7 +40,7 @@ def encode(document: Any) -> str:
 
 
 def read() -> Any:
-    """The next document on standard input. Ends the process when there is none: nobody is left to talk to."""
+    """The next document on standard input. Ends the process when there is none: the other side is gone."""
     line = sys.stdin.readline()
     if not line:
         sys.exit(0)

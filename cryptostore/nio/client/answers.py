@@ -8,7 +8,7 @@ from nio import ErrorResponse
 
 from cryptostore.errors import AccessTokenRejected, ConfigurationError, CryptoStoreError, HomeserverUnavailable
 
-#: What a client makes of a body that is no JSON: a proxy's page, say.
+#: What a client makes of a body that is not JSON, such as a proxy's page.
 NOT_JSON: Final = "M_NOT_JSON"
 #: What a homeserver says about a token that is no longer good.
 _REJECTED_TOKEN: Final = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN"})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
-from cryptostore.changes import Changes
-from cryptostore.interface import CryptoStore
 from cryptostore.nio.storage import Storage
-from cryptostore.records import Key, Record, sort_key
+from cryptostore.records import Key, Record
+from cryptostore.records.changes import Changes
+from cryptostore.store.answers import Found, Selected
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.keys import encode_key
 
 from .statistics import Statistics
 
@@ -39,6 +42,7 @@ class BufferedStorage(Storage):
         """Let `changes` wait for the next flush. Nothing is durable yet, so nothing is returned."""
         if changes:
             with self._lock:
+                self._ahead.forget(changes)
                 self._waiting = self._waiting.followed_by(changes)
             self.touch()
         return Changes()
@@ -56,6 +60,7 @@ class BufferedStorage(Storage):
     def take(self, changes: Changes) -> Changes:
         """Begin a flight with what waits and, over it, `changes`. Returns the batch."""
         with self._lock:
+            self._ahead.forget(changes)
             self._in_flight, self._waiting = self._waiting.followed_by(changes), Changes()
             return self._in_flight
 
@@ -68,15 +73,24 @@ class BufferedStorage(Storage):
         with self._lock:
             self._in_flight = Changes()
 
+    @property
+    def replay_key(self) -> bytes:
+        """As `CryptoStore.replay_key`."""
+        return self._store.replay_key
+
+    def check_ownership(self) -> None:
+        """As `CryptoStore.check_ownership`, from a thread."""
+        self._store.check_ownership()
+
     def put_back(self) -> None:
         """The batch in flight may not be durable: it waits again, under what came since."""
         with self._lock:
             self._waiting, self._in_flight = self._in_flight.followed_by(self._waiting), Changes()
 
-    def get(self, kind: type[R], keys: Iterable[Key]) -> dict[Key, R]:
+    def get(self, kind: type[R], keys: Iterable[Key]) -> Found[R]:
         wanted = list(keys)
         if not wanted:
-            return {}
+            return Found()
         self._count_read()
         # Taken before the read: a batch that becomes durable meanwhile says the same.
         pending = self._pending()
@@ -84,15 +98,21 @@ class BufferedStorage(Storage):
         for key in pending.deletes(kind):
             found.pop(key, None)
         asked = set(wanted)
-        return found | {record.key: record for record in _puts(pending, kind) if record.key in asked}
+        found.update({record.key: record for record in _puts(pending, kind) if record.key in asked})
+        _forget_replaced(found.unreadable, pending, kind)
+        return found
 
-    def select(self, kind: type[R], prefixes: Iterable[Key]) -> dict[Key, list[R]]:
+    def select(self, kind: type[R], prefixes: Iterable[Key]) -> Selected[R]:
         wanted = list(prefixes)
         if not wanted:
-            return {}
+            return Selected()
         self._count_read()
         pending = self._pending()
-        return {prefix: _overlaid(rows, pending, kind, prefix) for prefix, rows in super().select(kind, wanted).items()}
+        selected = super().select(kind, wanted)
+        for prefix, rows in selected.items():
+            selected[prefix] = _overlaid(rows, pending, kind, prefix)
+        _forget_replaced(selected.unreadable, pending, kind)
+        return selected
 
     def scan(self, kind: type[R], prefix: Key = ()) -> Iterator[R]:
         self._count_read()
@@ -115,7 +135,12 @@ def _overlaid(rows: list[R], pending: Changes, kind: type[R], prefix: Key) -> li
     for key in pending.deletes(kind):
         by_key.pop(key, None)
     by_key |= {record.key: record for record in _puts(pending, kind) if record.key[: len(prefix)] == prefix}
-    return [by_key[key] for key in sorted(by_key, key=sort_key)]
+    return [by_key[key] for key in sorted(by_key, key=partial(encode_key, kind))]
+
+
+def _forget_replaced(unreadable: dict[Key | None, str], pending: Changes, kind: type[Record]) -> None:
+    for key in [*pending.deletes(kind), *(record.key for record in pending.puts(kind))]:
+        unreadable.pop(key, None)
 
 
 def _puts(pending: Changes, kind: type[R]) -> list[R]:

@@ -6,21 +6,22 @@ from typing import Any, Unpack
 
 from nio import AsyncClientConfig
 
-from cryptostore.configuration import StoreArguments, client_settings
+from cryptostore.nio.configuration import StoreArguments, client_settings
 
+from .key_files import KeyFileClient
 from .login import LoginClient
 from .sharing import SharingClient
 from .syncing import SyncingClient
 from .uploading import UploadingClient
 
 
-class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, LoginClient):
+class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, LoginClient, KeyFileClient):
     """An AsyncClient that can be killed at any moment, started on another host, and read everything it was ever sent.
 
-    `store` is the URL of a database and `pickle_key` what encrypts the keys in it; the account in it is that of `user`
-    and `device_id`. Without a device id `login_or_restore` finds or makes it. `use_postgres` and `pg_config` name a
+    `store` is the URL of a database, and `pickle_key` protects what is kept in it. The account is that of `user` and
+    `device_id`. Without a device id `login_or_restore` finds or makes it. `use_postgres` and `pg_config` name a
     PostgreSQL database by its parts. What is not given comes from the environment and from `env_file`: see
-    `cryptostore.configuration`. What changes outside a sync or a send, such as a verification, is durable after
+    `cryptostore.nio.configuration`. What changes outside a sync or a send, such as a verification, is durable after
     `flush_interval` seconds at the latest.
 
     `ssl` and `proxy` are nio's.

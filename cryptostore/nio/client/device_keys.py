@@ -1,4 +1,4 @@
-"""The answer to a key query: what one device says of itself spoils nobody else's keys."""
+"""The answer to a key query: malformed keys of one device do not affect other devices."""
 
 from __future__ import annotations
 

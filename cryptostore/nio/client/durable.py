@@ -15,9 +15,8 @@ from aiohttp import ClientResponse
 from nio import AsyncClient, AsyncClientConfig, LocalProtocolError
 
 from cryptostore.errors import ConfigurationError, StoreClosed
-from cryptostore.nio.storage import backends
+from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
-from cryptostore.urls import redact
 
 from .answers import NOT_JSON
 from .flushing import Flusher
@@ -25,7 +24,7 @@ from .machine import ProductionOlm
 from .opening import Openings
 from .statistics import Statistics
 from .store import ProductionStore
-from .takeovers import TakeOvers, Turn, next_turn
+from .takeovers import NotYetError, TakeOvers, Turn
 
 _log: Final = logging.getLogger(__name__)
 _CHANGES_HANDS: Final = "waiting %.0f s before taking %s over from %s, since it changes hands too often"
@@ -46,7 +45,7 @@ def _close_again(opened: _Opened | Turn) -> None:
 
 
 def _do_nothing() -> None:
-    """Nobody can be cancelled who opens an account without a thread."""
+    """Takes the place of a check for cancellation: opening without a thread cannot be cancelled."""
 
 
 class DurableClient(AsyncClient):
@@ -125,7 +124,7 @@ class DurableClient(AsyncClient):
         """Make everything durable that changed before this call.
 
         Raises BackendUnavailable or StorageFull with everything kept for the next flush; FencedOut when another
-        process has the account.
+        process has the account; DatabaseWentBack when a backup was put back under this client.
         """
         if self.store is not None:
             await self._buffer().flush()
@@ -133,7 +132,8 @@ class DurableClient(AsyncClient):
     async def check_ownership(self) -> None:
         """Ask the database whether another process has taken the account over, in a thread.
 
-        Raises FencedOut, naming who has it, and AccountNotFound if it was deleted; nothing is sent after that.
+        Raises FencedOut, naming who has it, DatabaseWentBack, and AccountNotFound if it was deleted; nothing is sent
+        after that.
         """
         if self.store is not None:
             await self._buffer().check_ownership()
@@ -230,18 +230,18 @@ class DurableClient(AsyncClient):
 
     def _read_in_turn(self, account: Account, check: Callable[[], None] = _do_nothing) -> _Opened | Turn:
         """What is in the account, or how long to wait before it is read."""
-        backend, release = backends.acquire(self._url)
         try:
-            turn = next_turn(backend, account)
-            return turn if turn.pause else self._read_account(account, turn.history, check)
-        finally:
-            release()
+            return self._read_account(account, None, check)
+        except NotYetError as error:
+            return error.turn
 
-    def _read_account(self, account: Account, history: TakeOvers, check: Callable[[], None] = _do_nothing) -> _Opened:
+    def _read_account(
+        self, account: Account, history: TakeOvers | None, check: Callable[[], None] = _do_nothing
+    ) -> _Opened:
         store = ProductionStore(account, self._url, self._pickle_key, self.statistics, check, history)
         try:
             machine = ProductionOlm(store, self.statistics)
-            return _Opened(store, machine, store.load_encrypted_rooms(), store.load_sync_token())
+            return _Opened(store, machine, store.load_encrypted_rooms(), store.token_at_opening)
         except BaseException:
             store.close()
             raise

@@ -11,6 +11,7 @@ from cryptostore.errors import (
     AccountNotFound,
     BackendUnavailable,
     CryptoStoreError,
+    DatabaseWentBack,
     FencedOut,
     StorageFull,
     StoreClosed,
@@ -20,16 +21,16 @@ from .statistics import Statistics
 from .store import ProductionStore
 
 #: After these, this store can never write again.
-_FINAL: Final = (FencedOut, AccountNotFound, StoreClosed)
+_FINAL: Final = (FencedOut, DatabaseWentBack, AccountNotFound, StoreClosed)
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Flusher:
-    """Makes what waits in a store durable: now for whoever asks, and after `interval` seconds for nobody.
+    """Flushes pending changes on demand, and at most `interval` seconds after a change.
 
-    A flush that fails changes nothing: what it held waits again, and whoever it was begun for gets its error.
-    After FencedOut, AccountNotFound or StoreClosed every later flush raises the same.
+    A flush that fails changes nothing: its changes wait again, and its callers get the error.
+    After FencedOut, DatabaseWentBack, AccountNotFound or StoreClosed every later flush raises the same.
     """
 
     def __init__(self, store: ProductionStore, statistics: Statistics, interval: float) -> None:
@@ -48,7 +49,7 @@ class Flusher:
         """Everything that changed before this call is durable when it returns.
 
         Raises BackendUnavailable or StorageFull, by a try that began after this call, with everything kept for the
-        next flush, and FencedOut, AccountNotFound or StoreClosed, after which there is none.
+        next flush, and FencedOut, DatabaseWentBack, AccountNotFound or StoreClosed, after which there is none.
         """
         self.check()
         if self._running is not None:
@@ -71,14 +72,15 @@ class Flusher:
             raise self._final_error
 
     async def check_ownership(self) -> None:
-        """Ask the database whether the account is still ours. Raises FencedOut or AccountNotFound, as later flushes do.
+        """Ask the database whether the account is still ours. Raises FencedOut, DatabaseWentBack or AccountNotFound, as
+        later flushes do.
 
-        A database that does not answer says nothing: whoever has something to write will hear of it.
+        A database that does not answer is no error here: the next write will raise it.
         """
         self.check()
         self._statistics.ownership_checks += 1
         try:
-            await asyncio.to_thread(self._store.check_ownership)
+            await asyncio.to_thread(self._store.storage.check_ownership)
         except (BackendUnavailable, StorageFull) as error:
             _log.debug("could not ask who owns the account: %s", error)
         except _FINAL as error:
@@ -110,7 +112,7 @@ class Flusher:
             self._final_error = error
             raise
         except Exception:
-            # Whatever went wrong, and whether or not somebody waits for it: what is dirty is tried again.
+            # After any error, and with or without a waiting task: changes are tried again.
             self._statistics.failed_flushes += 1
             self._start_timer()
             raise
@@ -145,6 +147,6 @@ class Flusher:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    # A flush that nobody waited for has nobody else to tell.
+    # A flush that no task waited for is reported here alone.
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.warning("a flush failed: %s: %s", type(error).__name__, error)

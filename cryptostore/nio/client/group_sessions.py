@@ -8,15 +8,15 @@ from functools import partial
 from nio.crypto import InboundGroupSession
 
 from cryptostore import records
-from cryptostore.changes import Changes
 from cryptostore.nio.group_sessions import GroupSessionKey, LazyGroupSessionStore
 from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.ratchets import better_of
 from cryptostore.nio.storage import Storage
+from cryptostore.records.changes import Changes
 
 
 class OfferedGroupSessions(LazyGroupSessionStore):
-    """The ids of new room keys are inside ciphertext, so nobody can fetch what is stored under them beforehand.
+    """The ids of new room keys are inside ciphertext, so what is stored under them cannot be fetched beforehand.
 
     A session under a key that is not in memory is an *offer*: it is used as if it were new, and nothing becomes
     durable before `settle_offers` has compared it with what is stored.
@@ -41,7 +41,7 @@ class OfferedGroupSessions(LazyGroupSessionStore):
         self.add(session)
         key = (session.room_id, session.id, session.sender_key)
         kept = self._sessions.peek(key)
-        if kept is not None and key in self._sessions.pinned():
+        if kept is not None and self._sessions.is_pinned(key):
             self._dirty[key] = kept
 
     @property

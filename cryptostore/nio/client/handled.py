@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from cryptostore import records
-from cryptostore.changes import Changes
 from cryptostore.nio.pickles import if_valid
+from cryptostore.records.changes import Changes
 
 from .buffer import BufferedStorage
 
@@ -26,8 +26,13 @@ class HandledMessages:
 
     def __init__(self, storage: BufferedStorage) -> None:
         self._storage = storage
-        rows = storage.select(records.OlmMessage, [()])[()]
-        self._saved: set[MessageKey] = {(row.sender_key, row.hash) for row in rows}
+        found = storage.select(records.OlmMessage, [()])
+        #: A record that cannot be read says as much by its key.
+        self._saved: set[MessageKey] = {
+            (str(key[0]), str(key[1]))
+            for key in [*(row.key for row in found[()]), *found.unreadable]
+            if key is not None
+        }
         self._unsaved: set[MessageKey] = set()
         #: Those that came after the durable token; of an earlier process it is not known.
         self._ahead = set(self._saved)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import string
 from collections.abc import Callable
@@ -11,19 +10,16 @@ from typing import Final
 
 from nio import LoginResponse, WhoamiResponse
 
-from cryptostore.changes import Changes
-from cryptostore.errors import ConfigurationError, UnreadableRecord
-from cryptostore.nio.sealing import ACCESS_TOKEN, Seal
+from cryptostore.errors import ConfigurationError
 from cryptostore.nio.storage import backends
-from cryptostore.observers import notify
 from cryptostore.records import Account, Value
+from cryptostore.records.changes import Changes
 
 from .answers import failure, is_token_rejected
 from .identity import IdentityClient
+from .store import ACCESS_TOKEN
 
 _DEVICE_ID_LENGTH: Final = 10
-
-_log: Final = logging.getLogger(__name__)
 
 
 class LoginClient(IdentityClient):
@@ -82,14 +78,9 @@ class LoginClient(IdentityClient):
         return await asyncio.to_thread(self._read_token)
 
     def _read_token(self) -> str:
+        # One that cannot be read was reported, and a new login replaces it.
         row = self.production_store.storage.get(Value, [ACCESS_TOKEN]).get(ACCESS_TOKEN)
-        try:
-            return self._seal().open(ACCESS_TOKEN[1], row.value) if row else ""
-        except UnreadableRecord as error:
-            # A new login replaces it.
-            notify("cryptostore_unreadable_row", account=self.production_store.account_id, kind=Value.kind_name)
-            _log.warning("%s", error)
-            return ""
+        return row.value.decode(errors="replace") if row else ""
 
     async def _is_token_accepted(self) -> bool:
         if not self.access_token:
@@ -110,12 +101,8 @@ class LoginClient(IdentityClient):
         answer = await self.login(password, device_name, token)
         if not isinstance(answer, LoginResponse):
             raise failure(f"the homeserver does not log {self.user_id} in", answer)
-        sealed = await asyncio.to_thread(self._seal().seal, ACCESS_TOKEN[1], self.access_token)
-        self.production_store.storage.write(Changes([Value(*ACCESS_TOKEN, sealed)]))
+        self.production_store.storage.write(Changes([Value(*ACCESS_TOKEN, self.access_token.encode())]))
         await self.flush()
-
-    def _seal(self) -> Seal:
-        return Seal(self.production_store.account_id, self._pickle_key)
 
 
 def _keep_nothing_open(_found: Account) -> None:

@@ -14,7 +14,7 @@ from nio.events import MegolmEvent, OlmEvent
 from cryptostore.errors import CryptoStoreError
 
 from .handled import HandledMessages, MessageKey
-from .outbound import DevicePair
+from .outbound import DevicePair, Shares
 from .statistics import Statistics
 from .store import ProductionStore
 
@@ -37,11 +37,9 @@ class ProductionOlm(Olm):
     def load(self) -> None:
         """Take everything from the store, also what nio starts without."""
         super().load()
-        self.outbound_group_sessions = self.outbound.live
+        self.outbound_group_sessions = self.outbound.live  # type: ignore[assignment]  # used as a dictionary
         self.tracked_users = self.tracking.tracked
         self.users_for_key_query = self.tracking.outdated
-        # nio asks of it no more than `[...]`.
-        self.message_index_store = self.replays  # type: ignore[assignment]  # declared as a cache
 
     def decrypt_event(self, event: Any, room_id: str | None = None) -> Any:
         """Decrypt an event, a to-device one only once: None for a ciphertext that was handled before."""
@@ -90,7 +88,8 @@ class ProductionOlm(Olm):
 
     def message_index_ok(self, message_index: int, event: MegolmEvent) -> bool:
         """Whether no other event used this index, in this process or an earlier one."""
-        is_ok: bool = super().message_index_ok(message_index, event)
+        session = (str(event.session_id), str(event.sender_key))
+        is_ok = self.replays.use(session, message_index, event.event_id, event.server_timestamp)
         self.statistics.replays += not is_ok
         return is_ok
 
@@ -99,22 +98,22 @@ class ProductionOlm(Olm):
         self.outbound.forget_restored(room_id)
         super().create_outbound_group_session(room_id)
 
-    def judge_outbound_session(self, room_id: str, users: Iterable[str]) -> None:
+    def judge_outbound_session(self, room_id: str, users: Iterable[str], shares: Shares | None) -> None:
         """Use the room's session of an earlier process if the devices that should have its key are those that do."""
-        if self.outbound.judge(room_id, self._devices_to_share_with(users)):
+        if self.outbound.judge(room_id, self._devices_to_share_with(users), shares):
             self.statistics.adopted_sessions += 1
         else:
             self.statistics.dropped_sessions += 1
 
     def verify_json(self, json: Any, user_key: str, user_id: str, device_id: str) -> bool:
-        """Whether a key object is signed by the device. A key or a signature that is none signs nothing."""
+        """Whether a key object is signed by the device. False for an invalid key or signature."""
         try:
             return bool(super().verify_json(json, user_key, user_id, device_id))  # type: ignore[no-untyped-call]  # nio's
         except (ValueError, AttributeError, TypeError):
             return False
 
     def _handle_key_claiming(self, response: Any) -> None:
-        # One by one: a one-time key that is none must not keep the others from being used.
+        # One by one: an invalid one-time key must not keep the others from being used.
         for user_id, devices in response.one_time_keys.items():
             for device_id, key in devices.items():
                 try:
@@ -128,7 +127,7 @@ class ProductionOlm(Olm):
         devices: set[DevicePair] = set()
         for user_id in users:
             for device in self.device_store.active_user_devices(user_id):
-                # nio shares with no device of this id, whoever has it, and with no blacklisted one.
+                # nio shares with no device of this id, even of another user, and with no blacklisted one.
                 if device.id == self.device_id or self.is_device_blacklisted(device):
                     continue
                 if not (self.is_device_verified(device) or self.is_device_ignored(device)):

@@ -1,4 +1,4 @@
-"""Opening in threads, which nobody can stop: what the caller gave up is closed, or not opened at all."""
+"""Opening in threads, which cannot be stopped: what the caller gave up is closed, or not opened at all."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Opening(Generic[T]):
             self._is_given_up = True
             opened = self._opened
         if opened is not None:
-            # The thread was done, but nobody heard of it.
+            # The thread was done, but the caller had gone.
             self._close(opened)
 
 
 class Openings:
-    """All that a client is opening: who waits for it, and the threads, also those that nobody waits for any more."""
+    """The openings of a client that are under way: the tasks that wait, and all threads, given up or not."""
 
     def __init__(self) -> None:
         #: What is done when that task waits no more.
@@ -128,10 +128,10 @@ def _current_task() -> asyncio.Task[Any]:
 
 
 def _retrieve(thread: asyncio.Future[Any]) -> None:
-    # Whoever gave it up asks no more.
+    # The caller has gone; without this, asyncio would log the error.
     if not thread.cancelled():
         thread.exception()
 
 
 def _given_up() -> StoreClosed:
-    return StoreClosed("whoever wanted to open this account was cancelled")
+    return StoreClosed("the opening of this account was cancelled")

@@ -31,7 +31,7 @@ from cryptostore.records import Account
 
 from .durable import DurableClient
 from .machine import ProductionOlm
-from .replay import IndexKey, Seen
+from .replay import Page, PageKey, page_of
 from .store import ProductionStore
 
 
@@ -46,7 +46,7 @@ class Wanted:
     #: Curve25519 keys whose Olm sessions are needed.
     sender_keys: set[str] = field(default_factory=set)
     group_sessions: set[GroupSessionKey] = field(default_factory=set)
-    indices: set[IndexKey] = field(default_factory=set)
+    pages: set[PageKey] = field(default_factory=set)
     #: Who sent a message, by its session: without that session nio looks at the Olm sessions with the sender.
     senders: dict[GroupSessionKey, str] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ class Wanted:
             index = vodozemac.MegolmMessage.from_base64(event.ciphertext).message_index()
         except ValueError:
             return
-        self.indices.add((event.sender_key, event.session_id, index))
+        self.pages.add(page_of(event.session_id, event.sender_key, index))
 
 
 def wanted_by(response: Response, machine: ProductionOlm) -> Wanted:
@@ -124,8 +124,7 @@ class Fetched(NamedTuple):
     group_sessions: Mapping[GroupSessionKey, InboundGroupSession]
     devices: Mapping[str, UserDevices]
     sessions: Mapping[str, SenderSessions]
-    #: For `ReplayProtection.admit`, on the event loop.
-    indices: Mapping[IndexKey, Seen | None]
+    pages: Mapping[PageKey, Page]
 
 
 def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
@@ -137,7 +136,7 @@ def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
         key for user in partners for device in list(devices[user].values()) if (key := device.keys.get("curve25519"))
     }
     sessions = store.load_sessions().prefetch(wanted.sender_keys | curve_keys)
-    return Fetched(group_sessions, devices, sessions, store.replays.read(wanted.indices))
+    return Fetched(group_sessions, devices, sessions, store.replays.prefetch(wanted.pages))
 
 
 class PrefetchingClient(DurableClient):
@@ -169,8 +168,6 @@ class PrefetchingClient(DurableClient):
     async def prefetched(self, wanted: Wanted) -> AsyncIterator[None]:
         """Have what is wanted in memory inside the block. Raises BackendUnavailable."""
         if wanted != Wanted():
-            store = self.production_store
             # Held by this name until the block ends.
-            fetched = await asyncio.to_thread(fetch, store, wanted)
-            store.replays.admit(fetched.indices)
+            _fetched = await asyncio.to_thread(fetch, self.production_store, wanted)
         yield

@@ -2,76 +2,121 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Final
-
-from cachetools import LRUCache
+from typing import Any, Final
 
 from cryptostore import records
-from cryptostore.changes import Changes
+from cryptostore.nio.cache import LiveCache
 from cryptostore.nio.pickles import if_valid
+from cryptostore.records.changes import Changes
 
 from .buffer import BufferedStorage
 
-#: Sender key, session id, message index: as nio asks.
-IndexKey = tuple[str, str, int]
-#: Event id and the server's timestamp: as nio compares.
-Seen = tuple[str, int]
+#: Session id, sender key, number of the page: the record's key.
+PageKey = tuple[str, str, int]
 
-_IN_MEMORY: Final = 100_000
+_INDICES: Final = 64
+_MAP_BYTES: Final = _INDICES // 8
+_EVENT_BYTES: Final = 12
+
+
+def page_of(session_id: str, sender_key: str, index: int) -> PageKey:
+    """The page on which the use of a message index is written down."""
+    return session_id, sender_key, index // _INDICES
+
+
+class Page:
+    """Who used which of a page's indices. On one that cannot be read, another event has used every index."""
+
+    def __init__(self, record: records.ReplayPage | None = None, *, is_readable: bool = True) -> None:
+        self._is_readable = is_readable
+        self._events: dict[int, bytes] = {} if record is None else _events_of(record)
+
+    def use(self, index: int, event: bytes) -> bool:
+        """Note that an event uses an index. Returns False, and notes nothing, where another has used it."""
+        return self._is_readable and self._events.setdefault(index % _INDICES, event) == event
+
+    def has(self, index: int) -> bool:
+        """Whether an index was used, or may have been."""
+        return not self._is_readable or index % _INDICES in self._events
+
+    def record(self, key: PageKey) -> records.ReplayPage:
+        """What to store. Raises InvalidRecord."""
+        used = sum(1 << index for index in self._events)
+        events = b"".join([self._events[index] for index in sorted(self._events)])
+        return records.ReplayPage(*key, used.to_bytes(_MAP_BYTES, "big"), events)
 
 
 class ReplayProtection:
-    """What nio uses as a mapping from message indices to the events that used them."""
+    """The pages of the sessions whose messages are read. A page is written only after this owner has read it."""
 
-    def __init__(self, storage: BufferedStorage) -> None:
+    def __init__(self, storage: BufferedStorage, replay_key: bytes) -> None:
         self._storage = storage
-        # None for an index that nobody has used.
-        self._seen: LRUCache[IndexKey, Seen | None] = LRUCache(_IN_MEMORY)
-        self._unsaved: dict[IndexKey, Seen] = {}
+        self._key = replay_key
+        self._pages: LiveCache[PageKey, Page] = LiveCache(self._read, self._build)
+        self._dirty: dict[PageKey, Page] = {}
 
-    def __getitem__(self, key: IndexKey) -> Seen:
-        if key in self._unsaved:
-            return self._unsaved[key]
-        if key not in self._seen:
-            self.admit(self.read([key]))
-        seen = self._seen[key]
-        if seen is None:
-            raise KeyError(key)
-        return seen
+    def use(self, session: tuple[str, str], index: int, event_id: str, timestamp: int) -> bool:
+        """Note that an event uses a message index of a session, by its id and its sender's key.
 
-    def __setitem__(self, key: IndexKey, seen: Seen) -> None:
-        self._seen[key] = self._unsaved[key] = seen
-        self._storage.touch()
+        Returns False where another event has used it, or may have. The same event may come again.
+        """
+        key = page_of(*session, index)
+        page = self._pages.get(key) or Page()
+        is_known = page.has(index)
+        is_accepted = page.use(index, self._digest(event_id, timestamp))
+        if is_accepted and not is_known:
+            self._pages.put(key, page)
+            self._dirty[key] = page
+            self._storage.touch()
+        return is_accepted
 
-    def read(self, keys: Iterable[IndexKey]) -> Mapping[IndexKey, Seen | None]:
-        """What is stored about these indices, in one round trip. From any thread."""
-        wanted = list(keys)
-        rows = self._storage.get(records.MessageIndex, [_record_key(key) for key in wanted])
-        found = {key: rows.get(_record_key(key)) for key in wanted}
-        return {key: None if row is None else (row.event_id, row.timestamp) for key, row in found.items()}
-
-    def admit(self, read: Mapping[IndexKey, Seen | None]) -> None:
-        """Take what `read` found. What was noted meanwhile is newer."""
-        for key, seen in read.items():
-            if key not in self._unsaved:
-                self._seen[key] = self._seen.get(key) or seen
+    def prefetch(self, keys: Iterable[PageKey]) -> Mapping[PageKey, Page]:
+        """Read many pages in one round trip, from any thread. They stay in memory as long as the answer does."""
+        return self._pages.fetch(keys)
 
     @property
     def is_dirty(self) -> bool:
         """Whether a flush has something to write."""
-        return bool(self._unsaved)
+        return bool(self._dirty)
 
     def collect(self) -> Changes:
-        """The records to write."""
-        rows = [
-            if_valid(partial(records.MessageIndex, *_record_key(key), *seen)) for key, seen in self._unsaved.items()
-        ]
-        self._unsaved = {}
+        """The records to write. A page that cannot be stored stays in memory for as long as this process lives."""
+        rows = [if_valid(partial(page.record, key)) for key, page in self._dirty.items()]
+        self._dirty = {}
         return Changes(row for row in rows if row is not None)
 
+    def settle(self, batch: Changes) -> None:
+        """The batch is durable."""
+        for record in batch.puts(records.ReplayPage):
+            session_id, sender_key, page = record.key
+            key = (str(session_id), str(sender_key), int(page))
+            if key not in self._dirty:
+                self._pages.unpin(key)
 
-def _record_key(key: IndexKey) -> tuple[str, str, int]:
-    sender_key, session_id, index = key
-    return session_id, sender_key, index
+    def _digest(self, event_id: str, timestamp: int) -> bytes:
+        # A server may send any text and any number: no database could store them as they came.
+        event = f"{int(timestamp):x} {event_id}".encode(errors="surrogatepass")
+        return hmac.digest(self._key, event, "sha256")[:_EVENT_BYTES]
+
+    def _read(self, keys: list[PageKey]) -> Mapping[PageKey, Any]:
+        found = self._storage.get(records.ReplayPage, keys)
+        return {key: found.get(key) for key in keys if key in found or key in found.unreadable}
+
+    @staticmethod
+    def _build(_key: PageKey, row: records.ReplayPage | None) -> Page:
+        try:
+            return Page(row, is_readable=row is not None)
+        except ValueError:
+            return Page(is_readable=False)
+
+
+def _events_of(record: records.ReplayPage) -> dict[int, bytes]:
+    used = int.from_bytes(record.used, "big")
+    indices = [index for index in range(_INDICES) if used >> index & 1]
+    if len(record.used) != _MAP_BYTES or len(record.events) != len(indices) * _EVENT_BYTES:
+        raise ValueError("the page does not have an event for each used index")
+    starts = range(0, len(record.events), _EVENT_BYTES)
+    return {index: record.events[start : start + _EVENT_BYTES] for index, start in zip(indices, starts, strict=True)}

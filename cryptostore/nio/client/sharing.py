@@ -21,7 +21,7 @@ from nio import (
     ShareGroupSessionError,
     ShareGroupSessionResponse,
 )
-from nio.crypto import OlmDevice, OutboundGroupSession
+from nio.crypto import OutboundGroupSession
 from nio.exceptions import MembersSyncError
 
 from .outbound import DevicePair
@@ -91,7 +91,7 @@ class SharingClient(PrefetchingClient):
         """As nio's, but an error that the server answers is returned, and one of the store is raised.
 
         The session counts as shared only when every active device of every member has its key, is blacklisted, or
-        offers no one-time key to send it with. Nobody waits for a member of whose devices the homeserver knows nothing.
+        offers no one-time key to send it with. Members whose devices the homeserver does not know are not waited for.
 
         Raises MembersSyncError if the homeserver does not say who is in the room.
         """
@@ -139,12 +139,13 @@ class SharingClient(PrefetchingClient):
     async def _judge(self, room: MatrixRoom) -> None:
         """Decide about the room's session of an earlier process, from its members and devices as they are now."""
         await self._learn_devices(room)
+        shares = await asyncio.to_thread(self.machine.outbound.read_shares, room.room_id)
         async with self.prefetched(Wanted(users=set(room.users))):
             if self._outdated(room):
                 self.machine.outbound.forget_restored(room.room_id)
             # Another send may have judged meanwhile.
             elif self.machine.outbound.is_restored(room.room_id):
-                self.machine.judge_outbound_session(room.room_id, room.users)
+                self.machine.judge_outbound_session(room.room_id, room.users, shares)
 
     async def _share_once(self, room: MatrixRoom, ignore_unverified_devices: bool) -> _Shared | None:
         """One round. None if another one is needed."""
@@ -153,7 +154,7 @@ class SharingClient(PrefetchingClient):
             return _refused(answer, room)
         left_out = self._outdated(room).difference(answer.device_keys if answer else ())
         if left_out:
-            _log.warning("nobody knows the devices of %d members, who cannot read what comes", len(left_out))
+            _log.warning("the devices of %d members are unknown; they cannot read what is sent", len(left_out))
         self._overtaken.discard(room.room_id)
         async with self.prefetched(Wanted(partners=set(room.users))):
             return await self._share_with_members(room, left_out, ignore_unverified_devices)
@@ -169,6 +170,8 @@ class SharingClient(PrefetchingClient):
         requests = await self._requests(room, ignore_unverified_devices)
         session = self.machine.outbound_group_sessions.get(room.room_id)
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        # It was kept while the requests were under way.
+        self.machine.outbound.note(room.room_id)
         try:
             return self._conclude(room, session, missing, left_out, outcomes)
         finally:
@@ -218,7 +221,7 @@ class SharingClient(PrefetchingClient):
         still = self.machine.get_missing_sessions(list(unreachable))
         pairs = {(user, device) for user, devices in still.items() for device in devices if device in unreachable[user]}
         if pairs - session.users_ignored:
-            _log.warning("%d devices offer no one-time key and cannot read what comes", len(pairs))
+            _log.warning("%d devices offer no one-time key; they cannot read what is sent", len(pairs))
         session.users_ignored |= pairs
 
     def _lacks_its_key(self, room: MatrixRoom, session: OutboundGroupSession, left_out: set[str]) -> bool:
@@ -246,16 +249,11 @@ class SharingClient(PrefetchingClient):
         if self.olm is not None:
             self._invalidate_live_session(room_id)
 
-    def _invalidate_outbound_sessions(self, device: OlmDevice) -> None:
-        # The rooms may not be known yet.
-        self.machine.outbound.forget_restored_of(device.user_id)
-        super()._invalidate_outbound_sessions(device)
-
     def _handle_joined_members(self, response: JoinedMembersResponse) -> None:
         room = self.rooms.get(response.room_id)
         before = set(room.users) if room else set()
         super()._handle_joined_members(response)
-        # The event of whoever came or left changes nothing in the list any more, and nio would say nothing of it.
+        # The member's own event no longer changes the list when it comes, so nio would keep the session.
         if room and set(room.users) != before:
             self._invalidate_session_for_member_event(response.room_id)
 

@@ -9,13 +9,14 @@ from typing import Final
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
 
 from cryptostore import records
-from cryptostore.changes import Changes
-from cryptostore.errors import ConfigurationError, FencedOut
-from cryptostore.interface import Backend, CryptoStore, Mode, Ownership
+from cryptostore.errors import ConfigurationError
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
-from cryptostore.nio.storage import Storage, backends
+from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import PUBLIC_PICKLE_KEYS, NioStore
+from cryptostore.records.changes import Changes
+from cryptostore.store.answers import Found
+from cryptostore.store.crypto_store import CryptoStore
 
 from .buffer import BufferedStorage
 from .group_sessions import OfferedGroupSessions
@@ -23,24 +24,26 @@ from .handled import HandledMessages
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
 from .statistics import Statistics
-from .takeovers import TakeOvers
+from .takeovers import HISTORY, NotYetError, TakeOvers, next_turn
 from .tracking import TrackedUsers
 
-#: Where the token is kept again: a stock client, which tracks nobody, moves only the other.
+#: The record, by namespace and name, in which a client keeps its login.
+ACCESS_TOKEN: Final = ("client", "access token")
+#: A second copy of the token: a stock client, which tracks no users, moves only the first.
 _TRACKED_UNTIL: Final = ("client", "tracked until")
 
 
 class ProductionStore(NioStore):
     """What is saved waits for the next flush; live objects are pickled then, all in one step.
 
-    `check` is called right before the account is taken over, and may raise; `history` is written after that.
+    `check` is called right before the account is taken over, and may raise. `history` is written after that; without
+    one the store makes its own, and raises NotYetError where this process has to wait for its turn.
 
     Raises ConfigurationError for nio's default pickle key and for an empty one, and what NioStore raises.
     """
 
     _storage: BufferedStorage
     _group_sessions: OfferedGroupSessions
-    _ownership: Ownership
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class ProductionStore(NioStore):
         pickle_key: str,
         statistics: Statistics,
         check: Callable[[], None],
-        history: TakeOvers,
+        history: TakeOvers | None = None,
     ) -> None:
         if pickle_key in PUBLIC_PICKLE_KEYS:
             raise ConfigurationError(
@@ -58,17 +61,18 @@ class ProductionStore(NioStore):
                 "`cryptostore rekey` gives it to keys that are in a database already"
             )
         self._statistics = statistics
-        self._url = url
         self._check_caller = check
+        self._history = history
         super().__init__(account.user_id, account.device_id, url, pickle_key)
-        self._storage.write(Changes([history.record()]))
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
         try:
             self.handled = HandledMessages(self._storage)
-            self.replays = ReplayProtection(self._storage)
+            self.replays = ReplayProtection(self._storage, self._storage.replay_key)
             self.outbound = OutboundSessions(self._storage, self._pickles)
-            self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current())
+            #: How far the account had read when it was opened.
+            self.token_at_opening = self.load_sync_token()
+            self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
         except BaseException:
             self._storage.close()
             raise
@@ -128,6 +132,7 @@ class ProductionStore(NioStore):
         self._sessions.settle(batch, self._changed_sessions)
         self._group_sessions.settle(batch)
         self._devices.settle(batch)
+        self.replays.settle(batch)
         self._group_sessions.pin_dirty()
 
     def are_group_sessions_in_memory(self, keys: Iterable[GroupSessionKey]) -> bool:
@@ -184,32 +189,43 @@ class ProductionStore(NioStore):
     def save_sync_token(self, token: str) -> None:
         """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""
 
-    def check_ownership(self) -> None:
-        """Ask the database who owns the account: one look-up, from a thread.
-
-        Raises FencedOut if another process has taken it over, and AccountNotFound if it was deleted.
-        """
-        backend, release = backends.acquire(self._url)
-        try:
-            with backend.open_store(self._account_id, Mode.READ) as store:
-                present = store.ownership
-        finally:
-            release()
-        # The time as well: an account that was deleted and made anew begins with the first epoch again.
-        if (present.epoch, present.since) != (self._ownership.epoch, self._ownership.since):
-            raise FencedOut.by(present.owner, present.since, self._account_id)
-
-    def _is_tracking_current(self) -> bool:
-        token = self.load_sync_token()
+    def _is_tracking_current(self, token: str | None) -> bool:
         marker = self._storage.get(records.Value, [_TRACKED_UNTIL]).get(_TRACKED_UNTIL)
         return token is not None and marker is not None and marker.value == token.encode()
 
-    def _check_pickle_key(self, backend: Backend) -> None:
-        super()._check_pickle_key(backend)
+    def _open(self, url: str) -> Storage:
+        storage = super()._open(url)
+        storage.write(Changes([(self._history or TakeOvers()).record()]))
+        return storage
+
+    @property
+    def _read_at_opening(self) -> tuple[tuple[type[records.Record], records.Key], ...]:
+        return (
+            *super()._read_at_opening,
+            (records.OlmMessage, ()),
+            (records.OutboundGroupSession, ()),
+            (records.TrackedUser, ()),
+            (records.Value, _TRACKED_UNTIL),
+            (records.Value, ACCESS_TOKEN),
+        )
+
+    def _look(self, store: CryptoStore | None) -> None:
+        super()._look(store)
         self._check_caller()
 
+    @property
+    def _looked_at(self) -> tuple[records.Key, ...]:
+        return (*super()._looked_at, HISTORY)
+
+    def _judge(self, store: CryptoStore, found: Found[records.Value]) -> None:
+        super()._judge(store, found)
+        if self._history is None:
+            turn = next_turn(store.ownership.owner, found.get(HISTORY))
+            if turn.pause:
+                raise NotYetError(turn)
+            self._history = turn.history
+
     def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
-        self._ownership = store.ownership
         return BufferedStorage(store, release, self._statistics)
 
     def _make_group_sessions(self) -> OfferedGroupSessions:

@@ -85,9 +85,9 @@ class SyncingClient(ToDeviceClient):
     ) -> None:
         """As nio's, but when it ends, by whatever error, nothing that it started goes on.
 
-        Raises FencedOut, which names the process that has the account now, AccessTokenRejected, after which
-        `login_or_restore` logs in again, BackendUnavailable and StorageFull, after which it may be called again, and
-        what callbacks raise. A sync that the homeserver refuses otherwise is logged and repeated.
+        Raises FencedOut, which names the process that has the account now, DatabaseWentBack, AccessTokenRejected, after
+        which `login_or_restore` logs in again, BackendUnavailable and StorageFull, after which it may be called again,
+        and what callbacks raise. A sync that the homeserver refuses otherwise is logged and repeated.
         """
         if not self.logged_in:
             raise LocalProtocolError("Not logged in.")
@@ -191,10 +191,12 @@ class SyncingClient(ToDeviceClient):
 
     def _handle_olm_events(self, response: SyncResponse) -> None:
         self._note_key_count(response)
-        together = {user for room in self.rooms.values() if room.encrypted for user in room.users}
         left = set(response.device_list.left)
+        together: set[str] = set()
+        if left:
+            together = {user for room in self.rooms.values() if room.encrypted for user in left & room.users.keys()}
         self.machine.tracking.left(left - together)
-        self.machine.add_changed_users(left & together)
+        self.machine.add_changed_users(together)
 
 
 def _raised(outcome: Any) -> Any:

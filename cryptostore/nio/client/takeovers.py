@@ -1,4 +1,4 @@
-"""Two processes that take an account from each other for ever help nobody: whoever comes waits, longer each time."""
+"""Back off when two processes keep taking the same account over."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from cryptostore import records
-from cryptostore.errors import AccountNotFound
-from cryptostore.interface import Backend, CryptoStore, Mode
-from cryptostore.owners import is_gone
+from cryptostore.store.owners import is_gone
 
 #: So many take-overs in so many seconds need no pause.
 _FREE: Final = 3
 _WINDOW: Final = 60.0
 _LONGEST_PAUSE: Final = 60.0
 
-_KEY: Final = ("client", "take-overs")
+#: The record in which an owner writes down the take-overs that it knows of.
+HISTORY: Final = ("client", "take-overs")
 
 
 @dataclass
@@ -29,7 +28,7 @@ class TakeOvers:
 
     def record(self) -> records.Value:
         """What to write after taking the account over."""
-        return records.Value(*_KEY, json.dumps({"times": self.times, "pause": self.pause}).encode())
+        return records.Value(*HISTORY, json.dumps({"times": self.times, "pause": self.pause}).encode())
 
     def next(self, now: float) -> TakeOvers:
         """With one more, at `now`, and the pause that it has to make."""
@@ -40,31 +39,28 @@ class TakeOvers:
 
 
 class Turn(NamedTuple):
-    """The next take-over: the seconds to wait before it, what to write after it, and from whom it is, if anybody."""
+    """The next take-over: the seconds to wait before it, what to write after it, and the present owner if it lives."""
 
     pause: float
     history: TakeOvers
     owner: str = ""
 
 
-def next_turn(backend: Backend, account: records.Account) -> Turn:
-    """When it is this process's turn to take the account over."""
-    try:
-        with backend.open_store(account, Mode.READ) as store:
-            before = read_history(store)
-            owner = store.ownership.owner
-    except AccountNotFound:
-        return Turn(0.0, TakeOvers())
+class NotYetError(Exception):
+    """This process has to wait before it takes the account over."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(f"the account changes hands too often; it is taken over in {turn.pause:g} s")
+        self.turn = turn
+
+
+def next_turn(owner: str, written: records.Value | None) -> Turn:
+    """When it is this process's turn, after this owner and what it wrote down under `HISTORY`."""
+    before = _parse(written.value) if written else TakeOvers()
     if is_gone(owner):
         return Turn(0.0, before)
     after = before.next(time.time())
     return Turn(after.pause, after, owner)
-
-
-def read_history(store: CryptoStore) -> TakeOvers:
-    """What the last owner wrote down."""
-    stored = store.get(records.Value, [_KEY]).get(_KEY)
-    return _parse(stored.value) if stored else TakeOvers()
 
 
 def _parse(value: bytes) -> TakeOvers:
@@ -72,5 +68,5 @@ def _parse(value: bytes) -> TakeOvers:
         parsed = json.loads(value)
         return TakeOvers([float(at) for at in parsed["times"]], float(parsed["pause"]))
     except (ValueError, TypeError, KeyError):
-        # It protects nobody's keys: begin anew.
+        # No key depends on it, so an unreadable history is replaced by an empty one.
         return TakeOvers()

@@ -21,7 +21,7 @@ from .prefetch import Wanted, add_timelines
 _TURN: Final = 20
 #: A sync whose timeline lacks a key asks for further to-device messages, and for nothing else.
 _NO_ROOMS: Final[dict[Any, Any]] = {"room": {"rooms": []}, "presence": {"types": []}, "account_data": {"types": []}}
-#: Pages for one sync, at most: strangers may send messages faster than anybody reads them.
+#: Pages for one sync, at most: strangers may send messages faster than they can be read.
 _MOST_PAGES: Final = 1_000
 #: Syncs in a row that fail for want of a page before a timeline is handled without it.
 _PATIENCE: Final = 5
@@ -133,6 +133,6 @@ class ToDeviceClient(IdentityClient):
             raise
         except Exception as error:  # noqa: BLE001  # whatever a stranger's event made nio raise must not stop the sync
             self.statistics.poisoned_events += 1
-            sender = getattr(to_device_event, "sender", "nobody")
+            sender = getattr(to_device_event, "sender", "an unknown sender")
             _log.warning("skipped a to-device event from %s that raised %s", sender, type(error).__name__)
             return None

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from functools import partial
 
 from cryptostore import records
-from cryptostore.changes import Changes
 from cryptostore.nio.pickles import if_valid
+from cryptostore.records.changes import Changes, RecordKey
 
 from .buffer import BufferedStorage
+from .noting import NotingSet
 
 
 class TrackedUsers:
@@ -23,20 +24,21 @@ class TrackedUsers:
     def __init__(self, storage: BufferedStorage, is_current: bool) -> None:
         self._storage = storage
         rows = storage.select(records.TrackedUser, [()])[()]
+        #: Users who may not be as they were saved.
+        self._touched = set() if is_current else {row.user_id for row in rows}
         #: Users whose devices were asked for.
-        self.tracked = {row.user_id for row in rows}
+        self.tracked = NotingSet((row.user_id for row in rows), self._touched.update)
         #: Users to ask about: all of them, unless the token is the one up to which their changes were noted.
-        self.outdated = {row.user_id for row in rows if row.outdated or not is_current}
+        self.outdated = NotingSet((row.user_id for row in rows if row.outdated or not is_current), self._touched.update)
         self._generations = Counter({row.user_id: row.generation for row in rows})
-        self._saved = set(self.tracked)
-        self._saved_outdated = {row.user_id for row in rows if row.outdated}
-        self._new_generations: set[str] = set()
+        #: Whether they were out of date, and their generation, as last written.
+        self._saved = {row.user_id: (row.outdated, row.generation) for row in rows}
 
     def changed(self, users: Iterable[str]) -> None:
         """The server says that these users' devices changed. Others than those that are followed do not matter."""
-        relevant = set(users) & (self.tracked | self.outdated)
+        relevant = {user for user in users if user in self.tracked or user in self.outdated}
         self._generations.update(relevant)
-        self._new_generations |= relevant
+        self._touched |= relevant
         self.outdated |= relevant
         self._storage.touch()
 
@@ -57,20 +59,29 @@ class TrackedUsers:
     @property
     def is_dirty(self) -> bool:
         """Whether a flush has something to write."""
-        return bool(self._changed_users() or self._saved - self.tracked)
+        return any(self._is_changed(user) for user in self._touched)
 
     def collect(self) -> Changes:
         """The records to write."""
-        rows = [if_valid(partial(self._record, user)) for user in self._changed_users()]
-        gone = [row for user in self._saved - self.tracked if (row := if_valid(partial(self._record, user)))]
-        self._saved = set(self.tracked)
-        self._saved_outdated = self.outdated & self.tracked
-        self._new_generations = set()
-        return Changes([row for row in rows if row is not None], [(records.TrackedUser, row.key) for row in gone])
+        puts: list[records.Record] = []
+        deletes: list[RecordKey] = []
+        for user in self._touched:
+            row = if_valid(partial(self._record, user)) if self._is_changed(user) else None
+            state = self._state(user)
+            if state is None:
+                self._saved.pop(user, None)
+                deletes += [RecordKey(records.TrackedUser, row.key)] if row else []
+            else:
+                self._saved[user] = state
+                puts += [row] if row else []
+        self._touched.clear()
+        return Changes(puts, deletes)
 
-    def _changed_users(self) -> set[str]:
-        changed = (self.outdated & self.tracked) ^ self._saved_outdated
-        return (changed | self._new_generations | (self.tracked - self._saved)) & self.tracked
+    def _is_changed(self, user_id: str) -> bool:
+        return self._saved.get(user_id) != self._state(user_id)
+
+    def _state(self, user_id: str) -> tuple[bool, int] | None:
+        return (user_id in self.outdated, self._generations[user_id]) if user_id in self.tracked else None
 
     def _record(self, user_id: str) -> records.TrackedUser:
         return records.TrackedUser(user_id, user_id in self.outdated, self._generations[user_id])

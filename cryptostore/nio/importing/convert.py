@@ -12,7 +12,6 @@ from nio.crypto import InboundGroupSession, OlmAccount, Session
 
 from cryptostore import records
 from cryptostore.errors import InvalidRecord
-from cryptostore.nio.key_ring import KeyRing
 from cryptostore.nio.pickles import Pickles
 from cryptostore.nio.times import to_local, to_utc
 
@@ -38,15 +37,14 @@ class AccountImport:
         self.account: Final = row.account
         self._source = source
         self._row = row
-        self._pickle_key = pickle_key
+        #: Opens the source, and seals what is imported from it.
+        self.pickle_key: Final = pickle_key
         self._findings = findings
-        self._pickles = Pickles(row.account, KeyRing.of(row.account, pickle_key, None))
+        self._pickles = Pickles(row.account)
         self._imported_at = datetime.now(UTC)
         olm_account = OlmAccount.from_pickle(row.pickle, pickle_key, row.shared)
         #: The account's own record.
         self.olm_account: Final = self._pickles.account_record(olm_account)
-        # An account whose own record did not come is marked as unfinished, and no client opens it.
-        self._pickles.use_key_ring()
         #: The account's Curve25519 key.
         self.identity_key: Final = str(olm_account.identity_keys["curve25519"])
 
@@ -87,14 +85,14 @@ class AccountImport:
 
     def _olm_session(self, row: Row) -> records.OlmSession:
         created_at, last_used_at = self._time(row, "creation_time"), self._time(row, "last_usage_date")
-        session = Session.from_pickle(pickle_of(row["session"]), created_at, self._pickle_key, last_used_at)
+        session = Session.from_pickle(pickle_of(row["session"]), created_at, self.pickle_key, last_used_at)
         _check_id(session.id, row)
         return self._pickles.olm_session_record(row["sender_key"], session)
 
     def _group_session(self, row: Row) -> records.InboundGroupSession:
         pickle, chain = pickle_of(row["session"]), self._chains[row["session_id"]]
         session = InboundGroupSession.from_pickle(
-            pickle, row["fp_key"], row["sender_key"], row["room_id"], self._pickle_key, chain
+            pickle, row["fp_key"], row["sender_key"], row["room_id"], self.pickle_key, chain
         )
         _check_id(session.id, row)
         # The source does not say when the session came.

@@ -8,20 +8,20 @@ from typing import Final
 from nio.crypto import TrustState
 
 from cryptostore import records
-from cryptostore.fields import DeviceTrust
 from cryptostore.nio.devices import storable
+from cryptostore.records.fields import DeviceTrust
 
 from .findings import Findings
 from .source import NioFile, Row, SourceAccount
 
-_TWO_DECISIONS: Final = "the database and the files beside it hold two decisions about it; the owner has to decide anew"
+_TWO_DECISIONS: Final = "the database and the files beside it differ about it; the owner has to decide again"
 
 
 class SourceDevices:
     """Makes records of device rows of both versions of nio's schema.
 
-    Decisions come from the SqliteStore's table and from the DefaultStore's files: nobody but the owner knows which of
-    the two stores the client used.
+    Decisions come from the SqliteStore's table and from the DefaultStore's files: the source does not say which of the
+    two stores the client used.
     """
 
     def __init__(self, source: NioFile, row: SourceAccount, findings: Findings) -> None:

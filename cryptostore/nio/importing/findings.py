@@ -11,7 +11,7 @@ from cryptostore.records import Account
 class Finding(NamedTuple):
     """Things of one kind that are missing or not whole, for one reason."""
 
-    #: Whose they are; None for what belongs to nobody in the file.
+    #: Whose they are; None for rows that belong to no account of the file.
     account: Account | None
     kind: str
     reason: str

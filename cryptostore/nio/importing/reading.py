@@ -102,7 +102,7 @@ def _why_none(chosen: list[SourceAccount], findings: Findings) -> UnreadableReco
 
 
 def _report_orphans(source: NioFile, findings: Findings) -> None:
-    """Note the rows that belong to nobody: nio's tables do not all delete them with their owner."""
+    """Note the rows whose owner is gone: nio's tables do not all delete them with it."""
     for each in _BELONGINGS:
         there = {row.get(each.owners_column) for row in source.rows(each.owners, findings)}
         for row in source.rows(each.table, findings):

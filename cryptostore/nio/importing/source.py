@@ -102,7 +102,7 @@ class NioFile:
 def open_source(path: Path) -> Iterator[NioFile]:
     """Open a nio store for reading. Not a byte of it changes, nor of SQLite's files beside it.
 
-    Raises ConfigurationError for what is no nio store.
+    Raises ConfigurationError for a file that is not a nio store.
     """
     if path.is_dir():
         files = ", ".join(sorted(file.name for file in path.glob("*.db"))) or "none that ends with .db"

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from cryptostore.changes import Changes, RecordKey
-from cryptostore.errors import ConfigurationError, CryptoStoreError, FencedOut
-from cryptostore.interface import Backend, CryptoStore, Mode
+from cryptostore.errors import ConfigurationError, CryptoStoreError, FencedOut, WrongPickleKey
 from cryptostore.nio.unfinished import UNFINISHED_IMPORT
 from cryptostore.plugins import open_backend
 from cryptostore.records import Account, OlmAccount, Record, Value
+from cryptostore.records.changes import Changes, RecordKey
+from cryptostore.store.backend import Backend
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.ownership import Mode
 
 from .convert import AccountImport
 from .findings import Findings
@@ -44,10 +46,10 @@ def transfer(
     created: list[CryptoStore] = []
     counts: dict[Account, Counter[str]] = {}
     with open_backend(url) as backend, open_backend(url) as second_handle:
-        _make_room(backend, [each.account for each in chosen])
+        _make_room(backend, chosen)
         try:
             for each in chosen:
-                store = _create(backend, each.account, created)
+                store = _create(backend, each, created)
                 counts[each.account] = _Transfer(each, store, findings).run(second_handle, advance)
         except BaseException:
             _undo(backend, created)
@@ -70,7 +72,7 @@ class _Transfer:
         fresh = self._without_repeated(self._source.contents(), advance)
         while batch := list(islice(fresh, _BATCH)):
             self._store.apply(Changes(batch))
-        with second_handle.open_store(self._source.account, Mode.READ) as stored:
+        with second_handle.open_store(self._source.account, Mode.READ, pickle_key=self._source.pickle_key) as stored:
             self._compare(stored)
             # Now or never: a client that runs on has moved its ratchets past those that were imported.
             self._source.check_source()
@@ -111,27 +113,34 @@ class _Transfer:
         )
 
 
-def _make_room(backend: Backend, accounts: Iterable[Account]) -> None:
+def _make_room(backend: Backend, imports: Iterable[AccountImport]) -> None:
     """Refuse accounts that are there, all before any is touched; delete what killed imports have left."""
     there = backend.accounts()
     leftovers = []
-    for account in accounts:
-        if account in there:
-            with backend.open_store(account, Mode.READ) as store:
-                if not store.get(Value, [UNFINISHED_IMPORT.key]):
-                    raise ConfigurationError(
-                        f"{account} is in the database already and is left as it is; import into another database, "
-                        "or choose other accounts with --user-id and --device-id"
-                    )
-            leftovers.append(account)
+    for each in imports:
+        if each.account in there:
+            if not _is_leftover(backend, each):
+                raise ConfigurationError(
+                    f"{each.account} is in the database already and is left as it is; import into another database, "
+                    "or choose other accounts with --user-id and --device-id"
+                )
+            leftovers.append(each.account)
     for account in leftovers:
         backend.delete_account(account)
 
 
-def _create(backend: Backend, account: Account, created: list[CryptoStore]) -> CryptoStore:
-    store = backend.open_store(account)
+def _is_leftover(backend: Backend, source: AccountImport) -> bool:
+    try:
+        with backend.open_store(source.account, Mode.READ, pickle_key=source.pickle_key) as store:
+            return bool(store.get(Value, [UNFINISHED_IMPORT.key]))
+    except WrongPickleKey:
+        return False
+
+
+def _create(backend: Backend, source: AccountImport, created: list[CryptoStore]) -> CryptoStore:
+    store = backend.open_store(source.account, pickle_key=source.pickle_key)
     if store.ownership.sequence or store.get(OlmAccount, [()]):
-        raise FencedOut(f"a client opened {account} in the database meanwhile; it was left as it is")
+        raise FencedOut(f"a client opened {source.account} in the database meanwhile; it was left as it is")
     created.append(store)
     return store
 
@@ -141,11 +150,11 @@ def _undo(backend: Backend, created: Iterable[CryptoStore]) -> None:
     for store in created:
         try:
             now = backend.accounts().get(store.account)
-            if now is not None and now.epoch == store.ownership.epoch:
+            if now is not None and now.incarnation == store.ownership.incarnation:
                 backend.delete_account(store.account)
         except CryptoStoreError as error:
             _log.error(  # the cause is the error that ended the import, which is on its way
-                "what was imported of %s could not be deleted (%s); the next import of it begins anew",
+                "what was imported of %s could not be deleted (%s); the next import of it starts over",
                 store.account,
                 error,
             )

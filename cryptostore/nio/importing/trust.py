@@ -7,8 +7,8 @@ from typing import Final
 
 from nio.store import KeyStore
 
-from cryptostore.fields import DeviceTrust
 from cryptostore.records import Account
+from cryptostore.records.fields import DeviceTrust
 
 #: In the order in which a decision counts, should a device be in two files: an exclusion is never overruled.
 _FILES: Final = (

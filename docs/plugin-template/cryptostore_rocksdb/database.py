@@ -1,197 +1,140 @@
-"""The open database, which all handles of this process share: RocksDB opens a folder once."""
+"""One RocksDB database with any number of accounts: the interface, method by method.
+
+The directory of accounts is under `a`, the owner of each under `o` and its id, and its rows under `r`, its id and their
+key.
+"""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import json
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from rocksdict import DBRecoveryMode, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import Rdict, WriteBatch
 
-from cryptostore import BackendUnavailable, CryptoStoreError, Schema, StoreClosed
+from cryptostore import AccountRow, Batch, Database, Health, Range, Row, Schema, TakeOver, UnreadableRecord
 
 from . import schema
-from .errors import mapped_errors
+from .engine import release, rows, shared
 
-Row = tuple[bytes, bytes]
-
-#: RocksDB's own log of its doings begins anew with every opening; so many old ones are kept.
-_LOG_FILES: Final = 3
-
-_RETRY_SECONDS: Final = 0.05
+_DIRECTORY: Final = b"a"
+_ID_BYTES: Final = 8
+#: How many bytes come before the key of a row.
+_PREFIX_BYTES: Final = 1 + _ID_BYTES
 
 
-class Database:
-    """A folder with a database in it, open from its first use on. `shared` makes one, and `release` gives it back.
-
-    One lock serves readers and writers alike. Nothing holds it longer than one batch or one page.
-    """
+class RocksDBDatabase(Database):
+    """A handle on a database, which it shares with the other handles of this process."""
 
     def __init__(self, path: Path) -> None:
-        self.path: Final = path
-        self.schema: Schema = schema.CURRENT
-        self.users = 0
-        self._lock = threading.Lock()
-        self._rdict: Rdict | None = None
-        self._closed = False
+        self._engine = shared(path)
 
-    @contextmanager
-    def using(self, timeout: float) -> Iterator[OpenDatabase]:
-        """The open database, for nobody else until the block ends; opened if need be. Raises BackendUnavailable."""
-        ends = time.monotonic() + timeout
-        if not self._lock.acquire(timeout=timeout):
-            raise BackendUnavailable(f"{self.path} was busy until the deadline")
-        try:
-            yield OpenDatabase(self, self._opened(ends))
-        finally:
-            self._lock.release()
-            # Whoever closed the database may have given up waiting for this user.
-            if self._closed and self._lock.acquire(blocking=False):
-                self._close_and_release()
+    def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
+        with self._engine.using(timeout) as rdict:
+            new = AccountRow(claim.new_id, user_id, device_id, 0, 0, 0, "", 0)
+            before = _find(rdict, user_id, device_id) or new
+            row = before._replace(
+                epoch=before.epoch + 1, incarnation=claim.incarnation, owner=claim.owner, since=claim.since
+            )
+            batch = WriteBatch(raw_mode=True)
+            batch.put(_directory_key(user_id, device_id), _encoded_id(row.id))
+            self._engine.write(rdict, batch, _ownership_key(row.id), json.dumps(row).encode())
+            return row
 
-    def open_again(self) -> Rdict:
-        """Read the database anew from its files, inside `using`. Raises BackendUnavailable."""
-        self._close_rdict()
-        try:
-            return self._opened(time.monotonic())
-        except CryptoStoreError as error:
-            raise BackendUnavailable(f"{self.path} could not be opened again after a failed write: {error}") from error
+    def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
+        with self._engine.using(timeout) as rdict:
+            return _find(rdict, user_id, device_id)
 
-    def close(self, timeout: float) -> None:
-        """Let nobody use the database any more, and give RocksDB's lock back.
+    def accounts(self, timeout: float) -> list[AccountRow]:
+        with self._engine.using(timeout) as rdict:
+            found = [_row(rdict, value) for _, value in rows(rdict, _DIRECTORY, _DIRECTORY + b"\xff")]
+        return [row for row in found if row is not None]
 
-        If somebody uses the database until the deadline, RocksDB's lock is given back at the end of that use.
-        """
-        # Before the wait: who ends its use after it must know.
-        self._closed = True
-        if self._lock.acquire(timeout=timeout):
-            self._close_and_release()
+    def delete(self, account_id: int, timeout: float) -> None:
+        with self._engine.using(timeout) as rdict:
+            row = _row(rdict, _encoded_id(account_id))
+            if row is not None:
+                batch = WriteBatch(raw_mode=True)
+                batch.delete_range(_row_key(account_id), _row_key(account_id + 1))
+                batch.delete(_directory_key(row.user_id, row.device_id))
+                self._engine.write(rdict, batch, _ownership_key(account_id), None)
 
-    def _opened(self, ends: float) -> Rdict:
-        if self._closed:
-            raise StoreClosed(f"the database {self.path} was closed; open it again to use it")
-        while self._rdict is None:
-            try:
-                self._open()
-            except BackendUnavailable:
-                # The process before this one may be at its end.
-                if time.monotonic() + _RETRY_SECONDS >= ends:
-                    raise
-                time.sleep(_RETRY_SECONDS)
-        return self._rdict
+    def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
+        with self._engine.using(timeout) as rdict:
+            found = [(key, rdict.get(_row_key(account_id, key))) for key in keys]
+        return [Row(key, value) for key, value in found if value is not None]
 
-    def _open(self) -> None:
-        self.schema = schema.prepare(self.path)
-        with mapped_errors(self.path):
-            self._rdict = Rdict(str(self.path), _options())
+    def ranges(self, account_id: int, ranges: Sequence[Range], timeout: float) -> list[Row]:
+        with self._engine.using(timeout) as rdict:
+            return [row for each in ranges for row in _within(rdict, account_id, each)]
 
-    def _close_and_release(self) -> None:
-        try:
-            self._close_rdict()
-        finally:
-            self._lock.release()
+    def page(self, account_id: int, within: Range, size: int, timeout: float) -> list[Row]:
+        with self._engine.using(timeout) as rdict:
+            return _within(rdict, account_id, within, size)
 
-    def _close_rdict(self) -> None:
-        rdict, self._rdict = self._rdict, None
-        if rdict is not None:
-            # After a failed write, closing reports the same failure once more.
-            with suppress(CryptoStoreError), mapped_errors(self.path):
-                rdict.close()
+    def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        with self._engine.using(timeout) as rdict:
+            found = _row(rdict, _encoded_id(account_id))
+            expected = (batch.epoch, batch.incarnation, batch.number - 1)
+            if found is None or (found.epoch, found.incarnation, found.sequence) != expected:
+                return found
+            writes = WriteBatch(raw_mode=True)
+            for key, value in batch.puts:
+                writes.put(_row_key(account_id, key), value)
+            for key in batch.deletes:
+                writes.delete(_row_key(account_id, key))
+            row = found._replace(sequence=batch.number)
+            self._engine.write(rdict, writes, _ownership_key(account_id), json.dumps(row).encode())
+            return row
 
+    def health(self, timeout: float) -> Health:
+        with self._engine.using(timeout) as rdict:
+            writable = not rdict.property_int_value("rocksdb.is-write-stopped")
+        return Health(f"RocksDB in rocksdict {metadata.version('rocksdict')}", writable)
 
-class OpenDatabase:
-    """What can be done with a database while its lock is held."""
+    def schema(self, timeout: float) -> Schema:  # noqa: ARG002  # a file is read without waiting
+        return schema.read(self._engine.path)
 
-    def __init__(self, database: Database, rdict: Rdict) -> None:
-        self._database = database
-        self._rdict = rdict
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of a key."""
-        with mapped_errors(self._database.path):
-            value: bytes | None = self._rdict.get(key)
-        return value
-
-    def range(self, begin: bytes, end: bytes, limit: int | None = None) -> list[Row]:
-        """Up to `limit` rows with keys from `begin` to below `end`, in order."""
-        options = ReadOptions()
-        options.set_iterate_upper_bound(end)
-        rows: list[Row] = []
-        with mapped_errors(self._database.path):
-            iterator = self._rdict.iter(options)
-            iterator.seek(begin)
-            while iterator.valid() and len(rows) != limit:
-                rows.append((iterator.key(), iterator.value()))
-                iterator.next()
-            # An iterator that met a bad block is at its end, too.
-            iterator.status()
-        return rows
-
-    def commit(self, batch: WriteBatch, account_key: bytes, row: bytes | None) -> None:
-        """Write a batch and the account's new row (None deletes it), whole or not at all, and flush it to the disk.
-
-        Every batch changes a row, so the row tells after a failure whether the batch was written all the same.
-        """
-        if row is None:
-            batch.delete(account_key)
-        else:
-            batch.put(account_key, row)
-        try:
-            with mapped_errors(self._database.path):
-                self._rdict.write(batch, _flushed())
-        except CryptoStoreError:
-            # RocksDB takes no more writes after a failed one, until the database is opened again.
-            self._rdict = self._database.open_again()
-            if self.get(account_key) != row:
-                raise
-
-    def is_writable(self) -> bool:
-        """Whether RocksDB takes writes."""
-        with mapped_errors(self._database.path):
-            return not self._rdict.property_int_value("rocksdb.is-write-stopped")
+    def close(self) -> None:
+        release(self._engine)
 
 
-def shared(path: Path, deadline: float) -> Database:
-    """The database at `path`, opened; one for all users in this process. Every call needs a `release` of its own."""
-    with _guard:
-        database = _databases.setdefault(path, Database(path))
-        database.users += 1
+def _find(rdict: Rdict, user_id: str, device_id: str) -> AccountRow | None:
+    found = rdict.get(_directory_key(user_id, device_id))
+    return None if found is None else _row(rdict, found)
+
+
+def _row(rdict: Rdict, encoded_id: bytes) -> AccountRow | None:
+    """The account's row. Raises UnreadableRecord: taken for absent, the account would be made again."""
+    value = rdict.get(b"o" + encoded_id)
     try:
-        with database.using(deadline):
-            return database
-    except BaseException:
-        release(database, deadline)
-        raise
+        return None if value is None else AccountRow(*json.loads(value))
+    except (ValueError, TypeError):
+        raise UnreadableRecord(
+            "an account's row is damaged in the database and was left as it is; restore it from a backup"
+        ) from None
 
 
-def release(database: Database, deadline: float) -> None:
-    """Give back what `shared` gave; the last one to do so closes the database."""
-    with _guard:
-        database.users -= 1
-        if database.users:
-            return
-        del _databases[database.path]
-    database.close(deadline)
+def _within(rdict: Rdict, account_id: int, within: Range, limit: int | None = None) -> list[Row]:
+    end = _row_key(account_id + 1) if within.end is None else _row_key(account_id, within.end)
+    found = rows(rdict, _row_key(account_id, within.start), end, limit)
+    return [Row(key[_PREFIX_BYTES:], value) for key, value in found]
 
 
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_keep_log_file_num(_LOG_FILES)
-    # A kill may cut the last entry of the log short. Any other damage must be an error: RocksDB's default would
-    # forget every later batch without a word.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    return options
+def _directory_key(user_id: str, device_id: str) -> bytes:
+    # Ids of users and devices hold no NUL.
+    return _DIRECTORY + user_id.encode() + b"\0" + device_id.encode()
 
 
-def _flushed() -> WriteOptions:
-    options = WriteOptions()
-    options.sync = True
-    return options
+def _ownership_key(account_id: int) -> bytes:
+    return b"o" + _encoded_id(account_id)
 
 
-_guard: Final = threading.Lock()
-_databases: Final[dict[Path, Database]] = {}
+def _row_key(account_id: int, key: bytes = b"") -> bytes:
+    return b"r" + _encoded_id(account_id) + key
+
+
+def _encoded_id(account_id: int) -> bytes:
+    return account_id.to_bytes(_ID_BYTES, "big")

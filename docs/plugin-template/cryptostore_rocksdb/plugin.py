@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes, urlsplit
 
 from cryptostore import (
     FULL,
     BackendPlugin,
     Capability,
     Claim,
-    ConfigurationError,
     Support,
     hookimpl,
 )
-from cryptostore.urls import CommonOptions, options_of, refuse_unknown
+from cryptostore.plugins.urls import path_of, refuse_unknown
 
-from .backend import RocksDBBackend
+from .database import RocksDBDatabase
 
 #: The version of the interface that this backend was written for; not the one that happens to be installed.
-_INTERFACE: Final = (1, 0)
+_INTERFACE: Final = (2, 0)
 
 _CAPABILITIES: Final = {
     Capability.SURVIVES_PROCESS_KILL: FULL,
@@ -39,29 +35,14 @@ _CAPABILITIES: Final = {
 }
 
 
-def open_rocksdb(url: str, /, **options: Any) -> RocksDBBackend:
+def open_rocksdb(url: str, options: Mapping[str, Any], timeout: float) -> RocksDBDatabase:  # noqa: ARG001  # RocksDB does not wait
     """Open `rocksdb:///relative/folder` or `rocksdb:////absolute/folder`; a missing folder is created in its parent.
 
-    Options: `deadline` and `owner`. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
+    Takes no options. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
     """
-    remaining = options_of(url, options)
-    common = CommonOptions.take_from(remaining)
-    refuse_unknown(remaining, "deadline, owner")
-    return RocksDBBackend(path_of(url), common)
-
-
-def path_of(url: str) -> Path:
-    """The real path of the folder that `url` names. Raises ConfigurationError."""
-    parts = urlsplit(url)
-    name = os.fsdecode(unquote_to_bytes(parts.path[1:]))
-    has_three_slashes = url.partition(":")[2].startswith("///")
-    if not has_three_slashes or parts.fragment or not name or "\0" in name:
-        raise ConfigurationError(
-            "a RocksDB URL names a folder, with three slashes before a relative path (rocksdb:///keys) and four before "
-            "an absolute one (rocksdb:////var/lib/bot/keys); '#' is written %23 there, and '?' %3F"
-        )
+    refuse_unknown(options, "deadline, owner")
     # Without links: two names of one folder must lead to one open database.
-    return Path(name).resolve()
+    return RocksDBDatabase(path_of(url).resolve())
 
 
 @hookimpl

@@ -15,8 +15,8 @@ FILE: Final = "cryptostore.json"
 CURRENT: Final = Schema(version=1, min_compatible=1)
 
 
-def prepare(folder: Path) -> Schema:
-    """The schema of the database in `folder`, which is made if it is missing or empty.
+def prepare(folder: Path) -> None:
+    """Make a database in `folder` if that is missing or empty, and refuse one that is not ours to use.
 
     Raises SchemaTooNew, SchemaError for a damaged file, ConfigurationError for a folder that is not ours to use.
     """
@@ -25,7 +25,7 @@ def prepare(folder: Path) -> Schema:
         if not (folder / FILE).exists():
             _refuse_foreign(folder)
             _write(folder)
-        return _refuse_too_new(folder, _read(folder))
+        _refuse_too_new(folder, read(folder))
     except OSError as error:
         raise ConfigurationError(
             f"cannot use the folder {folder} ({error.strerror}); choose one that this user may write to, in a folder "
@@ -61,7 +61,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read(folder: Path) -> Schema:
+def read(folder: Path) -> Schema:
+    """The schema of the database in `folder`. Raises SchemaError."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return Schema(int(found["version"]), int(found["min_compatible"]))
@@ -69,10 +70,9 @@ def _read(folder: Path) -> Schema:
         raise SchemaError(f"{folder / FILE} is damaged; restore it from a backup") from error
 
 
-def _refuse_too_new(folder: Path, found: Schema) -> Schema:
+def _refuse_too_new(folder: Path, found: Schema) -> None:
     if found.min_compatible > CURRENT.version:
         raise SchemaTooNew(
             f"{folder} has schema {found.version}, which needs a program that knows schema {found.min_compatible} or "
             f"newer; this one knows {CURRENT.version}: upgrade cryptostore-rocksdb-example. Nothing was changed"
         )
-    return found

@@ -10,13 +10,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from rocksdict import WriteBatch
 
-from cryptostore import Account, Key, Record
 from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
-from cryptostore_rocksdb import accounts
-from cryptostore_rocksdb.database import release, shared
-from cryptostore_rocksdb.keys import account_key, record_key
 from cryptostore_rocksdb.schema import FILE
 
 #: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
@@ -30,7 +25,6 @@ class RocksDBHarness(Harness):
             Ability.REOPEN,
             Ability.OTHER_PROCESS,
             Ability.RAW_STORAGE,
-            Ability.DAMAGE,
             Ability.NEWER_SCHEMA,
             Ability.FULL_DISK,
         }
@@ -45,16 +39,6 @@ class RocksDBHarness(Harness):
 
     def raw_storage(self) -> bytes:
         return b"".join(path.read_bytes() for path in sorted(self._path.iterdir()))
-
-    def damage(self, account: Account, kind: type[Record], key: Key) -> None:
-        # Behind the backend's back, though through its database: RocksDB opens a folder once.
-        database = shared(self._path, deadline=10)
-        with database.using(10) as opened:
-            row = accounts.find(opened, account)
-            batch = WriteBatch(raw_mode=True)
-            batch.put(record_key(row.id, kind, key), b"cut off")
-            opened.commit(batch, account_key(account), row.encode())
-        release(database, deadline=10)
 
     def claim_newer_schema(self) -> None:
         (self._path / FILE).write_text(json.dumps({"version": 99, "min_compatible": 99}))
@@ -83,7 +67,7 @@ def test_what_rocksdb_leaves_unverified() -> None:
     of_servers = {f"FAULTS-{number}" for number in range(1, 14)} | {f"SEVERING-{number}" for number in range(1, 8)}
     of_servers |= {f"SECRETS-{number}" for number in range(2, 6)}
     of_several_processes = {"RESTART-6", "RESTART-7", "SCHEMA-5"}
-    # No version but the first was ever made, and nobody has a database of that.
+    # No version but the first was ever made.
     of_older_schemas = {"SCHEMA-6", "SCHEMA-7", "SCHEMA-8"}
     # A database that is open goes on writing into a folder that was made read-only.
     of_read_only_files = {"STORAGE-3", "STORAGE-4"}

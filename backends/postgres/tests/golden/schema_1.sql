@@ -3,127 +3,29 @@ SET check_function_bodies = false;
 
 CREATE SCHEMA cryptostore_golden;
 
-CREATE FUNCTION cryptostore_golden.claim_batch(claimed_account bigint, claimed_epoch bigint, batch_number bigint) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    present "cryptostore_golden".account%ROWTYPE;
-BEGIN
-    UPDATE "cryptostore_golden".account SET sequence = batch_number
-    WHERE id = claimed_account AND epoch = claimed_epoch AND sequence = batch_number - 1;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-    SELECT * INTO present FROM "cryptostore_golden".account WHERE id = claimed_account;
-    IF NOT FOUND THEN
-        RAISE 'the account was deleted' USING ERRCODE = 'MC003';
-    END IF;
-    IF present.epoch = claimed_epoch AND present.sequence = batch_number THEN
-        RAISE 'the batch was committed already' USING ERRCODE = 'MC001';
-    END IF;
-    RAISE 'the account was taken over' USING ERRCODE = 'MC002', DETAIL = json_build_object(
-        'owner', present.owner,
-        'since', (extract(epoch FROM present.since) * 1000000)::bigint
-    );
-END
-$$;
-
 CREATE TABLE cryptostore_golden.account (
     id bigint NOT NULL,
     user_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C"
+);
+
+CREATE TABLE cryptostore_golden.ownership (
+    account_id bigint NOT NULL,
     epoch bigint NOT NULL,
+    incarnation bigint NOT NULL,
     sequence bigint NOT NULL,
     owner text NOT NULL,
-    since timestamp with time zone NOT NULL
-);
+    since bigint NOT NULL
+)
+WITH (fillfactor='50');
 
-ALTER TABLE cryptostore_golden.account ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME cryptostore_golden.account_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
-CREATE TABLE cryptostore_golden.device (
+CREATE TABLE cryptostore_golden.record (
     account_id bigint NOT NULL,
-    user_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    keys jsonb NOT NULL,
-    display_name text NOT NULL,
-    deleted boolean NOT NULL,
-    trust text NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.encrypted_room (
-    account_id bigint NOT NULL,
-    room_id text NOT NULL COLLATE pg_catalog."C",
-    settings jsonb NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.inbound_group_session (
-    account_id bigint NOT NULL,
-    room_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    sender_key text NOT NULL COLLATE pg_catalog."C",
-    pickle bytea NOT NULL,
-    signing_key text NOT NULL,
-    forwarding_chain jsonb NOT NULL,
-    first_known_index bigint NOT NULL,
-    received_at timestamp with time zone NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.message_index (
-    account_id bigint NOT NULL,
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    sender_key text NOT NULL COLLATE pg_catalog."C",
-    index bigint NOT NULL,
-    event_id text NOT NULL,
-    "timestamp" bigint NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.olm_account (
-    account_id bigint NOT NULL,
-    pickle bytea NOT NULL,
-    shared boolean NOT NULL,
-    key_check bytea NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.olm_message (
-    account_id bigint NOT NULL,
-    sender_key text NOT NULL COLLATE pg_catalog."C",
-    hash text NOT NULL COLLATE pg_catalog."C"
-);
-
-CREATE TABLE cryptostore_golden.olm_session (
-    account_id bigint NOT NULL,
-    sender_key text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    pickle bytea NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    last_used_at timestamp with time zone NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.outbound_group_session (
-    account_id bigint NOT NULL,
-    room_id text NOT NULL COLLATE pg_catalog."C",
-    pickle bytea NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    message_count bigint NOT NULL,
-    shared boolean NOT NULL,
-    shared_with jsonb NOT NULL,
-    ignored jsonb NOT NULL
-);
-
-CREATE TABLE cryptostore_golden.outgoing_key_request (
-    account_id bigint NOT NULL,
-    request_id text NOT NULL COLLATE pg_catalog."C",
-    session_id text NOT NULL,
-    room_id text NOT NULL,
-    algorithm text NOT NULL
-);
+    key bytea NOT NULL,
+    value bytea NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+ALTER TABLE ONLY cryptostore_golden.record ALTER COLUMN value SET STORAGE EXTERNAL;
 
 CREATE TABLE cryptostore_golden.schema_version (
     version integer NOT NULL,
@@ -132,91 +34,94 @@ CREATE TABLE cryptostore_golden.schema_version (
     CONSTRAINT schema_version_one_row_check CHECK (one_row)
 );
 
-CREATE TABLE cryptostore_golden.sync_token (
-    account_id bigint NOT NULL,
-    token text NOT NULL
-);
+INSERT INTO cryptostore_golden.account VALUES (8772316555908224174, '@alice:example.org', 'ALICEDEVICE');
+INSERT INTO cryptostore_golden.account VALUES (1919780682266380515, '@bob:example.org', 'BOBDEVICE');
+INSERT INTO cryptostore_golden.account VALUES (6906965933008584950, '@nobody:example.org', 'EMPTY');
+INSERT INTO cryptostore_golden.account VALUES (198020169133977439, 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', '''"`\%_;--{}$1');
 
-CREATE TABLE cryptostore_golden.tracked_user (
-    account_id bigint NOT NULL,
-    user_id text NOT NULL COLLATE pg_catalog."C",
-    outdated boolean NOT NULL,
-    generation bigint NOT NULL
-);
+INSERT INTO cryptostore_golden.ownership VALUES (8772316555908224174, 2, 9223372036854775807, 3, 'golden', 1767323045678901);
+INSERT INTO cryptostore_golden.ownership VALUES (1919780682266380515, 2, 9223372036854775807, 3, 'golden', 1767323045678901);
+INSERT INTO cryptostore_golden.ownership VALUES (6906965933008584950, 2, 9223372036854775807, 3, 'golden', 1767323045678901);
+INSERT INTO cryptostore_golden.ownership VALUES (198020169133977439, 2, 9223372036854775807, 3, 'golden', 1767323045678901);
 
-CREATE TABLE cryptostore_golden.value (
-    account_id bigint NOT NULL,
-    namespace text NOT NULL COLLATE pg_catalog."C",
-    name text NOT NULL COLLATE pg_catalog."C",
-    value bytea NOT NULL
-);
-
-INSERT INTO cryptostore_golden.account OVERRIDING SYSTEM VALUE VALUES (1, '@alice:example.org', 'ALICEDEVICE', 2, 2, 'golden', '2026-01-02 03:04:05.678901+00');
-INSERT INTO cryptostore_golden.account OVERRIDING SYSTEM VALUE VALUES (3, '@bob:example.org', 'BOBDEVICE', 2, 2, 'golden', '2026-01-02 03:04:05.678901+00');
-INSERT INTO cryptostore_golden.account OVERRIDING SYSTEM VALUE VALUES (5, '@nobody:example.org', 'EMPTY', 2, 2, 'golden', '2026-01-02 03:04:05.678901+00');
-INSERT INTO cryptostore_golden.account OVERRIDING SYSTEM VALUE VALUES (7, 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', '''"`\%_;--{}$1', 2, 2, 'golden', '2026-01-02 03:04:05.678901+00');
-
-INSERT INTO cryptostore_golden.device VALUES (1, '@bob:example.org', 'BOBDEVICE', '{}', '', false, 'unset');
-INSERT INTO cryptostore_golden.device VALUES (1, '@bob:example.org', 'bobdevice', '{"": "", "ed25519": "key", "curve25519": "aßअ𝕬é ‮﻿", "''\"`\\%_;--{}$1": "{\"a\": [1]}"}', 'aßअ𝕬é ‮﻿', true, 'verified');
-INSERT INTO cryptostore_golden.device VALUES (1, '@eve:example.org', 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', '{"a": null, "b": true, "c": false}', '', false, 'blacklisted');
-INSERT INTO cryptostore_golden.device VALUES (1, '@mallory:example.org', 'M', '{}', '
-	', false, 'ignored');
-INSERT INTO cryptostore_golden.device VALUES (3, '@bob:example.org', 'BOBDEVICE', '{"ed25519": "his own"}', 'his own', false, 'unset');
-
-INSERT INTO cryptostore_golden.encrypted_room VALUES (1, '!room:example.org', '{"algorithm": "m.megolm.v1.aes-sha2", "rotation_period_msgs": 100}');
-INSERT INTO cryptostore_golden.encrypted_room VALUES (1, 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', '{"most": 9007199254740991, "text": "0", "zero": 0, "least": -9007199254740991}');
-INSERT INTO cryptostore_golden.encrypted_room VALUES (1, '!settings:example.org', '{}');
-INSERT INTO cryptostore_golden.encrypted_room VALUES (3, '!room:example.org', '{}');
-
-INSERT INTO cryptostore_golden.inbound_group_session VALUES (1, '!room:example.org', 'megolm', 'curve', '\x646972656374', 'ed25519+key', '[]', 0, '2024-02-29 23:59:59.123456+00');
-INSERT INTO cryptostore_golden.inbound_group_session VALUES (1, '!room:example.org', 'megolm', 'imposter', '\x00', '', '["b", "a", "b", "", "''\"`\\%_;--{}$1"]', 9223372036854775807, '0001-01-01 00:00:00.000001+00');
-INSERT INTO cryptostore_golden.inbound_group_session VALUES (1, 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', ' ', '	
-', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff', 'aßअ𝕬é ‮﻿', '["aßअ𝕬é ‮﻿"]', 4294967296, '9999-12-31 23:59:59.999999+00');
-INSERT INTO cryptostore_golden.inbound_group_session VALUES (3, '!room:example.org', 'megolm', 'curve', '\x626f622773', 'other+key', '["x"]', 7, '1969-12-31 23:59:59.999999+00');
-
-INSERT INTO cryptostore_golden.message_index VALUES (1, 'megolm', 'curve', 0, '$event', 1709251199123);
-INSERT INTO cryptostore_golden.message_index VALUES (1, 'megolm', 'curve', 10, '$tenth', -1);
-INSERT INTO cryptostore_golden.message_index VALUES (1, 'megolm', 'curve', 9, '$ninth', -9223372036854775808);
-INSERT INTO cryptostore_golden.message_index VALUES (1, 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', 'aßअ𝕬é ‮﻿', 9223372036854775807, '''"`\%_;--{}$1', 9223372036854775807);
-INSERT INTO cryptostore_golden.message_index VALUES (3, 'megolm', 'curve', 0, '$other', 0);
-
-INSERT INTO cryptostore_golden.olm_account VALUES (1, '\x00616c6963652773206163636f756e7400ff', true, '\x000001');
-INSERT INTO cryptostore_golden.olm_account VALUES (3, '\x626f622773206163636f756e74', false, '\x');
-INSERT INTO cryptostore_golden.olm_account VALUES (7, '\x', false, '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff');
-
-INSERT INTO cryptostore_golden.olm_message VALUES (1, 'curve+alice/AAAA', 'hash');
-INSERT INTO cryptostore_golden.olm_message VALUES (1, 'aßअ𝕬é ‮﻿', 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬');
-INSERT INTO cryptostore_golden.olm_message VALUES (3, 'curve+alice/AAAA', 'hash');
-
-INSERT INTO cryptostore_golden.olm_session VALUES (1, 'curve+alice/AAAA', 'session-1', '\x616c6963652773207069636b6c65', '2024-02-29 23:59:59.123456+00', '9999-12-31 23:59:59.999999+00');
-INSERT INTO cryptostore_golden.olm_session VALUES (1, 'curve+alice/AAAA', 'session-10', '\x', '0001-01-01 00:00:00.000001+00', '1969-12-31 23:59:59.999999+00');
-INSERT INTO cryptostore_golden.olm_session VALUES (1, 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', 'aßअ𝕬é ‮﻿', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff', '1969-12-31 23:59:59.999999+00', '2024-02-29 23:59:59.123456+00');
-INSERT INTO cryptostore_golden.olm_session VALUES (3, 'curve+alice/AAAA', 'session-1', '\x626f622773207069636b6c65', '0001-01-01 00:00:00.000001+00', '0001-01-01 00:00:00.000001+00');
-
-INSERT INTO cryptostore_golden.outbound_group_session VALUES (1, '!room:example.org', '\x616c6963652773206f7574626f756e64', '2024-02-29 23:59:59.123456+00', 0, false, '[]', '[]');
-INSERT INTO cryptostore_golden.outbound_group_session VALUES (1, '''"`\%_;--{}$1', '\x0000', '1969-12-31 23:59:59.999999+00', 9223372036854775807, true, '[["@bob:example.org", "B"], ["@bob:example.org", "b"], ["aßअ𝕬é ‮﻿", "''\"`\\%_;--{}$1"]]', '[["", ""]]');
-INSERT INTO cryptostore_golden.outbound_group_session VALUES (3, '!room:example.org', '\x626f622773206f7574626f756e64', '0001-01-01 00:00:00.000001+00', 3, true, '[]', '[]');
-
-INSERT INTO cryptostore_golden.outgoing_key_request VALUES (1, 'request', 'megolm', '!room:example.org', 'm.megolm.v1.aes-sha2');
-INSERT INTO cryptostore_golden.outgoing_key_request VALUES (1, '''"`\%_;--{}$1', 'aßअ𝕬é ‮﻿', 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', ' ');
-INSERT INTO cryptostore_golden.outgoing_key_request VALUES (3, 'request', 'other', '!other:example.org', 'm.other');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x00', '\x81003cf0a6e96f9945151247017abc3c3be4e1ec17df2663a588d77b32ed78929fa75359612b945e8ffc099ff5ab78455cdea4b0a68cbacd91e3fb738440262fa4d496cb27e2f116b4227ab514237781c068dab4091096bf68bce92fe6d8297eec635d8170483f97b6dcb7de4c54297bdf97cfbd12d5398e90f10cdf254663299b5f33dcbcade71e0f6b0f0b7eb485d147e030476ccd1744ee4b4ea0ccb04c3237824ed3c7909197d96e7ab2b658f26a4852fc1924c53e36a688cb2887b8434612674e0d1dcd26781523bfc353cdc2349c');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\xff', '\x81003cf0a6e96f9945151247017abc3c3be4e1ec17df2663a588d77b32ed78929fa7d812912daa69c9231b1e38d1ceede0316f6aa19b38e9710fae889c8417a6dad9e85981f71cc89dc5a8bce322e196973108f363205f20cb8f56df127a7be2b23f7113752887d6854a578cf580728de212b2d80c27096011427ee6f261eb7e3e869437c693efbd635cb02387e4a1b20108f0604babd8cc41a9426ad27858f3ee0be8d3901d00a5757cce2456091be88d4ef110c92dd73066fffe31ae1159f85be1d356ef4065adf4f69e1a49832a3973');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x01', '\x0166cc240cf79e47daabf9cf7db74b4f8b49086086ce3de7f27f1c119896baaafe422bb8ef90475d1d5409f041ab05427e912cd37eeb5a5c');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x02', '\x0166cc240c920a18f512769b700dbdb59404e5cf08132df0ddcd8b467293859786851f224d74aa5f6090cb0ed19869de075885873132b1373919aef7efc30aa632a8c907acdba602294d');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0340626f623a6578616d706c652e6f726700424f4244455649434500', '\x0166cc240c63f0d8e41da840883bc2b63833a4fd36749f38b46aa8255c0a69ad620f22776453faf1edde9c8c');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0340626f623a6578616d706c652e6f726700626f6264657669636500', '\x0166cc240c7f820348e5fb8cfaaaec7b4e18b7c636148a3cefb32048c6fbbe3309561de4f62ac479486cb65750e28916ec7b3fc32723f22845b9475f904c231375aac798b8dcf50937ce0f3283dcdf3ae22b45937e435b7c5d0025a479d589d9c6f79d6cc50edeeab48bc427147166862eefecf0be61cc4a991ae80ac5b119024ded4cdfb262df54f02c');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x03406576653a6578616d706c652e6f726700c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac00', '\x0166cc240c83154d82f18d257703aef0580707639e62e3db60e92df4ec601b018f975e2ebcc0125f5ad2e1d2a8c60558967303ff30e9236ff81444');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x03406d616c6c6f72793a6578616d706c652e6f7267004d00', '\x0166cc240c1ab54e4ad8bb6f227226765d9620a38377f1c8f7aaddd9abc6959ede3b72c41e85e969946bf753077267fa45');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0440626f623a6578616d706c652e6f726700', '\x0166cc240c9a38041387c4b33878ccaf0fab600deb2415ccc8fa286397670efff412a7ffd2e976046ed8d74d51');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0461c39fe0a485f09d95ac65cc8120e280aeefbbbf00', '\x0166cc240c00c83e3651bda672134a223a2d9ad76e0e5a877cc75b864c1c99137313fa1c86');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0521726f6f6d3a6578616d706c652e6f726700', '\x0166cc240c292376d4624d8a63ed19cf4f1bd1abe0bb0429ee296788342ac26d07cf27fd316a8b19c57071111a8e4bf4e1e2be4d45fb8af178fe1617b1d7d8258694d81dc953a72ab3be0f3deae3e57c9aa0dd50f69b1037aa');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x052173657474696e67733a6578616d706c652e6f726700', '\x0166cc240c9b62c659d6576ef3e5d1bf0e817f9e9963518e3e2b02eb4ada02d38dc9d86d');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x05c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac00', '\x0166cc240c2a054765663d904c8cc02a61932261494b7b2b10721f78d9cb6a139e8d26824426dbeaa239cf22c28c171d55f118cad0c5120f4cd74caca0207aede4f5693eaa84f5d746f76959ecab');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0601000000000000000000000000000000000000000000000000000000000000000001ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff', '\x0166cc240c16070e7cfe870dafc626dcea22badf1b6a46d4f81f451f972869946facacd439d2d26d65395c4f777a7c51cd2e997798b1d7f26f655476f660a20282a3dbc411');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x060263757276652b616c6963652f41414141000273657373696f6e2d3100', '\x0166cc240c06ce67fabbccde2c76ed1e01c9126cd3824aa37e21983e43e0d8cd9ba9d0e1ec2698ed3ada028f7250a5df7c07b918e25ead37636f6c35999d83fa6f4ea98863e571e0711808ad');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x060263757276652b616c6963652f41414141000273657373696f6e2d313000', '\x0166cc240c7a0b48589eafdbc34fb830f8e4255d166d948c9335ceb67a2bf717253f66a8c5d1651994bc8c80b662e69746a88b4da91a2a6c479d46af188ca597ecf48c');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0602c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac000261c39fe0a485f09d95ac65cc8120e280aeefbbbf00', '\x0166cc240ce10c3d70e2bb37d1a71697a2aa7a788e4e6cf8adbef78999b396014a49d4df487806bf692e84a75c8d11273412c3b69db517140271f57cb1ed826d994bf2ccf0594e3b17a54fa11fcf2597d6d49469e12362dae503e85deb8dacad647cc648bb3f5b75f63e8c4370003c911823bda3d2875dc72cb5a40ab6e37ab0c301b58d22a5691513a1c6e85479bab856c65b672a8c5b6266a14798dec62f63dbafc82b1b4ddc2f82d3fd0c49eb2108e0ddf83058b94b03d6aa39698c155f5d83a6e4f4bcd10f2f1cd89fc465494bec0b8fc2bbb493d45fff47f10909bb6b1a8938f80c6aacf56f4766f6bc8e0abd5f19144b13f5adac295a8700ab0812fa42c9dcdacfd73d71f1091ab3d9e98d42e5f4c8f7e57b13339c66bed73be4637371d9c67ada2940de0762337cf52ba13b9874b3d1f6159c0cfc2c975486f07706');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x070261c39fe0a485f09d95ac65cc8120e280aeefbbbf00c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac00', '\x0166cc240c502c320432319d398a63f66b2f60e595b00b313315d015677a1abcc5f155');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x070263757276652b616c6963652f41414141006861736800', '\x0166cc240c4e9fe47a36afb0de02cfefa53e1ab56b68d1b244821111cd11eb0b98663b');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0821726f6f6d3a6578616d706c652e6f72670001ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff010000000000000000000000000000000000000000000000000000000000000000', '\x0166cc240cfedbf8c317560940196667d98d8da84cca7dd6484e7e6418920a98aa441996b1aa6beab83fe38b79ddd956d1454edb23063b0b08aac55c0185de9e5502fc6e4f5d9518c811aa8f67951019c64a2ec62e8c311a550a1f9d7a827ad11147b982130fc3465b6d376c2f7ab1458197bb12b9d9f96a4de9bf2a74312207cb542efbb0d8adaa508c4b759d37f75dca5d6f6899a37878');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0821726f6f6d3a6578616d706c652e6f726700026d65676f6c6d0002637572766500', '\x0166cc240ca1c9300faf8ef6b81205563b8c86e10152f91f8a3e54f968e7af3a7c0cef18786c65b07fb43fbf47ba3aa68ecb2261e07f79163e3a2195408bf87fcbbe2d66');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0821726f6f6d3a6578616d706c652e6f726700026d65676f6c6d0002696d706f7374657200', '\x0166cc240c69bcd94ecca4a6570c8204284e675302de9bdfc9d020467a5fbba0328388e2e4f69e4d0332ed4a27d3d59d86b1178ed82cb31cc4281103ad0c10f20bce883150a16785050339016cd5c073a58944ca51ffe9');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x08c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac0002200002090a0d017f00', '\x0166cc240c2a67197dd038958b55adf8fbd894f905f736ba43a785c919094733e077426ceab4e41ed07013be691afd3f3960a0b89d3efaa3a3c5095bea72e40d547d46ecbe6cd9c2fec347e6f01ce3de2cbccaea5b9404db3332eca5714e1c400bf1d4cb8963934e50a7a9ebe4fc4aab008eaef1e1e517006b2610974e9a4cc86a35f4b5260b7af6aa6bbb6825ba0266c1c28ed2c4fc23a0aed0d98962f73d1c94f065c7495b1a91b819916fcec30670f1afe2ec6e3bbabebd487ac9d3d2f87c275a40bb12050d9535fcd0b1ca5f26a20ccf8a1115ea69880b01253e6842cd0d71e44be94cbce06a047fef986a45fd7dfc51b14a02dc533865d554a349b3b238f269609478588308214f2ece5d8606c1e30a02b1bd5cd943a4d580bbf160add0075aa0c6dc8b2e7319e9b98c05c6e53416ee045bc78f5e581a7323bb6cb8c0f8a09d7bb2b21cb8f2c12bcd3b225b2b1f8eb1e5fc229ca33bfda1da9393b84fc21d9c7d6c7cf578c8988a');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0921726f6f6d3a6578616d706c652e6f726700', '\x0166cc240c2653b3278546153360b3f68a104182f67c851cd6433dd2688c95940985cf19d2c394b3f03472c37506d8e012946dd4072de1a5655b0967defdb8b830e1');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x092722605c255f3b2d2d7b7d243100', '\x0166cc240cdd6c9a7958ea499faff0adf86d25fdd6d5abd673395e1ddfef3c71b00bf21a0cb021a039fd672788b520550435f259e53b8ef13a7ba7d6b6b28d16236accb6b0f9e4e936');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0a026d65676f6c6d00026375727665000000000000000000', '\x0166cc240c99f012086c8c57f3a9cca17cfbec8d53d5f2de52183ff58a9a1d95cec1398cfe4694a9c632c1cc318b8115b664c1be8397c4556fad4f4a5cec21f75177d247a858be');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0a026d65676f6c6d00026375727665000000000000000009', '\x0166cc240cf4cb21ac9a83d6dbe00ab6ade3403f6c63d584b5173b0870436b6e19c9b618db68b3a0d08f446bb28e8f');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0a026d65676f6c6d0002637572766500000000000000000a', '\x0166cc240c707ea4918fb0c22a257aa27d1e277629e5b8b640c0c3e3761b518f4142b05db116a1e6f42fc08a5779e13876d587f938be600acf54edce9d790914e3fbe9cf5512fcb316d7054f14197e1de5b6edac4f175e1708032792b62f17ce928326e618a745942e3af383df9ecd10879bb7820c3a116e09d8ffc962c73efba669795044251e6cd7efec73591a1cd7112803d871604c79b1ccd46840cb10de8a59cd54f04b693603feb6822b71d3df7786d0d5c4fe780890313a9738872bbf6fe10f21db866450811802c0979ebb397019a0dcdc32c0eab4e6f272c0bcddf9a076e65455de2ce2a71f962bc8037aeee75f9a36a873eaf9b298a9c35f46544895922d3a0617017a3f56bc4fce7948133c3e49e2236a9c5ef88a5b9e3d843f18f4f5df7b77ac88f912e8342aeefc17a3632071dcf336c892a053b07018be90451e5ab1c192366e1f42e149b31d5470a2582ca372f8a39a18c5a33312181af6c15400e4f2d438d6518ff7c154dc12cc69e396d015af647ab400b6ad2c386bb45d279623ea5bc8bfce2a238e3db40e5c29a19a823b6707de246ff7bd4072072d2e675cffa91751aceda01266420389edec00249ec7b37c4e927bbc3a1566a968763e28114cea8debd1033db942eafe6d3dea512a175f3a109631092e25c2013a1caef90d8067003eb0d4f1ea2f0a421c93c3a3d5c9b3562544e029074a1c9794df5e920b54ad351dec1d2d3b102db59dc375418000ead3953db6aed42becd41a4d735719c47387101b834314dd0a3b3bae6080b26efc931124033dd4982d052a029d5cb9f829e6cfcaf8ce018107876e7830b15a9be2287f20e791f2e1f9aa393b28cf384bb595787972c2586f2c9f7fb6a9ac46346b410f54e1739a3a877c17d57f0ea1048c344cb5906e537796253e3fa9302af42b43f75d8a6e34dab06b8f97c74ed81dac843c953cd220d6b78c052643c115ba8cfd71f5beafe3256f4b198467e68634f06aca2a337735e76465f22fafd42fb2a5da5bccef928c25fec9a94fe396c2a6885fe2bf0d53183113e57a9d81fc153f82c41b23a5f188262a02680566b01e6c52084d719c2539a974a5e0aff875e9cdac45342771abcce5953e0fa86079624468966caeb689a2b94a89e0a7');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0a02c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac000261c39fe0a485f09d95ac65cc8120e280aeefbbbf007fffffffffffffff', '\x0166cc240c3be9cbaa7a71702a9e5bf47d559edf159d238e2bec67b65cec3d50a8e90eaa7e465a2202c133b6a0d657e0bae48ffda6dc05248b1347f7cd778e82f773d960754b28d13500b504b0aec89b2e75df8599ef61e2538af241d1082679505ee1fb7fb94e115cedef0d8be0fbe8bbf73bec8adb1a08e9ee49e499f449583a74de422aa261cf64653ac363f5532dae522857f70e74021af2934fbb6f0353f21d132823d5962f9b9d68c90bbe6b000d0005dd27a4b47b2bff0a1d88fdc00baa9fe9b354d34467535f76559bb9c41305f6b506cc5086e782ce43e88cbb4394f3a435716ed8b3106634943d57833d523770715539cb12c5a99596bcf9038d258af66cf8b72bfe2f50f319a7c6df62d3748be6ac28aeda2013f374bd23a3fbd522a519f536bdb5a5');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0b2722605c255f3b2d2d7b7d243100', '\x0166cc240ce2c7004d7346567d631085973572620e843c22bfb4087accf7244bd67a6b657c9d1f89c5155efac1de0a97c25d1e71f7b6947a4869fd3d53f5af4d769c0bdecf7f42de46ae6a51e7567f6b7f544f47aa290b7e0020501b01d786ffede46a202ea1f60174c2ad5c381982a17a6c90f4ba206e33e124253172bc46c7ef1f316e16fd945d40ef67cd89626a9dc5278f8730574e7019782f45578a16c9e65cb00410035b0acf672141dc4db5fabd9f442aa41db99a147cf9bbf3f9e70bf64b8c6baf180fe1fa14901bd33f996b40f4e7ca0705b98749e46950bbfae2d7942d0d4221dee77237a591f8b93182781a61b1ae526cecf612f619fe421ea1f4c4048d73547c6387340eae980f392c63a675cc34df351e8d7b6f4d754022c635427f22f0ce9268bf0f26fd3de10d8a92cd791699045e1e59ad7789');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0b7265717565737400', '\x0166cc240cae9c07c987d7076d2bf88b1365f99d69815bd1b64c467f24adac1af3ad78481710890c2c16d886818b168de561d9342bd8577a6e3ca4fbe9da5b00c3926be578216fcc669df55416cb302d99');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0c61c39fe0a485f09d95ac65cc8120e280aeefbbbf00c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac00', '\x0166cc240c27785a8179a76f9dc671aa9a6dba2ab7efd6ac50ffc4da0ad467dd0d136266e1b31bec631cd8cee8d88f0035569fb2638af1f3d2f66528943d3f50c8d7e8cacc86958753588551a948c1cbe0aeb3600b94da698b5cb50f877f03929da50ee9cd5f03ea32d27278faab19669baf7cdf1dfa3c3cf3ef465db55fda64c554e3b5a4a18bf69734740479e30eb273da7f776a7121da527d7b8072967130fc0e595b68e7c0a5bdddeb73c123600c3f8b70dfc9d9c2722e48cd30f4fbcee7d6a9db10985f3d6831fe25fabddf3a553f1bf81866c073a7aad6f27598ed32a660e6545ccb191a69be748ca343117f3828a44cf189edff0eacbc99aa59a95e8742a835094540595ba8eed3b15b098d87b9d8d5a386be703a6c61d010008c5c1dbf5820162ec6');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0c6261636b75700056657273696f6e00', '\x0166cc240c3c91f3b3e855e598742ec03ee834bcb0f7b92999cb07789896958a4eb7fc1c60585af0edaf055fbc5d7e96934dd16fa7f4e864f9096dc8019171b4ad5ad92a6a8e410f10d6d30135a855241dedee498083db6f001683fda4db65973a93f4357a315cda57aaffe44824ee8d8c2526039feb26347374d747e0d37e23f81a269091313a399c8a25164dd34cffcb63e4cdc6d3961fc1a27296bf557337f4a9222a279683efc1463d1057761245c746bb4667442f14ea288cc80cb0987c0c5d31f062a7db35c23e10ce2f9dc00a3c4274264889d36b0ebc7b9acdb22acf8e8c1b252286743e8daf9f73bc2f09d816e2e26161504470f3987616247681774c3d7802153887050d21dab3abff9d0cc782dffc5d20ae1d4fe9c2ea04bd7d14bb5ec05a7479a64bd2244e82aaac507339bc576a8cc3080ad6e999c9898716460be40c0e6e3213261fd5276688c2ce8fd058344a673b424bfd367dae1240e2c626f1c6ff4c1addb5496f3e822c0a08694b53bf3e216a28e95d572da7899a48ac0abbb944e2168e1795dfa08fc5a0afadccacf7fc03cee5c0ac0f1a107523786c89d35a98b2dafd7cd0ee2711a06be19454db875e03f443e099fbb4acb300c515f92e016cf07bd7e70330bbe595bf023149480017a232b82c36a91c7d7673fa0bfcc92107df0f70f0a25d74538178944a3d1f4ca4135fb5ec896db565d84adb8009ad373f67fb5e29f913307904e3de99692661bc66451e02b41c96f0e63b9756bbfd0ec777f5ae95e6151eccfd16f3ec74a8d302362c3f8047b3c88be4a4199069d09404e3981c1559f483d092215e456fa427346e01fb5e444406899c64ebe584db299382e17e93598dd767adfb37874b7d8ae19bf157d6edf87ed25fb834b72d14e5f9218277562725f23edeba5fd18bcd3bcc7b04d64d9453c095e378a90a338a4fb1daee32aedcf8957f9d62877e8769de40b9586653815ad9ac69b06f1a7a8ff9f8f8eb62bcd29dc168a3a5e3abc9235687bcb5da5ef9ca5387ef1974e454df0e0980e2ac122da9748f5c433c25d129493c15d284f94f13c974a779b05995a73548d3b66f639d6b713ef257907773c516864aca5cce98fdb94f67ae0318bffd34ce8aed9fed249501b4eb0a9aff6c0ed795447d5b692026e8adee78f58cffdbe0ddbe3710aa4ba5d1cb1968205382f75bf9c1a846e7bf760dc41061ce8032c03cd55385c95410d2964fa9858d674c2adc81f6f076ec4e465ddd8e71df00f26c8c5a5c8d63448035303b2b5fdba5d0489be41d0a1fd6aaeae671f257139903292f5fce0c9ba22081e7b931a009243c5020c874fe7308695c15e9a54c5dac78f2dfa94d3350e558a3ac7d200fa037f649a219cf9b76dce3a3bdd7bf11c75c5d3f389961137751df8c74399355be78cb96058b032b58d8a8f657b982554330775f1968e413016fafc076f1bdc0');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0c6261636b75700076657273696f6e00', '\x0166cc240cf9fb0950ebbdf3d92d593f246ef79eebf6fb1f39a09fe1a02772db745689bbac');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0d21726f6f6d3a6578616d706c652e6f726700026d65676f6c6d000000000000000000', '\x0166cc240c2eca71740571613aeaeaf71b11ca6815220c9887cfba6a099adb1316ef60312a967afed2ad8d74581991645b8de3fe46c179568f53a51e983d88476d3304433dced9576fb305bf8a055dfc339d2cb1927cb51898deac4ddfe6245d082db339afd7c22bfd9cba7705cd43b802056ed6');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\x0dc3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a9c3a978f09d95ac000261c39fe0a485f09d95ac65cc8120e280aeefbbbf007fffffffffffffff', '\x0166cc240cb187f93935e093a49c6659192c50f63f1864775ad56fdb4956dd32799038871b');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\xfe', '\x');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\xfe00', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\xfe0000', '\x00');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\xfe6e6f205554462d3820ff80', '\xff');
+INSERT INTO cryptostore_golden.record VALUES (8772316555908224174, '\xfefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefe', '\x00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x00', '\x810032ff99e87d3b4b390f81c1f84eb4c16b75372ac7a8335c96a7eebd0e3585557d19870fe03222050e0238867c13f9c68b81f6318713149407d8c54a7e962b753904498762d3b95ff6d6f3116425ebdb4b54c857cb4c8c4f3839190ef15195878e8041dc16bf12dfa77eba78b91f589b58243968bfeea38692b6054c2e0551f78e7b5e34bf682fc78c385f99f8c4a8e21ad5617eead17f58dd953e329542e2b9310beeff1f85e8f3b2981b9894517ac5cdba5d8ff9e366dfba3a654a31dac5d0295390a859d6f37c1f5c85e3cb73a6c6');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\xff', '\x810032ff99e87d3b4b390f81c1f84eb4c16b75372ac7a8335c96a7eebd0e3585557ddd2cd291b7b4c1ab1e634f8dc3ea90aea6696ec4985985387c005ec634ff7c13d519288caa84959ba11ac002d806d0f9cc477001c0057def8b45bda604426f8ed29432cc238301017c2237a089c4acec8818b33e54e2939460888e356efbf8ee124295f3bf3de3834a82e3a075a06d587f47746295e42582ce9852adbb234f2ee2c698a70576a112fded94c16261b4eb65eba65a896d2a2db633b0360627f139834359a73016a852173e5388aa6fc7');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x01', '\x01e6c81ccc7fbeb3cfaf765d86a51fe67fa4bc600beeeef2ce5dd714dbc3cad7a9f6f7e0fa749fc26744166cf43179f78ba3a1');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x02', '\x01e6c81cccd7440b7e0d0374449da01bd57d160f87becf945452882a1261c9c7b90d7eb5');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0340626f623a6578616d706c652e6f726700424f4244455649434500', '\x01e6c81ccc8040829e896abf2a6063a7380531fa1f00f74e0eedc14a7ed81e01c06fd4c3132d06ab97b8fb958caa5f9ef8308171fbe32ad18bfaf734ae9ad0fb850ac2');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0440626f623a6578616d706c652e6f726700', '\x01e6c81cccb6ad61fdce184f7efd4caef4438e5c1c9eec5cb37daae08dc283f733066d9a67');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0521726f6f6d3a6578616d706c652e6f726700', '\x01e6c81ccc47ec538ddae08357534a771c5cc8d4dfc9a5586d72fe37f3787c6f03e6346c');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x060263757276652b616c6963652f41414141000273657373696f6e2d3100', '\x01e6c81cccd74734c4df02df5403cdf7dd3494b4a75001522ffd7895134192103bb9442bacf1d9f0c59c355588e898e16ab16a3005bf8c77e84e74043465384092b2e68af2edf77b5815e81835b089');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x070263757276652b616c6963652f41414141006861736800', '\x01e6c81ccc0669b0742f1c24611d56c6f52d3947f0efe48fc5783b4ae66ea30fd7ff14');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0821726f6f6d3a6578616d706c652e6f726700026d65676f6c6d0002637572766500', '\x01e6c81ccc31506385f095dbcb6b44305df52b192e1a6192a84fe9e3083b5c46cf33bbedcf3050f34e07102081f0cf3c3259bdfa52ffbcaca306d62d2c070f9e366c3889c7999c78');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0921726f6f6d3a6578616d706c652e6f726700', '\x01e6c81ccca3188e5b3e7a12ee558e1d4cc1032dae2eb34a8609a9e10835857e22a311ffa2bae72c28cc8f4d5bd7008d26ad1b758846a4c45382f3e9d608a2e7f345aa5415');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0a026d65676f6c6d00026375727665000000000000000000', '\x01e6c81ccc44d372bdb7997b0ee14c0aede5dbbf35a30eba9517dbde931f5633629ae1de01eb820daaefa96e1c6ce94c59be67c6');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0b7265717565737400', '\x01e6c81cccbee28713387918a298cd678f7c616881ab9a8918056fde6096c886a4099eddb1b025b5af3df668bd4a0627464a944da0c484d4026d0df07e2cb44445ff2868');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\x0c6261636b75700076657273696f6e00', '\x01e6c81ccc08a9a96b7d1f4f3bc4c6544097fcfee2c3680b9752902ce1bc695238adb7c106c01beecc1e');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\xfe', '\x');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\xfe00', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\xfe0000', '\x00');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\xfe6e6f205554462d3820ff80', '\xff');
+INSERT INTO cryptostore_golden.record VALUES (1919780682266380515, '\xfefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefe', '\x00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\x00', '\x81006c7f636b3a821ab1f2cf64708a231890b3b30a65a175a7c6c6d65f13bee0b56569a0042659e45c5ab671dd5a8fff6a0edeb2e9ddc3c92d3e3a0c59a0ba5cdd102c6e1c2e8afe628bd4c91bbeba9e4607f9754180dd7384b9139ad8f31b035b3915811e661e793c4b959e23fc21ceb95a43274c8863f6b02bf6836b8c2ffb88b93a637844c1c860303dcb65487af0cde1103ac43880f013c8a31c828b16b212329e48feb90022d48082254d009ea8d7c6fdc96567e290a8dd9cbb8768c8883bf2a1ca52028c22a98944d5eec71c643e');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\xff', '\x81006c7f636b3a821ab1f2cf64708a231890b3b30a65a175a7c6c6d65f13bee0b565257f1766a93d072fcaff32d771d5a61ee2bcaeda8e7176bfe5e44898736d9ee582e390e27c59d0c31e3ee907828d2a468e69273ad6679317c16f8804ca9f5ea7404e54cbea9ee3e9b70a663631be21a94ca96e56e2141f17e6db53fb4237c02a00ece63b82ee8f561f5c88fb53cb7cf776d4c9e8ce3cea7349695c1d8576cc868d7b3d87979c07ad6e755065779cdeae35c9e6b81d3c75589008641090486168fd8ead58472dda7246064b0c9ad3c6');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\xfe', '\x');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\xfe00', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\xfe0000', '\x00');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\xfe6e6f205554462d3820ff80', '\xff');
+INSERT INTO cryptostore_golden.record VALUES (6906965933008584950, '\xfefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefe', '\x00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\x00', '\x81002feb9ff73023b5393f50e2b49573ae7f802e241aa71e1fe939f22d3e362b31324c7d0b71dfe5e649546a175adce97fe4f9b7b2ba535ee702e47ac4b8403ead57d8e720da0aea2d6cef064d9c1bb2cc0281ff42cd5c19ac0dcebde32023d0e6489a0ed36f478211688b45176ed1c49c128c21fc23e79de881d1bace4410df323fca2ff6b0ed89d7a836e8cfbc2bb8ee4a5b4137f1b2d3cb2e4a13dd283927da434dd970ef1c7280bc1c53555e8fe94d59fd9a7872e5e84de98b6e678f8ef4b57129f2e7fec847b0714b1c7e1dcc91e6');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\xff', '\x81002feb9ff73023b5393f50e2b49573ae7f802e241aa71e1fe939f22d3e362b3132719fe6f675dd47bbd1ade482430df353f5cb4bbe40f140120379c9a179a6f858a23880258d9eaf06c2ac00bed59c79f8f07831ab3951b7910dd0d56958a238375092972a84bbcde005277b9a4b6d7057ec11906ad14389df159e71565eb565779f95a8ba0010f6142e7bca64615cfd04872ed5e0cad7f0dd82fb6d3db3dad9cda3dcfd44c03deca6f7968252ebea44b067eafef7f0377967344fbdb0db95b5025f7ab857c6df19788c395207b0dfcd');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\x01', '\x0132cb1f4e32c5d082f144612fcebb5acb1238a473c86e18e24d64d082119c0d4104ffb63b3b34b2f8734374f3cebe3eb7c72a392da095ae04d521ff9efbcd128bb6187d1229fa4e4f30e538b69d482dfe97335e67091f8f7a2e7b94c04a0b0ff707e6c6361a189b9e8089d4d695a978480e8e124b0e80ee1f2bf1017454aa4b5ca01848f9f22cd34743472b74136aa64daffa68f7c88265c055d8a08fd78dc954394a5d29c10d90e6790a4b27d0e6d727e69d454d466fadc8464f1e4a83e568a87e277b11bf6e5b2038758f033c28a9094b61ba4d024bfc2bb453fd07f8483bb36d8acf1f363d4cdd010c161442f242f4a0d8a09cf7082559169e4779c9523be750515a8a0c03faa0622478bf8eb3fea4a5c27c2bff8a8e9eccb219ad50bb9fac50e44d0fb7c2');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\x02', '\x0132cb1f4eff04b2259c2485eadff5189abbfb2e8b3fc1764ad015fc775f15a2267a5a124fbd4236e4541b0b62da636340');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\xfe', '\x');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\xfe00', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\xfe0000', '\x00');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\xfe6e6f205554462d3820ff80', '\xff');
+INSERT INTO cryptostore_golden.record VALUES (198020169133977439, '\xfefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefe', '\x00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000');
 
 INSERT INTO cryptostore_golden.schema_version VALUES (1, 1, true);
-
-INSERT INTO cryptostore_golden.sync_token VALUES (1, 's72594_4483_1934_aßअ𝕬é ‮﻿');
-INSERT INTO cryptostore_golden.sync_token VALUES (3, '');
-INSERT INTO cryptostore_golden.sync_token VALUES (7, '''"`\%_;--{}$1');
-
-INSERT INTO cryptostore_golden.tracked_user VALUES (1, '@bob:example.org', true, 9223372036854775807);
-INSERT INTO cryptostore_golden.tracked_user VALUES (1, 'aßअ𝕬é ‮﻿', false, 0);
-INSERT INTO cryptostore_golden.tracked_user VALUES (3, '@bob:example.org', false, 1);
-
-INSERT INTO cryptostore_golden.value VALUES (1, 'backup', 'version', '\x');
-INSERT INTO cryptostore_golden.value VALUES (1, 'backup', 'Version', '\x00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000');
-INSERT INTO cryptostore_golden.value VALUES (1, 'aßअ𝕬é ‮﻿', 'éééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééx𝕬', '\x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff');
-INSERT INTO cryptostore_golden.value VALUES (3, 'backup', 'version', '\x626f622773');
-
-SELECT pg_catalog.setval('cryptostore_golden.account_id_seq', 8, true);
 
 ALTER TABLE ONLY cryptostore_golden.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (id);
@@ -224,78 +129,12 @@ ALTER TABLE ONLY cryptostore_golden.account
 ALTER TABLE ONLY cryptostore_golden.account
     ADD CONSTRAINT account_user_id_device_id_key UNIQUE (user_id, device_id);
 
-ALTER TABLE ONLY cryptostore_golden.device
-    ADD CONSTRAINT device_pkey PRIMARY KEY (account_id, user_id, device_id);
+ALTER TABLE ONLY cryptostore_golden.ownership
+    ADD CONSTRAINT ownership_pkey PRIMARY KEY (account_id);
 
-ALTER TABLE ONLY cryptostore_golden.encrypted_room
-    ADD CONSTRAINT encrypted_room_pkey PRIMARY KEY (account_id, room_id);
-
-ALTER TABLE ONLY cryptostore_golden.inbound_group_session
-    ADD CONSTRAINT inbound_group_session_pkey PRIMARY KEY (account_id, room_id, session_id, sender_key);
-
-ALTER TABLE ONLY cryptostore_golden.message_index
-    ADD CONSTRAINT message_index_pkey PRIMARY KEY (account_id, session_id, sender_key, index);
-
-ALTER TABLE ONLY cryptostore_golden.olm_account
-    ADD CONSTRAINT olm_account_pkey PRIMARY KEY (account_id);
-
-ALTER TABLE ONLY cryptostore_golden.olm_message
-    ADD CONSTRAINT olm_message_pkey PRIMARY KEY (account_id, sender_key, hash);
-
-ALTER TABLE ONLY cryptostore_golden.olm_session
-    ADD CONSTRAINT olm_session_pkey PRIMARY KEY (account_id, sender_key, session_id);
-
-ALTER TABLE ONLY cryptostore_golden.outbound_group_session
-    ADD CONSTRAINT outbound_group_session_pkey PRIMARY KEY (account_id, room_id);
-
-ALTER TABLE ONLY cryptostore_golden.outgoing_key_request
-    ADD CONSTRAINT outgoing_key_request_pkey PRIMARY KEY (account_id, request_id);
+ALTER TABLE ONLY cryptostore_golden.record
+    ADD CONSTRAINT record_pkey PRIMARY KEY (account_id, key);
 
 ALTER TABLE ONLY cryptostore_golden.schema_version
     ADD CONSTRAINT schema_version_pkey PRIMARY KEY (one_row);
-
-ALTER TABLE ONLY cryptostore_golden.sync_token
-    ADD CONSTRAINT sync_token_pkey PRIMARY KEY (account_id);
-
-ALTER TABLE ONLY cryptostore_golden.tracked_user
-    ADD CONSTRAINT tracked_user_pkey PRIMARY KEY (account_id, user_id);
-
-ALTER TABLE ONLY cryptostore_golden.value
-    ADD CONSTRAINT value_pkey PRIMARY KEY (account_id, namespace, name);
-
-ALTER TABLE ONLY cryptostore_golden.device
-    ADD CONSTRAINT device_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.encrypted_room
-    ADD CONSTRAINT encrypted_room_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.inbound_group_session
-    ADD CONSTRAINT inbound_group_session_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.message_index
-    ADD CONSTRAINT message_index_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.olm_account
-    ADD CONSTRAINT olm_account_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.olm_message
-    ADD CONSTRAINT olm_message_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.olm_session
-    ADD CONSTRAINT olm_session_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.outbound_group_session
-    ADD CONSTRAINT outbound_group_session_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.outgoing_key_request
-    ADD CONSTRAINT outgoing_key_request_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.sync_token
-    ADD CONSTRAINT sync_token_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.tracked_user
-    ADD CONSTRAINT tracked_user_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY cryptostore_golden.value
-    ADD CONSTRAINT value_account_id_fkey FOREIGN KEY (account_id) REFERENCES cryptostore_golden.account(id) ON DELETE CASCADE;
 

@@ -1,0 +1,149 @@
+"""One SQLite database: the interface's methods, each in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cryptostore import AccountRow, Batch, Database, Health, Range, Row, Schema, SchemaError, TakeOver
+from cryptostore.store.interface import MAX_KEY_BYTES
+
+from . import schema
+from .connections import Connections
+
+_ACCOUNTS: Final = """
+    SELECT id, user_id, device_id, epoch, incarnation, sequence, owner, since
+    FROM account JOIN ownership ON account_id = id
+"""
+_BY_NAME: Final = f"{_ACCOUNTS} WHERE user_id = ? AND device_id = ?"
+_BY_ID: Final = f"{_ACCOUNTS} WHERE id = ?"
+
+_ID: Final = "SELECT id FROM account WHERE user_id = ? AND device_id = ?"
+_NEW_ACCOUNT: Final = "INSERT INTO account (id, user_id, device_id) VALUES (?, ?, ?)"
+_NEW_OWNERSHIP: Final = """
+    INSERT INTO ownership (account_id, epoch, incarnation, sequence, owner, since) VALUES (?, 0, 0, 0, '', 0)
+"""
+_TAKE_OVER: Final = "UPDATE ownership SET epoch = epoch + 1, incarnation = ?, owner = ?, since = ? WHERE account_id = ?"
+_ADVANCE: Final = "UPDATE ownership SET sequence = ? WHERE account_id = ?"
+
+# SQLite checks the types of STRICT tables as it writes, not as it reads: a damaged file may hold anything.
+_GET: Final = "SELECT ifnull(CAST(value AS BLOB), x'') FROM record WHERE account_id = ? AND key = ?"
+_RANGE: Final = """
+    SELECT key, ifnull(CAST(value AS BLOB), x'') FROM record
+    WHERE account_id = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?
+"""
+_PUT: Final = """
+    INSERT INTO record (account_id, key, value) VALUES (?, ?, ?)
+    ON CONFLICT (account_id, key) DO UPDATE SET value = excluded.value
+"""
+_DELETE: Final = "DELETE FROM record WHERE account_id = ? AND key = ?"
+
+_DELETE_ACCOUNT: Final = (
+    "DELETE FROM ownership WHERE account_id = ?",
+    "DELETE FROM record WHERE account_id = ?",
+    "DELETE FROM account WHERE id = ?",
+)
+
+_BEYOND_ALL_KEYS: Final = b"\xff" * (MAX_KEY_BYTES + 1)
+_NO_LIMIT: Final = -1
+
+
+class SQLiteDatabase(Database):
+    """A handle on a database file."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
+        with self._connections.writing(timeout, opening=True) as connection:
+            account_id = _find_or_insert(connection, user_id, device_id, claim.new_id)
+            connection.execute(_TAKE_OVER, (claim.incarnation, claim.owner, claim.since, account_id))
+            row = _account_row(connection, _BY_ID, account_id)
+            if row is None:
+                raise SchemaError(
+                    f"the ownership of {user_id} {device_id} is missing in the database, so its last batch is unknown; "
+                    "restore a backup"
+                )
+            return row
+
+    def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
+        with self._connections.reading(timeout) as connection:
+            return _account_row(connection, _BY_NAME, user_id, device_id)
+
+    def accounts(self, timeout: float) -> list[AccountRow]:
+        with self._connections.reading(timeout) as connection:
+            return list(_account_rows(connection, _ACCOUNTS))
+
+    def delete(self, account_id: int, timeout: float) -> None:
+        with self._connections.writing(timeout, erases=True) as connection:
+            for statement in _DELETE_ACCOUNT:
+                connection.execute(statement, (account_id,))
+
+    def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
+        # A statement for each key: there is no network to cross, and SQLite limits the parameters of one statement.
+        with self._connections.reading(timeout) as connection:
+            return [Row(key, value) for key in keys for (value,) in connection.execute(_GET, (account_id, key))]
+
+    def ranges(self, account_id: int, ranges: Sequence[Range], timeout: float) -> list[Row]:
+        with self._connections.reading(timeout) as connection:
+            return [row for each in ranges for row in _rows(connection, account_id, each, _NO_LIMIT)]
+
+    def page(self, account_id: int, within: Range, size: int, timeout: float) -> list[Row]:
+        with self._connections.reading(timeout) as connection:
+            return list(_rows(connection, account_id, within, size))
+
+    def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        with self._connections.writing(timeout, erases=bool(batch.deletes)) as connection:
+            row = _account_row(connection, _BY_ID, account_id)
+            expected = (batch.epoch, batch.incarnation, batch.number - 1)
+            if row is None or (row.epoch, row.incarnation, row.sequence) != expected:
+                return row
+            connection.executemany(_PUT, ((account_id, key, value) for key, value in batch.puts))
+            connection.executemany(_DELETE, ((account_id, key) for key in batch.deletes))
+            connection.execute(_ADVANCE, (batch.number, account_id))
+            return row._replace(sequence=batch.number)
+
+    def health(self, timeout: float) -> Health:
+        return Health(f"SQLite {sqlite3.sqlite_version}", self._connections.is_writable(timeout))
+
+    def schema(self, timeout: float) -> Schema:
+        with self._connections.reading(timeout) as connection:
+            return schema.current(connection)
+
+    def close(self) -> None:
+        self._connections.close()
+
+
+def _find_or_insert(connection: sqlite3.Connection, user_id: str, device_id: str, new_id: int) -> int:
+    found = connection.execute(_ID, (user_id, device_id)).fetchall()
+    if found:
+        return int(found[0][0])
+    connection.execute(_NEW_ACCOUNT, (new_id, user_id, device_id))
+    connection.execute(_NEW_OWNERSHIP, (new_id,))
+    return new_id
+
+
+def _account_row(connection: sqlite3.Connection, statement: str, *parameters: str | int) -> AccountRow | None:
+    return next(_account_rows(connection, statement, *parameters), None)
+
+
+def _account_rows(connection: sqlite3.Connection, statement: str, *parameters: str | int) -> Iterator[AccountRow]:
+    rows = connection.execute(statement, parameters).fetchall()
+    for account_id, user_id, device_id, epoch, incarnation, sequence, owner, since in rows:
+        # No account's name may hold a lone surrogate, so the core reports the damaged row. An owner's is only shown.
+        yield AccountRow(
+            account_id,
+            user_id.decode(errors="surrogateescape"),
+            device_id.decode(errors="surrogateescape"),
+            epoch,
+            incarnation,
+            sequence,
+            owner.decode(errors="replace"),
+            since,
+        )
+
+
+def _rows(connection: sqlite3.Connection, account_id: int, within: Range, limit: int) -> Iterator[Row]:
+    end = _BEYOND_ALL_KEYS if within.end is None else within.end
+    return map(Row._make, connection.execute(_RANGE, (account_id, within.start, end, limit)))

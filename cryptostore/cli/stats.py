@@ -1,0 +1,78 @@
+"""`cryptostore stats`: what is stored, counted without opening any of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+
+from cryptostore.errors import ConfigurationError
+from cryptostore.plugins import open_backend
+from cryptostore.plugins.urls import redact
+from cryptostore.records import Account
+from cryptostore.store.backend import Backend
+from cryptostore.store.ownership import Mode
+
+from .databases import kind_name, refuse_process_local
+from .output import print_json, print_table
+
+
+@dataclass
+class Stored:
+    """The rows of an account, and their bytes of keys and values, by the name of their kind."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    size: Counter[str] = field(default_factory=Counter)
+
+
+def stats(
+    url: Annotated[str, typer.Argument(metavar="URL", envvar="CRYPTOSTORE_URL", help="The database.")],
+    user_id: Annotated[str | None, typer.Option(help="Only this user's accounts.")] = None,
+    device_id: Annotated[str | None, typer.Option(help="Only accounts with this device id.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Count what is stored of each account, by kind: rows, and bytes.
+
+    Needs no pickle key, takes nothing over, and opens no record.
+    """
+    refuse_process_local(url)
+    with open_backend(url) as backend:
+        there = backend.accounts()
+        wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
+        if there and not wanted:
+            raise ConfigurationError(f"{redact(url)} has no such account; it has: {', '.join(map(str, there))}")
+        _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
+
+
+def count(backend: Backend, account: Account) -> Stored:
+    """Count an account's rows. Raises AccountNotFound, BackendUnavailable."""
+    stored = Stored()
+    with backend.open_store(account, Mode.READ) as store:
+        for row in store.stored_rows():
+            kind = kind_name(row.key[0])
+            stored.rows[kind] += 1
+            stored.size[kind] += len(row.key) + len(row.value)
+    return stored
+
+
+def _report(url: str, counted: Mapping[Account, Stored], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"database": redact(url), "accounts": [_document(*each) for each in counted.items()]})
+        return
+    rows = [
+        (str(account) if position == 0 else "", kind, f"{stored.rows[kind]:,}", f"{stored.size[kind]:,}")
+        for account, stored in counted.items()
+        for position, kind in enumerate(stored.rows)
+    ]
+    print_table(f"Stored in {redact(url)}", ["account", "kind", "rows", "bytes"], rows)
+
+
+def _document(account: Account, stored: Stored) -> dict[str, Any]:
+    return {
+        "user_id": account.user_id,
+        "device_id": account.device_id,
+        "kinds": {kind: {"rows": rows, "bytes": stored.size[kind]} for kind, rows in stored.rows.items()},
+    }

@@ -1,0 +1,13 @@
+"""Finding backends and observers, and what they and their URLs look like."""
+
+from .loading import InstalledBackend, installed_backends, load_backend, open_backend
+from .plugin import BackendPlugin, OpenDatabase
+
+__all__ = [
+    "BackendPlugin",
+    "InstalledBackend",
+    "OpenDatabase",
+    "installed_backends",
+    "load_backend",
+    "open_backend",
+]

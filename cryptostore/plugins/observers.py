@@ -1,0 +1,70 @@
+"""Calling observer plugins, whose errors affect nothing else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from importlib import metadata
+from typing import Any, Final
+
+import pluggy
+
+from .hookspecs import PROJECT, ObserverHooks
+
+GROUP: Final = "cryptostore.observers"
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Observers:
+    """The observer plugins of this process, each in a plugin manager of its own so that one cannot hide another."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, pluggy.PluginManager] = {}
+        for entry_point in metadata.entry_points(group=GROUP):
+            # Two distributions may have chosen the same name; both are told.
+            name = f"{entry_point.dist.name}:{entry_point.name}" if entry_point.dist else entry_point.name
+            try:
+                self.add(name, entry_point.load())
+            # SystemExit too: an observer's errors must not affect the store.
+            except (Exception, SystemExit):  # noqa: BLE001  # the same
+                _log.exception("observer %r cannot be loaded and is left out", name)
+
+    def add(self, name: str, plugin: object) -> None:
+        """Register one observer. Raises pluggy.PluginValidationError for a hook that does not exist."""
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(ObserverHooks)
+        manager.register(plugin, name)
+        manager.check_pending()
+        self._by_name[name] = manager
+
+    def remove(self, name: str) -> None:
+        """Forget one observer; one that is not there is no error."""
+        self._by_name.pop(name, None)
+
+    def notify(self, hook: str, facts: dict[str, Any]) -> None:
+        """Call one hook of every observer; one that raises is reported and dropped."""
+        for name, manager in list(self._by_name.items()):
+            try:
+                getattr(manager.hook, hook)(**facts)
+            except (Exception, SystemExit):  # noqa: BLE001  # the same
+                _log.exception("observer %r raised in %s and is dropped", name, hook)
+                self.remove(name)
+
+
+_observers: Observers | None = None
+_loading: Final = threading.Lock()
+
+
+def observers() -> Observers:
+    """The process's observers, loaded at the first call."""
+    global _observers
+    with _loading:
+        if _observers is None:
+            _observers = Observers()
+        return _observers
+
+
+def notify(hook: str, **facts: Any) -> None:
+    """Tell every observer plugin of this process."""
+    observers().notify(hook, facts)

@@ -1,0 +1,39 @@
+"""The description of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cryptostore.store.interface import Database
+
+from .capabilities import Capability, Claim, Support
+
+
+class OpenDatabase(Protocol):
+    """How a plugin opens its database, in one attempt of at most `timeout` seconds.
+
+    `options` are those of the URL's query and those given in Python, which win; `deadline` and `owner` are the core's
+    and not among them. Raises ConfigurationError, also for an option that it does not know, BackendUnavailable,
+    SchemaError, StorageFull. An attempt that fails leaves nothing open.
+    """
+
+    def __call__(self, url: str, options: Mapping[str, Any], timeout: float) -> Database: ...
+
+
+@dataclass(frozen=True)
+class BackendPlugin:
+    """A backend: its name, the interface version that it was written for, how to open it, and what it can do.
+
+    A capability that is not named counts as unknown.
+    """
+
+    name: str
+    interface: tuple[int, int]
+    open: OpenDatabase
+    capabilities: Mapping[Capability, Claim] = field(default_factory=dict)
+
+    def claim(self, capability: Capability) -> Claim:
+        """The plugin's statement about one capability."""
+        return self.capabilities.get(capability, Claim(Support.UNKNOWN))

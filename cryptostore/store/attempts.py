@@ -1,0 +1,52 @@
+"""One call, tried as often as its deadline allows."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from cryptostore.errors import BackendUnavailable
+
+T = TypeVar("T")
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+
+class Attempts:
+    """The attempts of one call: how long each may take, and the pauses between them."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._ends = time.monotonic() + deadline
+        self._pause = _FIRST_PAUSE
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline."""
+        return max(0.0, self._ends - time.monotonic())
+
+    def timeout(self) -> float:
+        """Seconds for the next attempt: few enough that one that hangs leaves time for another."""
+        return min(self.remaining, max(self._deadline / 3, self.remaining / 2))
+
+    def pause(self) -> bool:
+        """Wait before the next attempt, longer each time; False at once where the deadline comes first."""
+        if self._pause >= self.remaining:
+            return False
+        # Random, so that the clients of a server that came back do not return in one wave.
+        time.sleep(self._pause * random.uniform(0.5, 1.0))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return True
+
+    def run(self, attempt: Callable[[float], T]) -> T:
+        """The answer of `attempt(timeout)`, which may be done twice. Raises BackendUnavailable at the deadline."""
+        while True:
+            try:
+                return attempt(self.timeout())
+            except BackendUnavailable as error:
+                error.outcome_unknown = False
+                if not self.pause():
+                    raise

@@ -1,0 +1,228 @@
+"""An open database as its users see it: accounts, and the stores of their records."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+from cryptostore.errors import AccountNotFound, ConfigurationError, InvalidRecord, UnreadableRecord
+from cryptostore.records.kinds import Account
+
+from .account_keys import AccountKeys, missing_ring
+from .attempts import Attempts
+from .crypto_store import CryptoStore, Notify
+from .interface import AccountRow, Database, Health, Row, Schema, TakeOver
+from .keys import range_of
+from .lifecycle import OpenFlag
+from .owners import default_owner
+from .ownership import Mode, Ownership, to_microseconds
+from .pickle_keys import warn_if_weak
+
+#: Seconds after which a call that cannot reach the database gives up, unless the caller says otherwise.
+DEFAULT_DEADLINE: Final = 15.0
+
+#: Called before an account is taken over, with a store in READ mode that ends with the call, or None for a new
+#: account. An exception ends the opening, and nothing is taken over.
+Look = Callable[[CryptoStore | None], None]
+
+_log: Final = logging.getLogger(__name__)
+
+
+def look_at_nothing(_account: CryptoStore | None) -> None:
+    """Take the account over whatever is in it."""
+
+
+def no_observers(hook: str, **facts: Any) -> None:
+    """Takes the place of observers where there are none."""
+
+
+@final
+class Backend:
+    """One open database with any number of accounts.
+
+    Every method may be called from any thread. [BACKEND-1] After `close`, every method but `close` raises
+    StoreClosed. [BACKEND-2] No method waits longer than the deadline. [BACKEND-3]
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        name: str,
+        deadline: float = DEFAULT_DEADLINE,
+        owner: str = "",
+        notify: Notify = no_observers,
+    ) -> None:
+        #: The plugin's own object: raw rows, for tools that copy or count sealed values.
+        self.database: Final = database
+        self._deadline = deadline
+        self._owner = owner or default_owner()
+        self._notify = notify
+        self._is_open = OpenFlag(f"the {name} backend")
+
+    def open_store(
+        self,
+        account: Account,
+        mode: Mode = Mode.OWN,
+        *,
+        pickle_key: str | None = None,
+        look: Look = look_at_nothing,
+    ) -> CryptoStore:
+        """Open one account.
+
+        OWN creates the account if need be, raises its epoch, draws an incarnation, and commits that before a record is
+        read, so that every older owner is fenced from then on. [OPEN-1] There is no lease to wait for: the newest
+        opener wins at once. [OPEN-2] READ changes nothing at all. [OPEN-3]
+        Raises AccountNotFound in READ mode for an account that is not there, [OPEN-4] BackendUnavailable after the
+        deadline; opening again is always safe. [OPEN-5]
+        Raises WrongPickleKey, or UnreadableRecord for a damaged or missing key ring, or SchemaTooNew for an account of
+        a newer program: each before anything is taken over. [OPEN-6]
+        Without a pickle key a store in READ mode counts and copies sealed rows, and reads no record; OWN raises
+        ConfigurationError. [OPEN-7]
+        `look` sees the account before OWN takes it over, and may refuse.
+        """
+        self._is_open.check()
+        if pickle_key is not None:
+            warn_if_weak(account, pickle_key)
+        attempts = Attempts(self._deadline)
+        if mode is Mode.OWN:
+            row, keys = self._own(account, pickle_key, look, attempts)
+        else:
+            row, keys = self._look_at(account, pickle_key, attempts)
+        store = self._store(account, row, mode, keys)
+        self._notify("cryptostore_store_opened", account=account, mode=mode.value, epoch=row.epoch)
+        return store
+
+    def accounts(self) -> dict[Account, Ownership]:
+        """Every account in the database, in the order of user id and device id, with who owns it. [ACCOUNTS-2]
+
+        A row that cannot be read is reported in the log and left out.
+        """
+        self._is_open.check()
+        rows = Attempts(self._deadline).run(self.database.accounts)
+        return dict(sorted(_readable(rows), key=lambda entry: (entry[0].user_id.encode(), entry[0].device_id.encode())))
+
+    def delete_account(self, account: Account) -> None:
+        """Delete an account with all that belongs to it, and nothing else. [DELETE-3]
+
+        Raises AccountNotFound. [DELETE-4] Atomicity: all or nothing. Later batches of a running owner raise
+        AccountNotFound, even after the account was made again. [DELETE-5]
+        """
+        self._is_open.check()
+        attempts = Attempts(self._deadline)
+        row = self._find(account, attempts)
+        # By its id, which is never another account's: a second attempt deletes nothing that was made since.
+        attempts.run(partial(self.database.delete, row.id))
+
+    def health(self) -> Health:
+        """Ask the database whether it is there and writable. Raises BackendUnavailable."""
+        self._is_open.check()
+        return Attempts(self._deadline).run(self.database.health)
+
+    def schema(self) -> Schema:
+        """The schema that the open database has."""
+        self._is_open.check()
+        return Attempts(self._deadline).run(self.database.schema)
+
+    def close(self) -> None:
+        """Close every store and connection. Closing twice is no error. [CLOSE-3]"""
+        if self._is_open.close():
+            self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _look_at(
+        self, account: Account, pickle_key: str | None, attempts: Attempts
+    ) -> tuple[AccountRow, AccountKeys | None]:
+        row = self._find(account, attempts)
+        if pickle_key is None:
+            return row, None
+        keys = self._keys(account, row, pickle_key)
+        self._load(account, row, keys, attempts)
+        return row, keys
+
+    def _store(self, account: Account, row: AccountRow, mode: Mode, keys: AccountKeys | None) -> CryptoStore:
+        is_open = OpenFlag(f"the store of {account}", within=self._is_open)
+        return CryptoStore(self.database, account, row, mode, keys, self._deadline, is_open, self._notify)
+
+    def _own(
+        self, account: Account, pickle_key: str | None, look: Look, attempts: Attempts
+    ) -> tuple[AccountRow, AccountKeys | None]:
+        if pickle_key is None:
+            raise ConfigurationError(f"to own {account}, give open_store its pickle key, or open it with Mode.READ")
+        found = attempts.run(partial(self.database.find, account.user_id, account.device_id))
+        # Before the account is taken over: a wrong key must not fence a running client out.
+        keys = None if found is None else self._unlocked(account, found, pickle_key, attempts)
+        self._let_look(look, account, found, keys)
+        claim = TakeOver(_draw(), _draw(), self._owner, to_microseconds(datetime.now(UTC)))
+        row = attempts.run(partial(self._take_over, account, claim))
+        if found is None or keys is None or not _nothing_between(found, row):
+            keys = self._unlocked(account, row, pickle_key, attempts)
+        return row, keys
+
+    def _let_look(self, look: Look, account: Account, found: AccountRow | None, keys: AccountKeys | None) -> None:
+        if found is None:
+            look(None)
+            return
+        with self._store(account, found, Mode.READ, keys) as store:
+            look(store)
+
+    def _take_over(self, account: Account, claim: TakeOver, timeout: float) -> AccountRow:
+        return self.database.take_over(account.user_id, account.device_id, claim, timeout)
+
+    def _unlocked(self, account: Account, row: AccountRow, pickle_key: str, attempts: Attempts) -> AccountKeys:
+        keys = self._keys(account, row, pickle_key)
+        if not self._load(account, row, keys, attempts):
+            keys.create()
+        return keys
+
+    def _keys(self, account: Account, row: AccountRow, pickle_key: str) -> AccountKeys:
+        def read(wanted: Sequence[bytes]) -> Sequence[Row]:
+            return Attempts(self._deadline).run(partial(self.database.get, row.id, wanted))
+
+        return AccountKeys(account, pickle_key, read)
+
+    def _load(self, account: Account, row: AccountRow, keys: AccountKeys, attempts: Attempts) -> bool:
+        """Whether the account has a ring; without one it must be empty."""
+        if keys.load():
+            return True
+        if not row.sequence and not attempts.run(partial(self.database.page, row.id, range_of(b""), 1)):
+            return False
+        # Its owner may have written the first batch, and the ring with it, since the first look.
+        if not keys.load():
+            raise UnreadableRecord(missing_ring(account))
+        return True
+
+    def _find(self, account: Account, attempts: Attempts) -> AccountRow:
+        row = attempts.run(partial(self.database.find, account.user_id, account.device_id))
+        if row is None:
+            raise AccountNotFound.missing(account)
+        return row
+
+
+def _draw() -> int:
+    return secrets.randbelow(2**63 - 1) + 1
+
+
+def _nothing_between(found: AccountRow, taken: AccountRow) -> bool:
+    """Whether the account had no other owner between the look at it and the take-over."""
+    return (found.id, found.epoch + 1, found.sequence) == (taken.id, taken.epoch, taken.sequence)
+
+
+def _readable(rows: Sequence[AccountRow]) -> Iterator[tuple[Account, Ownership]]:
+    for row in rows:
+        try:
+            yield Account(row.user_id, row.device_id), Ownership.of(row)
+        except (InvalidRecord, ValueError) as error:
+            _log.warning("skipped an unreadable account (%s)", type(error).__name__)

@@ -1,0 +1,115 @@
+"""Exactly once: the numbering, freezing and resending of an owner's batches (promise P5)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cryptostore.errors import BackendUnavailable, FencedOut
+from cryptostore.records.changes import Changes
+
+from .attempts import Attempts
+from .interface import Batch, Row
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SealedRows:
+    """Rows to put that are sealed already, for commands that do not read records."""
+
+    rows: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class _Pending(NamedTuple):
+    """A batch whose outcome is unknown, and the changes in it before they were sealed."""
+
+    changes: Changes | SealedRows
+    batch: Batch
+
+
+class BatchSequence:
+    """Numbers one owner's batches from the last committed one on and sends each until its outcome is known.
+
+    `seal(number, changes)` makes a batch, once, and `commit(batch, timeout)` is one attempt at it. A batch whose
+    outcome is open is kept and sent again, unchanged, before anything else: a new batch under its number could be taken
+    for the one that stalled, and be lost.
+    """
+
+    def __init__(
+        self,
+        last_committed: int,
+        deadline: float,
+        seal: Callable[[int, Changes | SealedRows], Batch],
+        commit: Callable[[Batch, float], None],
+    ) -> None:
+        self._last_committed = last_committed
+        self._deadline = deadline
+        self._seal = seal
+        self._commit = commit
+        self._pending: _Pending | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def last_committed(self) -> int:
+        """The number of the last batch that is known to be durable."""
+        return self._last_committed
+
+    def apply(self, changes: Changes | SealedRows) -> int:
+        """Make `changes` durable, and return how many bytes of keys and values were put.
+
+        Raises BackendUnavailable after the deadline, with the batch kept as pending if it was sent.
+        """
+        attempts = Attempts(self._deadline)
+        if not self._lock.acquire(timeout=self._deadline):
+            raise BackendUnavailable(
+                f"another batch of this store was still waiting after {self._deadline:g} s", outcome_unknown=False
+            )
+        try:
+            pending = self._pending
+            if pending is not None:
+                self._send(pending, attempts)
+                if pending.changes == changes:
+                    return _size(pending.batch)
+            if not changes:
+                return 0
+            batch = self._seal(self._last_committed + 1, changes)
+            self._send(_Pending(changes, batch), attempts)
+            return _size(batch)
+        finally:
+            self._lock.release()
+
+    def _send(self, sent: _Pending, attempts: Attempts) -> None:
+        outcome_unknown = self._pending is not None
+        while True:
+            # Set before the attempt: an interrupt in the middle of it leaves the outcome open, too.
+            self._pending = sent
+            try:
+                self._commit(sent.batch, attempts.timeout())
+            except BackendUnavailable as error:
+                outcome_unknown |= error.outcome_unknown
+                error.outcome_unknown = outcome_unknown
+                if attempts.pause():
+                    continue
+                if not outcome_unknown:
+                    self._pending = None
+                raise
+            except FencedOut as error:
+                error.outcome_unknown = outcome_unknown
+                raise
+            except Exception:
+                # Every other error is a refusal: the batch was rolled back and its number is free again,
+                # unless an earlier attempt at it may still be on its way.
+                if not outcome_unknown:
+                    self._pending = None
+                raise
+            self._last_committed = sent.batch.number
+            self._pending = None
+            return
+
+
+def _size(batch: Batch) -> int:
+    return sum([len(row.key) + len(row.value) for row in batch.puts])
