@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 if "pytest" in sys.modules:
     import pytest
 
-    # Before any of them is imported; else whoever runs the suite sees bare AssertionErrors.
+    # Before any of them is imported; else failures show bare AssertionErrors.
     pytest.register_assert_rewrite(
         *(f"{__name__}.{module}" for module in ("cases", "children", "golden", "handles", "raw", "waiting"))
     )

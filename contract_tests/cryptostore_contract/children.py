@@ -114,7 +114,7 @@ class Death(NamedTuple):
 
 
 class Doomed:
-    """Processes that each apply one batch and are killed at it; forked, since starting Python anew costs more."""
+    """Processes that each apply one batch and are killed at it; forked, since starting Python costs more."""
 
     def __init__(self, parent: Child) -> None:
         self._parent = parent

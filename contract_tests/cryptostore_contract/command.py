@@ -83,7 +83,7 @@ def _arguments(folder: str, report: Path | None, processes: int) -> list[str]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Whoever ends the process with SIGTERM interrupts it, as Ctrl-C does: nothing must be left behind."""
+    """SIGTERM interrupts the process, as Ctrl-C does, so that nothing is left behind."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

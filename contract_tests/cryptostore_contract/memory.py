@@ -22,4 +22,4 @@ class MemoryHarness(Harness):
         return self._url
 
     def close(self) -> None:
-        pass  # a few dictionaries under a name that nobody uses again
+        pass  # a few dictionaries under a name that is not used again

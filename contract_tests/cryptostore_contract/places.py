@@ -25,7 +25,7 @@ _PREFIX: Final = "cryptostore_contract_"
 _PATIENCE: Final = 30.0
 
 #: Options in a PostgreSQL URL that are the backend's, and that the driver does not know.
-_BACKENDS_OPTIONS: Final = frozenset({"deadline", "owner", "schema", "migrate", "pool_size", "pool_min_size"})
+_BACKENDS_OPTIONS: Final = frozenset({"deadline", "owner", "schema", "migrate", "pool_size"})
 
 
 class Place(ABC):
@@ -62,7 +62,7 @@ class MemoryPlace(Place):
         pass  # a name is free
 
     def remove(self, url: str) -> None:
-        pass  # a few dictionaries under a name that nobody uses again
+        pass  # a few dictionaries under a name that is not used again
 
     def clear(self) -> None:
         pass  # gone with the process

@@ -196,7 +196,7 @@ def _was_completed(case: Case) -> bool:
 
 
 def _is_narrowed(config: pytest.Config) -> bool:
-    """Whether whoever started the run chose among its tests, in so many words."""
+    """Whether the command line selects some of the tests."""
     given = [str(argument) for argument in config.invocation_params.args]
     return any("::" in argument or argument.startswith(_NARROWING) for argument in given)
 
@@ -215,7 +215,7 @@ class ContractPlugin:
         self._path = path
         config.pluginmanager.register(self.observer, "cryptostore-contract-observer")
 
-    # First, so that whoever orders tests by hand or by chance has the last word.
+    # First, so that plugins that order tests come after it.
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self.observer.contracts:
@@ -238,7 +238,7 @@ class ContractPlugin:
                 session.exitstatus = EXIT_INCOMPLETE
 
     def _must_be_complete(self, config: pytest.Config) -> bool:
-        """Whether an incomplete verdict is a failure: where it is written down, and where nobody asked for less."""
+        """Whether an incomplete verdict is a failure: if a report is written, or if no tests were selected."""
         return self._path is not None or bool(self.observer.contracts and not _is_narrowed(config))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

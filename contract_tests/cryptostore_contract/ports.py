@@ -12,7 +12,7 @@ _PORTS: Final = range(10_000, 32_000)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now, and that the system gives to nobody by itself."""
+    """A port of 127.0.0.1 that is free now, and that the system does not give to a process by itself."""
     while True:
         # Not from a generator that a test may have seeded, as others may have done with theirs.
         port = secrets.choice(_PORTS)

@@ -1,4 +1,4 @@
-"""Who works in the place of a run: it is cleared only when nobody does any more, and nobody comes late.
+"""Which processes work in the place of a run: it is cleared after the last has left, and none can come later.
 
 A process that is killed leaves children behind, which would go on to make a schema that has just been dropped.
 """

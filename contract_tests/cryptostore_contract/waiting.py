@@ -20,7 +20,7 @@ def start(function: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(function())
-        except BaseException as error:  # noqa: BLE001  # handed on to whoever waits for the result
+        except BaseException as error:  # noqa: BLE001  # handed on to the caller, who waits for the result
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

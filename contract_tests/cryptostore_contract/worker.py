@@ -126,7 +126,7 @@ def first_start(account: Account) -> None:
     """Wait for the word, then open the database, which may be empty."""
     say("ready")
     if not sys.stdin.readline():
-        sys.exit("nobody is left to give the word")
+        sys.exit("the parent ended before it gave the word")
     with open_backend(os.environ[URL_VARIABLE]) as backend:
         backend.open_store(account, pickle_key=KEY).close()
         say(f"schema {backend.schema().version}")
@@ -191,7 +191,7 @@ def fork(_account: Account) -> None:
     for order in sys.stdin:
         process = os.fork()
         if not process:
-            # If it hangs, and also if nobody is left to end it.
+            # If it hangs, and also if its parent is gone.
             signal.alarm(FORK_SECONDS)
             die_applying(*pickle.loads(bytes.fromhex(order)))  # noqa: S301  # the suite's own words
             sys.exit()

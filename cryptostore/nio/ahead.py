@@ -35,6 +35,8 @@ class ReadAhead:
 
     def forget(self, changes: Changes) -> None:
         """This is written: what was read of its kinds is out of date."""
+        if not changes:
+            return
         with self._lock:
             for kind in changes.kinds():
                 self._answers.of(kind).clear()

@@ -124,7 +124,8 @@ class LiveCache(Generic[K, V]):
     def _remember(self, key: K, value: V) -> None:
         self._absent.pop(key, None)
         self._recent[key] = value
-        self._alive[key] = value
+        if self._alive.get(key) is not value:
+            self._alive[key] = value
 
 
 class LazyMapping(Mapping[str, V]):

@@ -30,8 +30,8 @@ _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 class UserDevices(dict[str, OlmDevice]):
     """One user's devices by id, as nio mutates them, and their records as they were last handed to the database.
 
-    `refused` are the ids of devices whose stored row cannot be read: it may have said that the device is blacklisted,
-    so that is what the device is until the owner decides. The row stays as it is until then.
+    `refused` are the ids of devices whose stored row cannot be read. The row may have blacklisted the device, so the
+    device counts as blacklisted until the owner decides. The row stays as it is until then.
     """
 
     def __init__(self, refused: Iterable[str] = ()) -> None:
@@ -117,13 +117,14 @@ class LazyDeviceStore(DeviceStore):
         self.prefetch(device_keys)
         changed = {}
         for user_id, by_id in device_keys.items():
+            devices = self[user_id]
             for device_id, device in by_id.items():
-                if device_id in self[user_id].refused:
-                    self._refuse(self[user_id], device)
+                if device_id in devices.refused:
+                    self._refuse(devices, device)
                     continue
-                known = self[user_id].records.get(device_id)
-                durable = device_id not in self[user_id].unsaved
-                record = self._hand_over(user_id, device_id, device, _trust_that_holds(known, device))
+                known = devices.records.get(device_id)
+                durable = device_id not in devices.unsaved
+                record = self._hand_over(devices, user_id, device_id, device, _trust_that_holds(known, device))
                 if record is None or (record == known and durable):
                     self._release(user_id, device_id)
                 else:
@@ -156,7 +157,7 @@ class LazyDeviceStore(DeviceStore):
 
     def _decide(self, device: OlmDevice, known: records.Device | None, trust: DeviceTrust) -> records.Device | None:
         if known is None:
-            return self._hand_over(device.user_id, device.id, device, trust)
+            return self._hand_over(self[device.user_id], device.user_id, device.id, device, trust)
         devices = self[device.user_id]
         devices.records[device.id] = record = replace(known, trust=trust)
         live = devices.get(device.id, device)
@@ -164,9 +165,10 @@ class LazyDeviceStore(DeviceStore):
         self._keep(device.user_id, devices, live)
         return record
 
-    def _hand_over(self, user_id: str, device_id: str, device: OlmDevice, trust: DeviceTrust) -> records.Device | None:
+    def _hand_over(
+        self, devices: UserDevices, user_id: str, device_id: str, device: OlmDevice, trust: DeviceTrust
+    ) -> records.Device | None:
         """Make `device` the known one of that id, and its record, or None for one that cannot be stored."""
-        devices = self[user_id]
         record = if_valid(
             lambda: records.Device(
                 user_id, device_id, device.keys, storable(device.display_name), bool(device.deleted), trust

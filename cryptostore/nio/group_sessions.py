@@ -26,7 +26,7 @@ GroupSessionKey = tuple[str, str, str]
 class LazyGroupSessionStore(GroupSessionStore):
     """The account's inbound Megolm sessions, read one by one when they are asked for.
 
-    Of two sessions with one key the better stays, whichever way the worse comes: nio ignores what `add` answers and
+    Of two sessions with one key the better stays, in whatever order they come: nio ignores what `add` returns and
     saves anyway. A session that is not in memory is compared with the stored one when it is added, or, inside
     `compare_later`, all are compared in one round trip: by `collect`, or by `get` if that comes first.
     """

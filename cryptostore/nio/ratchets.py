@@ -1,4 +1,4 @@
-"""Which of two Megolm sessions with one id is kept. nio lets the last one win, and loses messages by it."""
+"""Which of two Megolm sessions with one id is kept. nio keeps the last one, and so loses messages."""
 
 from __future__ import annotations
 

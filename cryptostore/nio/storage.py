@@ -1,4 +1,4 @@
-"""The one way from the adapter to the database, and the backends that clients on the same URL share."""
+"""Access to the database for the adapter, and the backends that clients on the same URL share."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class Storage:
         self._store = store
         self._ahead = ReadAhead()
         self._waiting = Changes()
+        #: What was written inside `hold_back`, in its order.
+        self._held: list[Changes] = []
         self._holding_back = False
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _close, os.getpid(), store, release)
@@ -72,10 +74,12 @@ class Storage:
         """
         with self._lock:
             self._ahead.forget(changes)
-            batch = self._waiting.followed_by(changes)
             if self._holding_back:
-                self._waiting = batch
+                self._held.append(changes)
                 return Changes()
+            self._waiting = self._waiting.followed_by(*self._held)
+            self._held.clear()
+            batch = self._waiting.followed_by(changes)
             try:
                 self._store.apply(batch)
             except (BackendUnavailable, StorageFull):
@@ -114,7 +118,7 @@ class Backends:
         self._shared: dict[tuple[int, str], _SharedBackend] = {}
 
     def acquire(self, url: str) -> tuple[Backend, Callable[[], None]]:
-        """The backend for `url`, and what gives it back. Raises what `open_backend` raises."""
+        """The backend for `url`, and a function that gives it back. Raises as `open_backend` does."""
         # A forked child cannot use its parent's connections.
         key = (os.getpid(), url)
         with self._lock:

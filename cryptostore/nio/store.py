@@ -272,7 +272,7 @@ class NioStore(MatrixStore):
         return LazyGroupSessionStore(self._storage, self._pickles)
 
     def _look(self, store: CryptoStore | None) -> None:
-        """Look at the account before it is taken over, and raise what speaks against that."""
+        """Check the account before it is taken over. Raises if it must not be."""
         if store is not None:
             self._judge(store, store.get(records.Value, self._looked_at))
 
@@ -285,13 +285,15 @@ class NioStore(MatrixStore):
         check_import(store.account, found)
 
     def _write(self, changes: Changes) -> None:
-        """The one way by which anything that nio saves reaches the database."""
+        """Write what nio saves; all of it comes through here."""
         if self._group_sessions.is_waiting:
             # What goes first must not get ahead of them: a token would acknowledge messages whose keys are lost.
             with self._storage.hold_back():
                 self._storage.write(changes)
                 changes = self._group_sessions.collect()
         batch = self._storage.write(changes)
+        if not batch:
+            return
         self._account.settle(batch)
         self._sessions.settle(batch)
         self._group_sessions.settle(batch)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar, cast
 
 from cryptostore.errors import InvalidRecord
 
 from .kinds import KINDS_BY_NUMBER, Key, Record, check_key
+
+R = TypeVar("R", bound=Record)
 
 
 class RecordKey(NamedTuple):
@@ -42,6 +44,11 @@ class Changes:
         """The keys of `kind` to delete; deleting what is not there is no error."""
         return [key for key, record in self._operations.get(kind, {}).items() if record is None]
 
+    def operations(self, kind: type[R]) -> Mapping[Key, R | None]:
+        """What is put under each key of `kind`; None where it is deleted. Nothing is copied."""
+        # Each dictionary holds records of its kind only.
+        return cast("Mapping[Key, R | None]", self._operations.get(kind, {}))
+
     def kinds(self) -> list[type[Record]]:
         """The kinds that the batch touches."""
         return list(self._operations)
@@ -51,12 +58,16 @@ class Changes:
         for kind, by_key in self._operations.items():
             yield from (RecordKey(kind, key) for key in by_key)
 
-    def followed_by(self, later: Changes) -> Changes:
-        """One batch with the effect of this one and then `later`."""
-        both = Changes()
-        for kind in {**self._operations, **later._operations}:
-            both._operations[kind] = self._operations.get(kind, {}) | later._operations.get(kind, {})
-        return both
+    def followed_by(self, *later: Changes) -> Changes:
+        """One batch with the effect of this one and then the `later` ones, in their order."""
+        batches = [batch for batch in (self, *later) if batch]
+        if len(batches) <= 1:
+            return batches[0] if batches else self
+        together = Changes()
+        for batch in batches:
+            for kind in batch.kinds():
+                together._operations.setdefault(kind, {}).update(batch.operations(kind))
+        return together
 
     def __len__(self) -> int:
         return sum(map(len, self._operations.values()))

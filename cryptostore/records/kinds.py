@@ -182,7 +182,7 @@ class InboundGroupSession(Record):
 class OutboundGroupSession(Record):
     """The Megolm session that encrypts what this device sends into a room.
 
-    Who has its key is in its `SharedPart`s, numbered from 0 below `parts`.
+    Who has its key is in its `SharedPart` records, numbered from 0 below `parts`.
     """
 
     kind_number = 9

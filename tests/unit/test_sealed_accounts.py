@@ -455,9 +455,7 @@ def test_several_kinds_are_selected_in_one_round_trip(backend: Backend, monkeypa
     ranges = MemoryHandle.ranges
     monkeypatch.setattr(MemoryHandle, "ranges", lambda *args: calls.append(args) or ranges(*args))
     with backend.open_store(ALICE, Mode.READ, pickle_key=KEY) as store:
-        together = store.select_together(
-            [(SyncToken, ()), (OlmSession, one.key), (OlmSession, ("no",)), (Device, ())]
-        )
+        together = store.select_together([(SyncToken, ()), (OlmSession, one.key), (OlmSession, ("no",)), (Device, ())])
     assert len(calls) == 1
     assert together.of(SyncToken) == {(): [SyncToken("s1")]}
     assert together.of(OlmSession) == {one.key: [one], ("no",): []}

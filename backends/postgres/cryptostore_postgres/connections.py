@@ -164,7 +164,7 @@ def _leave_clean(connection: Connection, error: BaseException) -> None:
             connection.rollback()
     except psycopg.Error as failure:
         _log.debug("a failed transaction could not be rolled back (%s)", type(failure).__name__)
-    # The session may be with a standby, or have begun while nobody could write: another one may do better.
+    # The session may be with a standby, or have begun while the server was read-only: another one may be able to write.
     is_read_only = isinstance(error, psycopg.Error) and error.sqlstate == READ_ONLY
     if is_read_only or connection.pgconn.transaction_status != TransactionStatus.IDLE:
         connection.close()

@@ -19,8 +19,8 @@ from .options import Migrate, PostgresOptions
 
 # Whatever the role's default: what another program did while this one waited for its turn must be seen.
 _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
-# Whatever the role's: the call's time is the limit. The server must not go on long after it, when nobody waits for
-# the outcome any more, and keep the locks on the tables.
+# Whatever the role's: the call's time is the limit. The server must not go on long after it, when the client
+# has given up, and keep the locks on the tables.
 _LIMITS: Final = (
     "SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.set_config('lock_timeout', '0', true)"
 )

@@ -1,4 +1,4 @@
-"""Batches in portions: a server ends the session over a message of 1 GiB, and would be sent it again for ever."""
+"""Batches in portions: a server ends the session over a message of 1 GiB, and the core would send it again forever."""
 
 from __future__ import annotations
 

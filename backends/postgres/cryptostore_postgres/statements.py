@@ -108,7 +108,7 @@ class Statements:
             **{name: Identifier(schema, name) for name in ("account", "ownership", "record")},
         }
         self.take_over: Final = self._text(_TAKE_OVER)
-        #: The account's row; without its ownership, NULLs stand in the ownership's place.
+        #: The account's row, with NULLs for an ownership that is missing.
         self.find: Final = self._text(
             "SELECT {row} FROM {account} AS account"
             " LEFT JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"

@@ -33,7 +33,7 @@ def database(postgres_database: PostgresDatabase, database_schema: str) -> Itera
 
 @pytest.fixture
 def server(breakable_database: PostgresDatabase) -> PostgresServer:
-    """The server, which a test may set up anew."""
+    """The server, which a test may set up again."""
     assert breakable_database.server is not None
     return breakable_database.server
 
@@ -47,7 +47,7 @@ def admin(server: PostgresServer) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def schema(breakable_database: PostgresDatabase) -> Iterator[str]:
-    """The name of a schema that nobody has made."""
+    """The name of a schema that does not exist."""
     name = breakable_database.new_schema()
     yield name
     breakable_database.drop_schema(name)

@@ -131,7 +131,7 @@ def test_taking_over_and_deleting_at_the_same_time_leave_all_of_an_account_or_no
         row = commit(database, take_over(database), {b"key": b"value"})
         taken, _ = together([partial(take_over, database), partial(database.delete, row.id, TIMEOUT)])
         parts = [sorted(execute(f"SELECT {column} FROM {{{table}}}")) for table, column in PARTS.items()]
-        # The account was deleted before it was made anew, or after it was taken over.
+        # The account was deleted before it was made again, or after it was taken over.
         if (taken.epoch, taken.sequence) == (1, 0):
             assert taken.id != row.id
             assert parts == [[(taken.id,)], [(taken.id,)], []]

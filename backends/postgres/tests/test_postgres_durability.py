@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -21,13 +22,16 @@ from cryptostore import (
     CryptoStore,
     CryptoStoreError,
     FencedOut,
+    Range,
     SyncToken,
     Value,
     open_backend,
 )
 from cryptostore_contract.handles import own
 from cryptostore_contract.proxy import Proxy
+from cryptostore_postgres import transactions
 from cryptostore_postgres.database import PostgresDatabase as Database
+from cryptostore_postgres.pipeline import Statement, run
 from patience import PATIENCE, wait_until
 from postgres_database import PostgresDatabase
 from raw_databases import TIMEOUT, commit, take_over
@@ -82,7 +86,7 @@ def test_a_commit_without_its_synchronous_standby_is_not_acknowledged(
 
 @pytest.fixture
 def waits_are_cancelled(url: str, store: CryptoStore, standby_is_gone: Callable[[], None]) -> Iterator[None]:
-    """Whoever waits for the standby is told to wait no more, which the server calls a success with a warning."""
+    """The wait for the standby is cancelled, which the server calls a success with a warning."""
     stop = threading.Event()
 
     def cancel() -> None:
@@ -181,7 +185,26 @@ def test_a_transaction_at_work_is_waited_for_and_not_ended(store: CryptoStore, h
     store.apply(Changes([SyncToken("t")]))
 
 
-def test_no_setting_makes_a_batch_less_durable_or_is_left_behind(
+def test_no_setting_outlives_its_call(breakable_database: PostgresDatabase, schema: str) -> None:
+    database = breakable_database.open(schema)
+    names = re.findall(rb"set_config\('(\w+)'", transactions._SETTINGS)
+    assert len(names) == 6
+    shown = Statement(b"SELECT " + b", ".join(b"current_setting('%s')" % name for name in names))
+
+    def settings() -> object:
+        with database._connections.use(TIMEOUT) as connection:
+            return run(connection, shown)
+
+    before = settings()
+    row = commit(database, take_over(database), {b"a": b"1"})
+    assert settings() == before
+    database.page(row.id, Range(b"", None), 1, TIMEOUT)
+    assert settings() == before
+    assert len(database._connections._idle) == 1
+    database.close()
+
+
+def test_no_setting_makes_a_batch_less_durable(
     breakable_database: PostgresDatabase, admin: psycopg.Connection, schema: str
 ) -> None:
     with open_backend(breakable_database.url(schema)) as backend:
@@ -260,7 +283,7 @@ def answers(store: CryptoStore) -> bool:
         return False
 
 
-def run(script: str, *arguments: str) -> str:
+def output_of(script: str, *arguments: str) -> str:
     """What a Python process of its own prints."""
     command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.strip()
@@ -292,8 +315,8 @@ def test_a_forked_process_leaves_its_parents_connections_alone(url: str) -> None
             open_backend(sys.argv[1]).close()
             sys.exit(0)
     """
-    # The parent goes on with its first connection: nobody ended its session.
-    assert run(script, url).splitlines() == ["StoreClosed 1"] * 3 + ["True False"]
+    # The parent goes on with its first connection: its session was not ended.
+    assert output_of(script, url).splitlines() == ["StoreClosed 1"] * 3 + ["True False"]
     assert token(url) == "t"
 
 
@@ -327,4 +350,4 @@ def test_a_process_without_free_descriptors_is_told_and_recovers(url: str) -> No
         print(connections._idle == [first])
         backend.close()
     """
-    assert run(script, url).splitlines() == ["True", "unavailable False", "unavailable True", "True", "True"]
+    assert output_of(script, url).splitlines() == ["True", "unavailable False", "unavailable True", "True", "True"]

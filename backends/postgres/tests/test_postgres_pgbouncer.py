@@ -1,4 +1,4 @@
-"""Through PgBouncer in transaction mode, where whoever asks next gets the server's session."""
+"""Through PgBouncer in transaction mode, where each transaction may get another session."""
 
 from __future__ import annotations
 

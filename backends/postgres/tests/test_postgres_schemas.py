@@ -56,7 +56,7 @@ RELEASED: Final = {
 _LOCK: Final = 4_711
 _HALT: Final = f"SELECT pg_advisory_xact_lock_shared({_LOCK}, hashtext('{{schema}}'));\n"
 
-#: A schema that only these tests know: it adds, and makes one table anew by way of a copy.
+#: A schema that only these tests know: it adds, and replaces one table by a copy.
 _SECOND: Final = (
     "CREATE TABLE {schema}.migrated (times integer NOT NULL);\n",
     "INSERT INTO {schema}.migrated (times) VALUES (1);\n",

@@ -1,4 +1,4 @@
-"""The files: private, durable, in place, and nobody else's."""
+"""The files: private, durable, in place, and not another program's."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ RELEASED: Final = {
     ),
 }
 
-#: A schema that only these tests know: it adds, and makes one table anew by way of a copy. The padding is more than
+#: A schema that only these tests know: it adds, and replaces one table by a copy. The padding is more than
 #: SQLite keeps in memory, so that half a migration is in the -wal file.
 _SECOND: Final = """
 CREATE TABLE migrated (times INTEGER NOT NULL, padding BLOB NOT NULL) STRICT;

@@ -95,11 +95,11 @@ class BufferedStorage(Storage):
         # Taken before the read: a batch that becomes durable meanwhile says the same.
         pending = self._pending()
         found = super().get(kind, wanted)
-        for key in pending.deletes(kind):
-            found.pop(key, None)
-        asked = set(wanted)
-        found.update({record.key: record for record in _puts(pending, kind) if record.key in asked})
-        _forget_replaced(found.unreadable, pending, kind)
+        operations = pending.operations(kind)
+        for key in wanted:
+            if key in operations:
+                _lay_over(found, key, operations[key])
+                found.unreadable.pop(key, None)
         return found
 
     def select(self, kind: type[R], prefixes: Iterable[Key]) -> Selected[R]:
@@ -111,14 +111,15 @@ class BufferedStorage(Storage):
         selected = super().select(kind, wanted)
         for prefix, rows in selected.items():
             selected[prefix] = _overlaid(rows, pending, kind, prefix)
-        _forget_replaced(selected.unreadable, pending, kind)
+        for key in pending.operations(kind):
+            selected.unreadable.pop(key, None)
         return selected
 
     def scan(self, kind: type[R], prefix: Key = ()) -> Iterator[R]:
         self._count_read()
         pending = self._pending()
-        touched = {record.key for record in pending.puts(kind)} | set(pending.deletes(kind))
-        yield from (row for row in super().scan(kind, prefix) if row.key not in touched)
+        operations = pending.operations(kind)
+        yield from (row for row in super().scan(kind, prefix) if row.key not in operations)
         yield from _overlaid([], pending, kind, prefix)
 
     def _pending(self) -> Changes:
@@ -131,17 +132,17 @@ class BufferedStorage(Storage):
 
 
 def _overlaid(rows: list[R], pending: Changes, kind: type[R], prefix: Key) -> list[R]:
+    over = {key: record for key, record in pending.operations(kind).items() if key[: len(prefix)] == prefix}
+    if not over:
+        return rows
     by_key = {row.key: row for row in rows}
-    for key in pending.deletes(kind):
-        by_key.pop(key, None)
-    by_key |= {record.key: record for record in _puts(pending, kind) if record.key[: len(prefix)] == prefix}
+    for key, record in over.items():
+        _lay_over(by_key, key, record)
     return [by_key[key] for key in sorted(by_key, key=partial(encode_key, kind))]
 
 
-def _forget_replaced(unreadable: dict[Key | None, str], pending: Changes, kind: type[Record]) -> None:
-    for key in [*pending.deletes(kind), *(record.key for record in pending.puts(kind))]:
-        unreadable.pop(key, None)
-
-
-def _puts(pending: Changes, kind: type[R]) -> list[R]:
-    return [record for record in pending.puts(kind) if isinstance(record, kind)]
+def _lay_over(by_key: dict[Key, R], key: Key, record: R | None) -> None:
+    if record is None:
+        by_key.pop(key, None)
+    else:
+        by_key[key] = record

@@ -1,4 +1,4 @@
-"""The client's ground: a store that is opened in a thread, flushed before anything is sent, and closed."""
+"""The base of the client: a store that is opened in a thread, flushed before anything is sent, and closed."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class DurableClient(AsyncClient):
         return response
 
     async def parse_body(self, transport_response: ClientResponse) -> dict[Any, Any]:
-        """As nio's, but an answer that is no JSON is an error: nio takes it for an empty one, and that for success."""
+        """As nio's, but an answer that is not JSON is an error: nio takes it for an empty one, and so for a success."""
         try:
             parsed = await super().parse_body(transport_response)
         except (ValueError, LookupError, RecursionError):

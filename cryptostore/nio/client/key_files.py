@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from nio.client.base_client import store_loaded
-from nio.crypto import InboundGroupSession, Olm
+from nio import LocalProtocolError
+from nio.crypto import InboundGroupSession
+
+from cryptostore.nio.exported_keys import ExportedKeys
 
 from .durable import DurableClient
 
@@ -18,18 +20,19 @@ _PIECE: Final = 100
 class KeyFileClient(DurableClient):
     """A client that imports any number of room keys while it goes on syncing and sending."""
 
-    @store_loaded
     async def import_keys(self, infile: str, passphrase: str) -> None:
         """As nio's, piece by piece: every key is durable when this returns.
 
-        Raises what `flush` raises. Calling this again takes in what is missing.
+        Raises LocalProtocolError before the client is open; EncryptionError for another passphrase or a damaged file,
+        with nothing imported; errors of the file; and what `flush` raises: importing it again takes in what is missing.
         """
-        sessions = await asyncio.to_thread(Olm.import_keys_static, infile, passphrase)
-        for start in range(0, len(sessions), _PIECE):
-            self._take_in(sessions[start : start + _PIECE])
+        if self.store is None:
+            raise LocalProtocolError("this client is not open; `await client.open()` before room keys are imported")
+        keys = await asyncio.to_thread(ExportedKeys, infile, passphrase)
+        pieces = keys.pieces(_PIECE)
+        while piece := await asyncio.to_thread(next, pieces, None):
+            self._take_in(piece)
             await self.flush()
-            # A flush without anything to write waits for nothing.
-            await asyncio.sleep(0)
 
     def _take_in(self, sessions: Sequence[InboundGroupSession]) -> None:
         store = self.production_store

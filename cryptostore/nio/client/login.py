@@ -1,4 +1,4 @@
-"""One call on an empty database and on every later host."""
+"""Logging in once, and restoring that login later, with the same call."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class LoginClient(IdentityClient):
 
 
 def _keep_nothing_open(_found: Account) -> None:
-    """Looking for an account opens none."""
+    """Looking for an account opens nothing that has to be closed."""
 
 
 def _new_device_id() -> str:

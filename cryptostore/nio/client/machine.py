@@ -1,4 +1,4 @@
-"""nio's encryption machine, with what it does not keep across restarts, and without what it does too early."""
+"""nio's encryption machine, made safe across restarts."""
 
 from __future__ import annotations
 

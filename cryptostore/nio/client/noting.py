@@ -11,9 +11,9 @@ V = TypeVar("V")
 
 
 class NotingDict(UserDict[str, V]):
-    """Notes the key of each value that is set, removed or handed out: whoever has a value may change it.
+    """Notes the key of each value that is set, removed or handed out, since a caller may change what it got.
 
-    Whoever keeps a value for longer than one step of the event loop has to note that by itself. `data` is the plain
+    Code that keeps a value for longer than one step of the event loop has to note that by itself. `data` is the plain
     dictionary.
     """
 

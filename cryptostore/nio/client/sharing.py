@@ -54,7 +54,7 @@ class _KeySent(ShareGroupSessionResponse):
 
 
 class SharingClient(PrefetchingClient):
-    """A client that never sends a message whose key somebody was not given."""
+    """A client that sends a message only after every device that should read it has the key."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -12,11 +12,11 @@ class Statistics:
     #: Batches that became durable, and the records and deletions in them.
     flushes: int = 0
     records: int = 0
-    #: Batches that found no database, or no room in it; they are kept and tried again.
+    #: Batches that failed because the database was away or full; they are kept and tried again.
     failed_flushes: int = 0
-    #: Database look-ups that held the event loop up. Everything that nio needs by itself is fetched in a thread.
+    #: Database look-ups on the event loop, which they block. Everything that nio itself needs is fetched in a thread.
     loop_reads: int = 0
-    #: Questions to the database who owns the account, after syncs with nothing to write.
+    #: Checks that this client still owns the account, after syncs with nothing to write.
     ownership_checks: int = 0
     #: Further pages of to-device messages that were read before a timeline that lacked keys.
     further_pages: int = 0

@@ -83,7 +83,7 @@ class SyncingClient(ToDeviceClient):
         first_sync_filter: Any = None,
         set_presence: str | None = None,
     ) -> None:
-        """As nio's, but when it ends, by whatever error, nothing that it started goes on.
+        """As nio's, but when it ends, with any error, everything that it started has ended too.
 
         Raises FencedOut, which names the process that has the account now, DatabaseWentBack, AccessTokenRejected, after
         which `login_or_restore` logs in again, BackendUnavailable and StorageFull, after which it may be called again,

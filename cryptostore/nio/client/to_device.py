@@ -33,7 +33,7 @@ _handling: ContextVar[frozenset[int]] = ContextVar("handling", default=frozenset
 
 
 class PageMissingError(Exception):
-    """The homeserver did not bring the next page of to-device messages, but `answer`."""
+    """The homeserver answered the request for the next page of to-device messages with `answer`."""
 
     def __init__(self, answer: SyncError) -> None:
         super().__init__(str(answer))
@@ -96,7 +96,7 @@ class ToDeviceClient(IdentityClient):
             return page
         if self._failed_syncs < _PATIENCE:
             raise PageMissingError(page)
-        _log.warning("handled a timeline without all keys: the homeserver does not bring them: %s", page)
+        _log.warning("handled a timeline without all keys, which the homeserver does not send: %s", page)
         return None
 
     def _lacks_a_key(self, response: SyncResponse) -> bool:
