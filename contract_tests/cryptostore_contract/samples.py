@@ -53,7 +53,6 @@ _NUMBERED: Final[Mapping[FieldType, Callable[[str, int], Any]]] = {
     FieldType.BYTES: lambda name, number: f"{name} {number}".encode(),
     FieldType.FLAG: lambda _name, number: number % 2 == 1,
     FieldType.COUNT: lambda _name, number: number,
-    FieldType.INTEGER: lambda _name, number: -number,
     FieldType.TIME: lambda _name, number: _TIME + timedelta(seconds=number),
     FieldType.NAMES: lambda name, number: (f"{name} {number}", f"{name} 0"),
     FieldType.SCALARS: lambda name, number: {name: number, "text": f"{number}", "flag": True, "none": None},

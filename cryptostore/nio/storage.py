@@ -75,7 +75,8 @@ class Storage:
         with self._lock:
             self._ahead.forget(changes)
             if self._holding_back:
-                self._held.append(changes)
+                if changes:
+                    self._held.append(changes)
                 return Changes()
             self._waiting = self._waiting.followed_by(*self._held)
             self._held.clear()

@@ -47,7 +47,6 @@ class FieldType(enum.Enum):
     BYTES = "any bytes, up to 4 MiB"
     FLAG = "true or false"
     COUNT = "an integer from 0 to 2^63 - 1"
-    INTEGER = "an integer from -2^63 to 2^63 - 1"
     TIME = "an aware time, kept in UTC with microseconds"
     NAMES = "an ordered sequence of texts"
     SCALARS = "a mapping of texts to texts, integers of canonical JSON, booleans or None"
@@ -61,7 +60,6 @@ Text = Annotated[str, FieldType.TEXT]
 Bytes = Annotated[bytes, FieldType.BYTES]
 Flag = Annotated[bool, FieldType.FLAG]
 Count = Annotated[int, FieldType.COUNT]
-Integer = Annotated[int, FieldType.INTEGER]
 Time = Annotated[datetime, FieldType.TIME]
 Names = Annotated[tuple[str, ...], FieldType.NAMES]
 Scalars = Annotated[Mapping[str, Scalar], FieldType.SCALARS]
@@ -197,7 +195,6 @@ CHECKS: Final[Mapping[FieldType, Callable[[Any], Any]]] = {
     FieldType.BYTES: _bytes,
     FieldType.FLAG: _flag,
     FieldType.COUNT: _integer_between(0, 2**63 - 1),
-    FieldType.INTEGER: _integer_between(-(2**63), 2**63 - 1),
     FieldType.TIME: _time,
     FieldType.NAMES: _names,
     FieldType.SCALARS: _scalars,

@@ -23,7 +23,6 @@ _TYPES: Final[Mapping[FieldType, Any]] = {
     FieldType.BYTES: bytes,
     FieldType.FLAG: bool,
     FieldType.COUNT: int,
-    FieldType.INTEGER: int,
     FieldType.TIME: datetime,
     FieldType.NAMES: tuple[str, ...],
     FieldType.SCALARS: dict[str, Scalar],

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nio.crypto import InboundGroupSession, Olm, OlmAccount
+from nio.crypto import InboundGroupSession, Olm, OlmAccount, OutgoingKeyRequest
 
-from cryptostore import BackendUnavailable, Record, SyncToken
+from cryptostore import BackendUnavailable, Changes, Record, SyncToken
 from cryptostore import InboundGroupSession as Stored
 from cryptostore.nio import NioStore
 from cryptostore.store.crypto_store import CryptoStore
@@ -48,6 +48,25 @@ def test_a_batch_costs_one_look_up_however_many_sessions_it_has(ours: Ours, coun
     assert counted.calls == ONE_LOOK_UP_AND_ONE_BATCH
     assert indices(ours) == dict.fromkeys((ratchet.id for ratchet in ratchets), 0)
     assert not store._group_sessions._sessions.pinned()
+
+
+def test_what_a_batch_holds_is_merged_once(in_memory: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = in_memory.open()
+    merged: list[int] = []
+    followed_by = Changes.followed_by
+
+    def counted(self: Changes, *later: Changes) -> Changes:
+        merged.append(len(self))
+        return followed_by(self, *later)
+
+    with store.batch():
+        monkeypatch.setattr(Changes, "followed_by", counted)
+        for number in range(100):
+            store.add_outgoing_key_request(OutgoingKeyRequest(str(number), "session", ROOM, "algorithm"))
+        assert merged == []
+    # What was held, and what is written at the end.
+    assert len(merged) == 2
+    assert len(store.load_outgoing_key_requests()) == 100
 
 
 def test_importing_room_keys_in_a_batch(ours: Ours, counted: Counted, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ VALUES: Final[Mapping[FieldType, Any]] = {
     FieldType.BYTES: SECRET.encode(),
     FieldType.FLAG: True,
     FieldType.COUNT: 7,
-    FieldType.INTEGER: -7,
     FieldType.TIME: datetime(2024, 2, 29, 12, 0, 0, 123456, tzinfo=UTC),
     FieldType.NAMES: (SECRET, "second"),
     FieldType.SCALARS: {"name": SECRET, "count": 1, "flag": False, "nothing": None},

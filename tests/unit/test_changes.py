@@ -128,3 +128,24 @@ def test_followed_by_has_the_effect_of_both(before: Changes, first: Changes, sec
     merged = first.followed_by(second)
     assert applied(merged, stored) == applied(second, applied(first, stored))
     assert set(merged.keys()) == set(first.keys()) | set(second.keys())
+    assert applied(first.followed_by(second, before, first), {}) == applied(
+        first, applied(before, applied(second, applied(first, {})))
+    )
+
+
+def test_merging_with_nothing_copies_nothing() -> None:
+    changes = Changes([ALICE])
+    assert changes.followed_by(Changes(), Changes()) is Changes().followed_by(changes) is changes
+    assert Changes().followed_by(Changes()) == Changes()
+
+
+def test_merging_leaves_the_parts_as_they_are() -> None:
+    first, second = Changes([ALICE]), Changes([BOB], [(Value, ("n", "v"))])
+    assert len(first.followed_by(second)) == 3
+    assert (first, second) == (Changes([ALICE]), Changes([BOB], [(Value, ("n", "v"))]))
+
+
+def test_operations_by_key() -> None:
+    changes = Changes([ALICE], [(TrackedUser, BOB.key)])
+    assert changes.operations(TrackedUser) == {ALICE.key: ALICE, BOB.key: None}
+    assert changes.operations(Value) == {}

@@ -37,7 +37,6 @@ BAD: dict[FieldType, Any] = {
     FieldType.BYTES: SECRET,
     FieldType.FLAG: SECRET,
     FieldType.COUNT: -1,
-    FieldType.INTEGER: 2**63,
     FieldType.TIME: SECRET,
     FieldType.NAMES: SECRET,
     FieldType.SCALARS: SECRET,

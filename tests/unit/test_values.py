@@ -37,7 +37,6 @@ FIELDS: dict[FieldType, st.SearchStrategy[Any]] = {
     FieldType.BYTES: st.binary(max_size=300),
     FieldType.FLAG: st.booleans(),
     FieldType.COUNT: st.integers(0, 2**63 - 1),
-    FieldType.INTEGER: st.integers(-(2**63), 2**63 - 1),
     FieldType.TIME: st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])).filter(
         lambda time: 1 < time.year < 9999
     ),

@@ -30,6 +30,7 @@ from cryptostore_contract.waiting import result_of, start, together
 from cryptostore_postgres import portions
 from cryptostore_postgres.arrays import ByteaArray
 from cryptostore_postgres.database import PostgresDatabase as Database
+from patience import wait_until
 from postgres_database import PostgresDatabase
 from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
@@ -139,6 +140,24 @@ def test_taking_over_and_deleting_at_the_same_time_leave_all_of_an_account_or_no
         else:
             assert (taken.id, taken.epoch, taken.sequence) == (row.id, 2, 1)
             assert parts == [[], [], []]
+
+
+def test_deleting_waits_for_a_take_over_before_it_locks_what_that_needs(
+    postgres_database: PostgresDatabase, database: Database, database_schema: str
+) -> None:
+    """Or each of the two would wait for the other."""
+    row = take_over(database)
+    account, ownership = Identifier(database_schema, "account"), Identifier(database_schema, "ownership")
+    with postgres_database.connect() as other, postgres_database.connect() as watching:
+        other.execute(SQL("BEGIN; UPDATE {} SET user_id = user_id").format(account))
+        deleting = start(partial(database.delete, row.id, TIMEOUT))
+        blocked = SQL("SELECT count(*) FROM pg_stat_activity WHERE {} = ANY(pg_blocking_pids(pid))").format(
+            other.info.backend_pid
+        )
+        wait_until(lambda: watching.execute(blocked).fetchone() == (1,))
+        other.execute(SQL("UPDATE {} SET epoch = epoch + 1; COMMIT").format(ownership))
+    result_of(deleting)
+    assert database.accounts(TIMEOUT) == []
 
 
 #: The tables in which an account has rows, and what names it there.

@@ -29,7 +29,7 @@ from cryptostore import (
 )
 from cryptostore_contract.handles import own
 from cryptostore_contract.proxy import Proxy
-from cryptostore_postgres import transactions
+from cryptostore_postgres import portions, transactions
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.pipeline import Statement, run
 from patience import PATIENCE, wait_until
@@ -141,11 +141,12 @@ def fenced_in_the_end(store: CryptoStore) -> FencedOut:
 
 
 def test_half_a_batch_at_the_server_does_not_hold_up_the_next_owner(
-    breakable_database: PostgresDatabase, schema: str, proxy: Proxy
+    breakable_database: PostgresDatabase, schema: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(portions, "_PORTION", 1_000_000)
     with open_backend(breakable_database.url(schema, proxy.port), deadline=2) as cut_off:
         older = own(cut_off)
-        # The server gets the claim and half of the values, and hears nothing more: not even that the client gave up.
+        # The server stores the first portion, and hears nothing more: not even that the client gave up.
         proxy.silence_after(2_000_000)
         with pytest.raises(BackendUnavailable):
             older.apply(large_batch())

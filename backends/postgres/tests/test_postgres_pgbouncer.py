@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -31,12 +30,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def pooler_port(breakable_database: PostgresDatabase, tmp_path: Path) -> Iterator[int]:
+def pooler_port(breakable_database: PostgresDatabase) -> Iterator[int]:
     assert breakable_database.server is not None
     port = free_port()
-    users = tmp_path / "users.txt"
+    # PgBouncer runs as the server's user, who can enter this folder.
+    folder = breakable_database.server.folder
+    users = folder / "users.txt"
     users.write_text(f'"{ROLE}" ""\n')
-    settings = tmp_path / "pgbouncer.ini"
+    settings = folder / "pgbouncer.ini"
     settings.write_text(
         f"[databases]\n* = host=127.0.0.1 port={breakable_database.server.port}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
