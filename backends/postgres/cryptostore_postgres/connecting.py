@@ -42,6 +42,14 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def close(self) -> None:
         super().close()
+        self._let_go()
+
+    def __del__(self, *warn: Any) -> None:
+        super().__del__(*warn)
+        # One that the server ended may be dropped without having been closed.
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._hold is not None:
             self._hold.close()
 

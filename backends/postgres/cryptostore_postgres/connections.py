@@ -128,14 +128,15 @@ class Connections:
         with self._changed:
             self._used -= 1
             self._changed.notify()
-            if connection is None:
-                return
-            if not connection.closed:
+            if connection is not None and not connection.closed:
                 connection.used_at = now
                 self._idle.append(connection)
-            is_over = self._closed
+            are_expired = bool(self._idle) and self._idle[0].used_at < now - _IDLE_SECONDS
         # What ended one has probably ended the others, too.
-        self._drop_idle(float("inf") if is_over or connection.closed else now - _IDLE_SECONDS)
+        if self._closed or (connection is not None and connection.closed):
+            self._drop_idle()
+        elif are_expired:
+            self._drop_idle(now - _IDLE_SECONDS)
 
     def _drop_idle(self, unused_since: float = float("inf")) -> None:
         """Close the connections that were not used since then."""

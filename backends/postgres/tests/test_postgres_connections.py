@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import signal
 import threading
+import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -20,6 +23,7 @@ from cryptostore_postgres.connecting import Connector
 from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.options import parse
+from cryptostore_postgres.pipeline import Statement, run
 from patience import PATIENCE
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 from postgres_server import PostgresServer
@@ -254,3 +258,53 @@ def test_the_socket_that_is_watched_is_closed_with_its_connection(
         assert connection.hold.fileno() not in (-1, connection.fileno())
     database.close()
     assert connection.hold.fileno() == -1
+
+
+def test_an_interrupted_call_leaves_no_connection_that_is_half_way_through(busy: tuple[Database, AccountRow]) -> None:
+    database, row = busy
+    connections_of = database._connections
+    used = connections_of._idle[-1]
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt), connections_of.use(PATIENCE) as connection:
+            run(connection, Statement(b"SELECT pg_sleep(60)"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert connection is used
+    assert used.closed
+    assert database.get(row.id, [b"key"], TIMEOUT) == [(b"key", b"value")]
+
+
+def test_a_call_that_is_interrupted_when_its_answer_is_there_leaves_none_either(
+    busy: tuple[Database, AccountRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, row = busy
+    used = database._connections._idle[-1]
+    wait = psycopg.Connection.wait
+
+    def interrupted(*arguments: Any) -> None:
+        wait(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(psycopg.Connection, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        database.get(row.id, [b"key"], TIMEOUT)
+    monkeypatch.undo()
+    assert used.closed
+    assert database.get(row.id, [b"key"], TIMEOUT) == [(b"key", b"value")]
+
+
+def test_a_connection_that_the_server_ended_leaves_no_socket_when_it_is_dropped(
+    url: str, admin: psycopg.Connection
+) -> None:
+    connection = Connector(parse(url, {})).connect(time.monotonic() + PATIENCE)
+    watched = connection.hold
+    admin.execute("SELECT pg_terminate_backend(%s, 10000)", [connection.info.backend_pid])
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 1")
+    assert connection.closed
+    assert watched.fileno() >= 0
+    del connection
+    gc.collect()
+    assert watched.fileno() == -1

@@ -11,8 +11,6 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
-from psycopg.adapt import Transformer
-from psycopg.pq import Format
 from psycopg.sql import SQL, Identifier
 
 from cryptostore import (
@@ -28,7 +26,6 @@ from cryptostore import (
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.waiting import result_of, start, together
 from cryptostore_postgres import portions
-from cryptostore_postgres.arrays import ByteaArray
 from cryptostore_postgres.database import PostgresDatabase as Database
 from patience import wait_until
 from postgres_database import PostgresDatabase
@@ -376,18 +373,6 @@ def test_after_closing_every_call_says_so(database: Database) -> None:
     for call in (database.accounts, database.health, database.schema):
         with pytest.raises(StoreClosed):
             call(TIMEOUT)
-
-
-@pytest.mark.parametrize("values", [[], [b""], [b"\x00", b"", b"x" * 100_000], KEYS], ids=len)
-def test_an_array_is_in_the_servers_binary_form(postgres_database: PostgresDatabase, values: list[bytes]) -> None:
-    with postgres_database.connect() as connection:
-        statement = b"SELECT $1::bytea[]"
-        answer = connection.pgconn.exec_params(
-            statement, [ByteaArray(values).data], param_formats=[Format.BINARY], result_format=Format.BINARY
-        )
-        loaded = Transformer(connection)
-        loaded.set_pgresult(answer)
-        assert loaded.load_rows(0, 1, tuple) == [(values,)]
 
 
 def test_an_unreadable_account_hides_no_other(

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from psycopg.adapt import Transformer
+from psycopg.pq import Format
 
 from cryptostore import AccountRow, Range
 from cryptostore_contract.proxy import Proxy
 from cryptostore_postgres import portions
+from cryptostore_postgres.arrays import ByteaArray
 from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import PostgresDatabase
 from postgres_wire import Statement, Wire
@@ -210,3 +213,15 @@ def test_opening_and_migrating_leave_no_session_state(
         assert proxy.accepted == 2
     # A look at the schema's version, over the connection that the first call will use.
     assert len(wire.statements) == 1
+
+
+@pytest.mark.parametrize("values", [[], [b""], [b"\x00", b"", b"x" * 100_000], sorted(ROWS)], ids=len)
+def test_an_array_is_in_the_servers_binary_form(postgres_database: PostgresDatabase, values: list[bytes]) -> None:
+    with postgres_database.connect() as connection:
+        statement = b"SELECT $1::bytea[]"
+        answer = connection.pgconn.exec_params(
+            statement, [ByteaArray(values).data], param_formats=[Format.BINARY], result_format=Format.BINARY
+        )
+        loaded = Transformer(connection)
+        loaded.set_pgresult(answer)
+        assert loaded.load_rows(0, 1, tuple) == [(values,)]

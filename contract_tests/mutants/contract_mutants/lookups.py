@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cryptostore import BackendUnavailable, Range, Row
+from cryptostore import BackendUnavailable, Range
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle, MemoryRecords
 
 from .passing import Rows, change_pages, change_ranges
@@ -36,14 +36,15 @@ def _change_get(patch: pytest.MonkeyPatch, changed: Callable[[Callable[[Sequence
 
 
 @mutant("ISOLATION-11")
-def absent_keys_answered(patch: pytest.MonkeyPatch) -> None:
-    """A key without a value is answered with the last one that was found."""
+def keys_found_by_their_beginnings(patch: pytest.MonkeyPatch) -> None:
+    """A key finds every row whose key begins with it."""
 
-    def get(sound: Callable[[Sequence[bytes]], Rows], keys: Sequence[bytes]) -> Rows:
-        found = dict(sound(keys))
-        return [Row(key, found.get(key, next(reversed(found.values())))) for key in keys] if found else []
+    def get(handle: MemoryHandle, account_id: int, keys: Sequence[bytes], timeout: float) -> Rows:
+        with handle._transaction(timeout) as shared:
+            records = handle._records(shared, account_id)
+            return records.rows([found for key in keys for found in records.order if found.startswith(key)])
 
-    _change_get(patch, get)
+    patch.setattr(MemoryHandle, "get", get)
 
 
 @mutant("READING-2")

@@ -19,7 +19,7 @@ from cryptostore.store.ring import RING_KEYS
 from cryptostore_sqlite.database import SQLiteDatabase
 
 from .registry import HOME, Break, mutant
-from .sqlite import change_sql, commit_in_parts, number_behind_the_rows
+from .sqlite import change_sql, commit_in_parts, kind_by_kind
 
 _BUGS: Final[dict[str, Break]] = {}
 
@@ -111,8 +111,8 @@ def epoch_raised_with_the_first_batch(patch: pytest.MonkeyPatch) -> None:
 
 @_in_children("CRASHES-3", "MACHINE-3", "RESTART-4")
 def half_batch_at_a_kill(patch: pytest.MonkeyPatch) -> None:
-    """A transaction for the puts of a batch, one for its deletes, and one for its number."""
-    commit_in_parts(patch, number_behind_the_rows)
+    """A transaction for each kind that a batch puts, one for its deletes, and one for its number."""
+    commit_in_parts(patch, kind_by_kind)
 
 
 @_in_children("RESTART-2")

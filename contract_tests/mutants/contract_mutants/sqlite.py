@@ -124,9 +124,11 @@ def commit_in_parts(patch: pytest.MonkeyPatch, parts: Callable[[Batch], Sequence
     patch.setattr(SQLiteDatabase, "commit", commit)
 
 
-def number_behind_the_rows(batch: Batch) -> Sequence[Batch]:
-    """A transaction for the puts of a batch, one for its deletes, and one for its number."""
-    return batch._replace(deletes=[]), batch._replace(puts=[]), batch._replace(puts=[], deletes=[])
+def kind_by_kind(batch: Batch) -> Sequence[Batch]:
+    """A part for each kind that a batch puts, one for its deletes, and one for its number."""
+    by_kind = itertools.groupby(batch.puts, lambda row: row.key[0])
+    puts = [batch._replace(puts=list(rows), deletes=[]) for _, rows in by_kind]
+    return *puts, batch._replace(puts=[]), batch._replace(puts=[], deletes=[])
 
 
 @mutant("STORAGE-1", backend="sqlite")
