@@ -162,8 +162,8 @@ class PostgresDatabase(Database):
         owner = [account_id, batch.epoch, batch.incarnation]
         storing = self._storing(first, [batch.number, *owner, batch.number - 1])
         if not others:
-            return _account_row(write(connection, storing)[0])
-        rows = run(connection, *begin(connection), storing)[-1]
+            return _account_row(write(connection, storing, by_index=bool(first.deletes))[0])
+        rows = run(connection, *begin(connection, by_index=True), storing)[-1]
         for portion in others:
             if rows:
                 [rows] = run(connection, self._storing(portion, [batch.number, *owner, batch.number]))

@@ -20,18 +20,19 @@ _LOCK_SECONDS: Final = 2.0
 _BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement(b"COMMIT")
 
-# All for this transaction alone. A stronger synchronous_commit than "on" (remote_apply) is kept. Of the plans for
-# these statements, the planner may only take those by index: without statistics, it thinks little of a million rows.
-_SETTINGS: Final = b"""
+# All for this transaction alone. A stronger synchronous_commit than "on" (remote_apply) is kept.
+_LIMITS: Final = b"""
     SELECT pg_catalog.set_config('statement_timeout', $1::pg_catalog.text, true),
            pg_catalog.set_config('lock_timeout', $2::pg_catalog.text, true),
            pg_catalog.set_config('synchronous_commit',
                CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'remote_apply'
-               THEN 'remote_apply' ELSE 'on' END, true),
+               THEN 'remote_apply' ELSE 'on' END, true)"""
+
+# Only plans by index for what looks rows up by key: without statistics, the planner thinks little of a million rows.
+_BY_INDEX: Final = b""",
            pg_catalog.set_config('enable_seqscan', 'off', true),
            pg_catalog.set_config('enable_bitmapscan', 'off', true),
-           pg_catalog.set_config('jit', 'off', true)
-"""
+           pg_catalog.set_config('jit', 'off', true)"""
 
 # A wait for the synchronous standby that was cancelled: warning, or admin_shutdown.
 _NOT_REPLICATED: Final = frozenset({"01000", "57P01"})
@@ -40,28 +41,28 @@ _NOT_REPLICATED: Final = frozenset({"01000", "57P01"})
 def read(connection: Connection, statement: Statement) -> Rows:
     """The rows of a statement that reads."""
     # Without BEGIN: a pipeline is a transaction, and the settings end with it.
-    return run(connection, _settings(connection), statement)[-1]
+    return run(connection, _settings(connection, by_index=True), statement)[-1]
 
 
-def write(connection: Connection, *statements: Statement) -> list[Rows]:
+def write(connection: Connection, *statements: Statement, by_index: bool = False) -> list[Rows]:
     """Commit the statements, and return the rows of each."""
-    with committed(connection):
-        return run(connection, *begin(connection), *statements, _COMMIT)[2:-1]
+    with _committed(connection):
+        return run(connection, *begin(connection, by_index=by_index), *statements, _COMMIT)[2:-1]
 
 
-def begin(connection: Connection) -> tuple[Statement, Statement]:
-    """What opens a transaction that takes several round trips."""
-    return _BEGIN, _settings(connection)
+def begin(connection: Connection, *, by_index: bool) -> tuple[Statement, Statement]:
+    """What opens a transaction, also one that takes several round trips."""
+    return _BEGIN, _settings(connection, by_index=by_index)
 
 
 def commit(connection: Connection) -> None:
     """End such a transaction."""
-    with committed(connection):
+    with _committed(connection):
         run(connection, _COMMIT)
 
 
 @contextlib.contextmanager
-def committed(connection: Connection) -> Iterator[None]:
+def _committed(connection: Connection) -> Iterator[None]:
     """Take a commit that was not replicated, as the synchronous standby demands, for a failure."""
     warnings: list[str] = []
 
@@ -80,7 +81,7 @@ def committed(connection: Connection) -> Iterator[None]:
         )
 
 
-def _settings(connection: Connection) -> Statement:
+def _settings(connection: Connection, *, by_index: bool) -> Statement:
     seconds = max(0.001, connection.ends - time.monotonic())
     limits = (seconds, min(seconds / 2, _LOCK_SECONDS))
-    return Statement(_SETTINGS, [str(max(1, int(1000 * limit))) for limit in limits])
+    return Statement(_LIMITS + _BY_INDEX if by_index else _LIMITS, [str(max(1, int(1000 * limit))) for limit in limits])

@@ -34,12 +34,12 @@ class Case(NamedTuple):
 
     text: bytes
     parameters: tuple[Any, ...]
-    has_settings: bool = True
+    by_index: bool = True
 
 
 def cases(statements: Statements) -> Iterator[Case]:
     for account in (LARGE, SMALL):
-        yield Case(statements.get_one, (account, KEYS[0]), has_settings=False)
+        yield Case(statements.get_one, (account, KEYS[0]), by_index=False)
         for keys, behind in ((KEYS[:2], NEXT[:2]), (KEYS, NEXT)):
             yield Case(statements.get, (account, keys))
             yield Case(statements.ranges, (account, keys, behind))
@@ -49,13 +49,14 @@ def cases(statements: Statements) -> Iterator[Case]:
         for puts, deletes in itertools.product(([], KEYS[:1], KEYS), ([], NEXT[:1], NEXT)):
             arrays = [*([puts, puts] if puts else []), *([deletes] if deletes else [])]
             if arrays:
-                yield Case(statements.commit[bool(puts), bool(deletes)], (1, account, 1, 1, 0, *arrays))
+                statement = statements.commit[bool(puts), bool(deletes)]
+                yield Case(statement, (1, account, 1, 1, 0, *arrays), by_index=bool(deletes))
 
 
 def plan_of(connection: Connection, case: Case, mode: str, disk: str) -> dict[str, Any]:
     """How the server would do a statement, with a plan for these parameters or for any, on a fast or a slow disk."""
     setting = Statement(b"SELECT set_config('plan_cache_mode', $1, true), set_config('random_page_cost', $2, true)")
-    settings = [transactions._settings(connection)] if case.has_settings else []
+    settings = [transactions._settings(connection, by_index=True)] if case.by_index else []
     values = SQL(", ").join(map(Literal, case.parameters))
     explain = SQL("EXPLAIN (FORMAT JSON) EXECUTE planned ({})").format(values).as_bytes(connection)
     prepare = Statement(b"PREPARE planned AS " + case.text)
@@ -126,7 +127,7 @@ def test_every_look_at_a_million_rows_is_by_index(
                 assert_by_index(plan_of(connection, case, mode, disk))
             if columns == 0:
                 # It sorts, and may read all of the account for a page: what the settings are for.
-                page = Case(statements.page, (LARGE, b"", END, 500), has_settings=False)
+                page = Case(statements.page, (LARGE, b"", END, 500), by_index=False)
                 with pytest.raises(AssertionError):
                     assert_by_index(plan_of(connection, page, MODES[0], DISKS[-1]))
             admin.execute(SQL("ANALYZE {}").format(filled))

@@ -19,7 +19,6 @@ _CHANCE: Final = (
 KILL_NONE: Final[Mapping[str, str]] = {
     "CRASHES-4": _LONGER.format("CRASHES-2"),
     "CRASHES-5": _LONGER.format("CRASHES-2"),
-    "FAULTS-1": _ITS_OWN_ERROR,
     "FAULTS-5": _ITS_OWN_ERROR,
     "FAULTS-11": _ITS_OWN_ERROR,
     "MACHINE-2": _LONGER.format("MACHINE-1"),

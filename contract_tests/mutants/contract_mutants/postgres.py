@@ -126,7 +126,7 @@ def table_not_logged(patch: pytest.MonkeyPatch) -> None:
     _in_tables(patch, "CREATE TABLE {schema}.record", "CREATE UNLOGGED TABLE {schema}.record")
 
 
-@mutant("FAULTS-4", "FAULTS-8", "FAULTS-9", "FAULTS-12", "FAULTS-13", backend="postgres")
+@mutant("FAULTS-1", "FAULTS-4", "FAULTS-8", "FAULTS-9", "FAULTS-12", "FAULTS-13", backend="postgres")
 def absence_of_the_server_swallowed(patch: pytest.MonkeyPatch) -> None:
     """A swallowed error: what cannot reach the server counts as committed."""
 

@@ -178,7 +178,7 @@ def look_up_in_two_snapshots(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SQLiteDatabase, "get", get)
 
 
-@mutant("CONCURRENCY-5", backend="sqlite")
+@mutant("CONCURRENCY-7", backend="sqlite")
 def ranges_looked_up_one_by_one(patch: pytest.MonkeyPatch) -> None:
     """Each range is a transaction, with a snapshot of its own."""
     original = SQLiteDatabase.ranges
