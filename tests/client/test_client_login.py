@@ -11,7 +11,7 @@ from client_pairs import CONFIG, abandon
 from cryptostore import Account, Changes, ConfigurationError, Row, Value, WrongPickleKey, hookimpl, open_backend
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client.buffer import BufferedStorage
-from cryptostore.nio.client.login import ACCESS_TOKEN
+from cryptostore.nio.client.store import ACCESS_TOKEN
 from cryptostore.plugins.observers import observers
 from cryptostore.store.keys import encode_key
 from cryptostore.store.rekeying import rekey

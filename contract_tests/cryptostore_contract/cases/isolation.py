@@ -171,7 +171,8 @@ class IsolationCases(CaseGroup):
 
     @case("ISOLATION-10", checks=("TAKE-1", "FIND-1", "ACCOUNTS-1"))
     def test_an_account_keeps_the_id_that_the_core_gave_it(self, handles: Handles) -> None:
-        ids = dict(zip(_LOOKALIKES, (2**63 - 1, 1, 2**62, 2**31, 2**32, 2**53 + 1), strict=False))
+        numbers = (2**63 - 1, 1, 2**62, 2**31, 2**32, 2**53 + 1, *range(1_000, 2_000))
+        ids = dict(zip(_LOOKALIKES, numbers, strict=False))
         database = handles.open().database
         for account, account_id in ids.items():
             raw = RawOwner(database, account, new_claim(new_id=account_id))

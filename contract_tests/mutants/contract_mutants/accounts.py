@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from cryptostore import AccountRow, BackendUnavailable, Batch, Health, OlmMessage, Schema, TakeOver
@@ -15,6 +18,31 @@ from .registry import mutant
 def account_missing_from_a_where(patch: pytest.MonkeyPatch) -> None:
     """Rows are shared by all accounts."""
     patch.setattr(MemoryHandle, "_records", lambda _handle, shared, _id: shared.records.setdefault(0, MemoryRecords()))
+
+
+def _names_alike(patch: pytest.MonkeyPatch, alike: Callable[[str], str]) -> None:
+    """Let some accounts be taken for others."""
+    for method in ("take_over", "find"):
+        original: Callable[..., Any] = getattr(MemoryHandle, method)
+
+        def named(handle: MemoryHandle, user_id: str, device_id: str, *rest: Any, sound: Any = original) -> Any:
+            given = alike(user_id), alike(device_id)
+            stored = next((name for name in handle.shared.accounts if (alike(name[0]), alike(name[1])) == given), None)
+            return sound(handle, *(stored or (user_id, device_id)), *rest)
+
+        patch.setattr(MemoryHandle, method, named)
+
+
+@mutant("ISOLATION-10")
+def case_of_names_folded(patch: pytest.MonkeyPatch) -> None:
+    """The table of accounts has a collation."""
+    _names_alike(patch, str.casefold)
+
+
+@mutant("ISOLATION-10")
+def long_names_cut_off(patch: pytest.MonkeyPatch) -> None:
+    """A column of 250 bytes."""
+    _names_alike(patch, lambda name: name.encode()[:250].decode(errors="ignore"))
 
 
 @mutant("ISOLATION-3")

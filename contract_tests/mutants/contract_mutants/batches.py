@@ -13,10 +13,16 @@ from .passing import account_of, change_batches, commit_where
 from .registry import mutant
 
 
-@mutant("NUMBERING-2", "NUMBERING-3")
+@mutant("NUMBERING-1", "NUMBERING-2", "NUMBERING-3")
 def number_not_checked(patch: pytest.MonkeyPatch) -> None:
     """Epoch and incarnation are checked, and the number not: what is sent twice commits twice."""
     commit_where(patch, lambda found, batch: (found.epoch, found.incarnation) == (batch.epoch, batch.incarnation))
+
+
+@mutant("NUMBERING-1")
+def same_number_committed_again(patch: pytest.MonkeyPatch) -> None:
+    """>= where > is meant: the last batch's number is good for one more."""
+    commit_where(patch, lambda found, batch: _is_owners(found, batch) and batch.number == found.sequence)
 
 
 @mutant("NUMBERING-2")
@@ -131,6 +137,22 @@ def deletion_of_nothing_drops_the_batch(patch: pytest.MonkeyPatch) -> None:
 def half_batch_after_a_failure(patch: pytest.MonkeyPatch) -> None:
     """What was put before a row that is refused stays."""
     refuse_what_is_no_value(patch)
+
+
+@mutant("BATCHES-9")
+def lock_kept_after_an_error(patch: pytest.MonkeyPatch) -> None:
+    """A connection is given back where all went well, and leaks where it did not."""
+    original = MemoryHandle.commit
+
+    def commit(handle: MemoryHandle, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        try:
+            return original(handle, account_id, batch, timeout)
+        except TypeError:
+            handle.shared.lock.acquire()
+            raise
+
+    refuse_what_is_no_value(patch)
+    patch.setattr(MemoryHandle, "commit", commit)
 
 
 @mutant("BATCHES-9")

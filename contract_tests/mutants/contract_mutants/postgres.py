@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from cryptostore import AccountRow, BackendUnavailable, Batch, OlmSession
-from cryptostore_postgres import statements
+from cryptostore_postgres import connections, statements
+from cryptostore_postgres.connecting import Connection
+from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase
 from cryptostore_postgres.migrations import SHIPPED
 
@@ -124,6 +126,30 @@ def part_of_the_table_not_logged(patch: pytest.MonkeyPatch) -> None:
 def table_not_logged(patch: pytest.MonkeyPatch) -> None:
     """Acknowledged before it is durable: a table that is empty after a crash of the server."""
     _in_tables(patch, "CREATE TABLE {schema}.record", "CREATE UNLOGGED TABLE {schema}.record")
+
+
+@mutant("BATCHES-9", backend="postgres")
+def connection_kept_after_an_error(patch: pytest.MonkeyPatch) -> None:
+    """A connection leaks from the pool wherever a statement fails."""
+    leave_clean, give_back, close = connections._leave_clean, Connections._give_back, Connections.close
+    leaked: list[Connection] = []
+
+    def leave(connection: Connection, error: BaseException) -> None:
+        leave_clean(connection, error)
+        leaked.append(connection)
+
+    def give_back_others(self: Connections, connection: Connection | None) -> None:
+        if connection is None or connection not in leaked:
+            give_back(self, connection)
+
+    def close_all(self: Connections) -> None:
+        close(self)
+        while leaked:
+            leaked.pop().close()
+
+    patch.setattr(connections, "_leave_clean", leave)
+    patch.setattr(Connections, "close", close_all)
+    patch.setattr(Connections, "_give_back", give_back_others)
 
 
 @mutant("FAULTS-1", "FAULTS-4", "FAULTS-8", "FAULTS-9", "FAULTS-12", "FAULTS-13", backend="postgres")

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cryptostore import AccountRow, Batch
+from cryptostore import AccountRow, BackendUnavailable, Batch
 from cryptostore_postgres.connecting import Connection, Connector
 from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase
@@ -91,6 +91,21 @@ def number_committed_before_the_rows(patch: pytest.MonkeyPatch) -> None:
         return row
 
     patch.setattr(PostgresDatabase, "_committed", committed)
+
+
+@mutant("SEVERING-1", backend="postgres")
+def unknown_outcome_said_to_be_known(patch: pytest.MonkeyPatch) -> None:
+    """A batch of which no answer came is said not to have been sent."""
+
+    def commit(sound: Any, handle: Any, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        try:
+            answer: AccountRow | None = sound(handle, account_id, batch, timeout)
+        except BackendUnavailable as error:
+            error.outcome_unknown = False
+            raise
+        return answer
+
+    change_commit(patch, commit)
 
 
 @mutant("SEVERING-3", "SEVERING-4", backend="postgres")

@@ -55,6 +55,12 @@ def device_missing_from_the_deletion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(database, "_DELETE_ACCOUNT", (*database._DELETE_ACCOUNT[:-1], whole_user))
 
 
+@mutant("ISOLATION-10", backend="sqlite")
+def accounts_compared_without_case(patch: pytest.MonkeyPatch) -> None:
+    """The table of accounts has a collation."""
+    _in_tables(patch, "user_id   TEXT    NOT NULL", "user_id TEXT COLLATE NOCASE NOT NULL")
+
+
 @mutant("READING-11", backend="sqlite")
 def end_of_ranges_included(patch: pytest.MonkeyPatch) -> None:
     """BETWEEN takes both ends in."""
