@@ -69,7 +69,7 @@ def _communicate(pgconn: PGconn) -> PQGen[list[PGresult]]:
     """Send what is queued, and fetch the result of each statement."""
     while pgconn.flush():
         # The server may stop reading until its answers are read.
-        if (yield Wait.RW) & Ready.R:
+        if _is_readable((yield Wait.RW)):
             pgconn.consume_input()
     results: list[PGresult] = []
     while True:
@@ -83,9 +83,14 @@ def _communicate(pgconn: PGconn) -> PQGen[list[PGresult]]:
 def _fetch(pgconn: PGconn) -> PQGen[PGresult | None]:
     """The next result; None stands behind that of each statement."""
     while pgconn.is_busy():
-        if (yield Wait.R) & Ready.R:
+        if _is_readable((yield Wait.R)):
             pgconn.consume_input()
     return pgconn.get_result()
+
+
+def _is_readable(ready: int | None) -> bool:
+    # After an interrupt, psycopg cancels the statement and begins to wait again, with nothing ready yet.
+    return bool((ready or 0) & Ready.R)
 
 
 def _encoded(value: Parameter) -> bytes | None:
