@@ -130,6 +130,7 @@ def refused_batch_kept_as_pending(patch: pytest.MonkeyPatch) -> None:
         try:
             sound(sequence, sent, attempts)
         except Exception:
+            # Whatever it was: that it keeps the batch is the bug, and the error goes on.
             sequence._pending = sent
             raise
 
