@@ -6,8 +6,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from cryptostore.errors import BackendUnavailable, InvalidRecord, StorageFull
@@ -83,8 +84,10 @@ class Storage:
             batch = self._waiting.followed_by(changes)
             try:
                 self._store.apply(batch)
-            except (BackendUnavailable, StorageFull):
-                self._waiting = batch
+            except BaseException as error:
+                # After an interrupt, too: the batch may become durable yet, and what waits must not be older.
+                if isinstance(error, BackendUnavailable | StorageFull) or not isinstance(error, Exception):
+                    self._waiting = batch
                 raise
             self._waiting = Changes()
             return batch
@@ -104,14 +107,21 @@ class Storage:
         self._finalizer()
 
 
-@dataclass
 class _SharedBackend:
-    backend: Backend
-    users: int = 0
+    """A backend and the number of its users; it is opened by the first one and closed after the last one."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        #: None where the first one was interrupted.
+        self.opened: Future[Backend | None] = Future()
+        self.closed: Future[None] = Future()
 
 
 class Backends:
-    """The backends that are open in this process, one for each URL, closed with their last user."""
+    """The backends that are open in this process, one for each URL, closed with their last user.
+
+    Opening and closing hold no lock: only who wants the same URL waits, and fails with the attempt that it waited for.
+    """
 
     def __init__(self) -> None:
         # Reentrant: the garbage collector may release one backend while another is acquired.
@@ -122,20 +132,53 @@ class Backends:
         """The backend for `url`, and a function that gives it back. Raises as `open_backend` does."""
         # A forked child cannot use its parent's connections.
         key = (os.getpid(), url)
-        with self._lock:
-            if key not in self._shared:
-                self._shared[key] = _SharedBackend(open_backend(url))
-            shared = self._shared[key]
-            shared.users += 1
-        return shared.backend, lambda: self._release(key)
+        while True:
+            shared, is_first = self._join(key)
+            if is_first:
+                self._open(key, shared)
+            elif not shared.users:
+                shared.closed.result()
+                continue
+            backend = shared.opened.result()
+            if backend is not None:
+                return backend, partial(self._release, key, shared, backend)
 
-    def _release(self, key: tuple[int, str]) -> None:
+    def _join(self, key: tuple[int, str]) -> tuple[_SharedBackend, bool]:
+        """What is shared under this key, with one user more unless its last one has gone; and whether it is new."""
         with self._lock:
-            shared = self._shared[key]
-            shared.users -= 1
-            if shared.users == 0:
+            shared = self._shared.get(key)
+            if shared is None:
+                shared = self._shared[key] = _SharedBackend()
+            elif not shared.users:
+                return shared, False
+            shared.users += 1
+            return shared, shared.users == 1
+
+    def _open(self, key: tuple[int, str], shared: _SharedBackend) -> None:
+        try:
+            backend = open_backend(key[1])
+        except BaseException as error:
+            with self._lock:
                 del self._shared[key]
-                shared.backend.close()
+            # An interrupt is meant for this thread alone.
+            if isinstance(error, Exception):
+                shared.opened.set_exception(error)
+            else:
+                shared.opened.set_result(None)
+            raise
+        shared.opened.set_result(backend)
+
+    def _release(self, key: tuple[int, str], shared: _SharedBackend, backend: Backend) -> None:
+        with self._lock:
+            shared.users -= 1
+            if shared.users:
+                return
+        try:
+            backend.close()
+        finally:
+            with self._lock:
+                del self._shared[key]
+            shared.closed.set_result(None)
 
 
 #: The backends of this process.

@@ -14,6 +14,7 @@ from cryptostore import (
     AccountRow,
     BackendUnavailable,
     Batch,
+    Device,
     FencedOut,
     InboundGroupSession,
     StorageFull,
@@ -22,6 +23,7 @@ from cryptostore import (
     WrongPickleKey,
 )
 from cryptostore.nio import NioStore, storage
+from cryptostore.records.fields import DeviceTrust
 from cryptostore.store.memory import MemoryHandle
 from cryptostore_contract.samples import ALICE, BOB, KEY
 from nio_places import ROOM, Counted, Ours, Ratchet
@@ -92,9 +94,9 @@ def test_a_refused_opening_gives_the_backend_back(in_memory: Ours, closed: list[
 
 
 @pytest.fixture
-def failures(monkeypatch: pytest.MonkeyPatch) -> list[type[Exception]]:
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[type[BaseException]]:
     """What the next commits in memory raise before anything is stored."""
-    failures: list[type[Exception]] = []
+    failures: list[type[BaseException]] = []
     commit = MemoryHandle.commit
 
     def commit_or_fail(self: MemoryHandle, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
@@ -108,7 +110,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[type[Exception]]:
 
 @pytest.mark.parametrize("error", [BackendUnavailable, StorageFull])
 def test_what_could_not_be_saved_goes_with_the_next_save(
-    memory_url: str, failures: list[type[Exception]], error: type[Exception]
+    memory_url: str, failures: list[type[BaseException]], error: type[Exception]
 ) -> None:
     place = Ours(f"{memory_url}?deadline=0.01")
     store, first, second = place.open(), Ratchet(), Ratchet()
@@ -123,8 +125,23 @@ def test_what_could_not_be_saved_goes_with_the_next_save(
     place.close_all()
 
 
+def test_what_waits_does_not_overwrite_what_was_saved_when_the_user_interrupted(
+    memory_url: str, failures: list[type[BaseException]]
+) -> None:
+    place = Ours(f"{memory_url}?deadline=0.01")
+    store = place.open()
+    device = OlmDevice(BOB.user_id, "DEVICE", {"ed25519": "ed"})
+    for decide, error in ((store.blacklist_device, BackendUnavailable), (store.verify_device, KeyboardInterrupt)):
+        failures.append(error)
+        with pytest.raises(error):
+            decide(device)
+    store.save_encrypted_rooms({ROOM})
+    assert [row.trust for row in place.stored(Device)] == [DeviceTrust.VERIFIED]
+    place.close_all()
+
+
 def test_trust_that_could_not_be_saved_is_saved_by_the_next_attempt(
-    memory_url: str, failures: list[type[Exception]]
+    memory_url: str, failures: list[type[BaseException]]
 ) -> None:
     place = Ours(f"{memory_url}?deadline=0.01")
     store, device = place.open(), OlmDevice(BOB.user_id, "DEVICE", {"ed25519": "ed"})
