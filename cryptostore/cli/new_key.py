@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.folders import flush_folder
 from cryptostore.store.pickle_keys import new_pickle_key
 
 from .output import messages
@@ -40,6 +41,7 @@ def _write(file: Path, key: str) -> None:
             opened.write(f"{key}\n")
             opened.flush()
             os.fsync(opened.fileno())
+        flush_folder(file.parent)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write a new pickle key to {file}: {error.strerror}; name a new file"

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from cryptostore.errors import SchemaTooNew
+
 #: The version of this interface, as (major, minor). A backend names the one it was written for.
 INTERFACE_VERSION: Final = (2, 0)
 
@@ -60,6 +62,11 @@ class TakeOver(NamedTuple):
     owner: str
     since: int
 
+    def row_after(self, found: AccountRow | None, user_id: str, device_id: str) -> AccountRow:
+        """The row of the account after this take-over: of the one that was found, or of a new one with this name."""
+        row = found or AccountRow(self.new_id, user_id, device_id, 0, 0, 0, "", 0)
+        return row._replace(epoch=row.epoch + 1, incarnation=self.incarnation, owner=self.owner, since=self.since)
+
 
 class Batch(NamedTuple):
     """One batch of the owner with this epoch and incarnation. `number` is one more than that of the last batch.
@@ -72,6 +79,10 @@ class Batch(NamedTuple):
     number: int
     puts: Sequence[Row]
     deletes: Sequence[bytes]
+
+    def follows(self, row: AccountRow) -> bool:
+        """Whether this is the next batch of the owner that the account's row names."""
+        return (row.epoch, row.incarnation, row.sequence) == (self.epoch, self.incarnation, self.number - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,14 @@ class Schema:
 
     version: int
     min_compatible: int
+
+    def refuse_if_newer(self, known: int, place: str, distribution: str) -> None:
+        """Raise SchemaTooNew where a program that knows schema `known` must not touch the database at `place`."""
+        if self.min_compatible > known:
+            raise SchemaTooNew(
+                f"{place} has format version {self.version}, which programs before {self.min_compatible} must not "
+                f"touch; this one knows {known}: upgrade {distribution}. Nothing was changed"
+            )
 
 
 class Database(ABC):

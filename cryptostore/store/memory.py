@@ -55,14 +55,9 @@ class MemoryHandle(Database):
 
     def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
         with self._transaction(timeout) as shared:
-            account = shared.accounts.get((user_id, device_id))
-            if account is None:
-                account = AccountRow(claim.new_id, user_id, device_id, 0, 0, 0, "", 0)
-                shared.records[claim.new_id] = MemoryRecords()
-            owned = account._replace(
-                epoch=account.epoch + 1, incarnation=claim.incarnation, owner=claim.owner, since=claim.since
-            )
+            owned = claim.row_after(shared.accounts.get((user_id, device_id)), user_id, device_id)
             shared.accounts[user_id, device_id] = owned
+            shared.records.setdefault(owned.id, MemoryRecords())
             return owned
 
     def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
@@ -95,8 +90,7 @@ class MemoryHandle(Database):
     def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
         with self._transaction(timeout) as shared:
             found = next((row for row in shared.accounts.values() if row.id == account_id), None)
-            expected = (batch.epoch, batch.incarnation, batch.number - 1)
-            if found is None or (found.epoch, found.incarnation, found.sequence) != expected:
+            if found is None or not batch.follows(found):
                 return found
             records = self._records(shared, account_id)
             for row in batch.puts:

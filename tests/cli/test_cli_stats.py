@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_a_new_key_is_written_to_standard_output_alone(run: Run) -> None:
     assert (first.code, first.err) == (0, "")
     assert is_generated(first.out.strip())
     assert first.out != second.out
+
+
+def test_the_folder_is_flushed_with_its_new_key(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    file = tmp_path / "pickle.key"
+    run("new-key", "--file", file)
+    assert flushed == [file.stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_a_new_key_in_a_file_is_private_and_never_over_another(run: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from psycopg.errors import InsufficientPrivilege, InvalidSchemaName, UndefinedTable
 from psycopg.sql import SQL, Identifier
 
-from cryptostore.errors import ConfigurationError, SchemaError, SchemaTooNew
+from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.store.interface import Schema
 
 from .connecting import Connection
@@ -87,12 +87,8 @@ class Migrations:
                 self._migrate(connection, options, present)
 
     def _is_usable(self, present: Schema, options: PostgresOptions) -> bool:
-        if present.min_compatible > self.latest:
-            raise SchemaTooNew(
-                f"the schema {options.schema!r} at {options.place} has version {present.version}, which programs "
-                f"before {present.min_compatible} must not touch; this one knows {self.latest}: upgrade "
-                "matrix-cryptostore-postgres"
-            )
+        place = f"the schema {options.schema!r} at {options.place}"
+        present.refuse_if_newer(self.latest, place, "matrix-cryptostore-postgres")
         return present.version >= self.latest
 
     def _refusal(self, present: Schema, options: PostgresOptions) -> SchemaError:

@@ -96,8 +96,7 @@ class SQLiteDatabase(Database):
     def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
         with self._connections.writing(timeout, erases=bool(batch.deletes)) as connection:
             row = _account_row(connection, _BY_ID, account_id)
-            expected = (batch.epoch, batch.incarnation, batch.number - 1)
-            if row is None or (row.epoch, row.incarnation, row.sequence) != expected:
+            if row is None or not batch.follows(row):
                 return row
             connection.executemany(_PUT, ((account_id, key, value) for key, value in batch.puts))
             connection.executemany(_DELETE, ((account_id, key) for key in batch.deletes))

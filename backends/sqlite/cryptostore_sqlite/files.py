@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptostore import ConfigurationError
+from cryptostore.plugins.folders import flush_folder
 
 _PRIVATE: Final = 0o600
 
@@ -60,12 +61,7 @@ def has_write_ahead_log(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE))
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        # Without this, a power failure could take the file's name and leave its content.
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(path.parent)
 
 
 def _look_at(path: Path) -> None:

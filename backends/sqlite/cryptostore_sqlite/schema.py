@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from cryptostore import ConfigurationError, Schema, SchemaError, SchemaTooNew
+from cryptostore import ConfigurationError, Schema, SchemaError
 
 #: What the first migration sets; it tells our files from those of other programs.
 APPLICATION_ID: Final = int.from_bytes(b"mxcs")
@@ -39,7 +39,9 @@ class Migrations:
                     "keys in matrix-nio's own store are copied with: cryptostore import-nio"
                 )
             return None
-        return self._refuse_too_new(current(connection), path)
+        found = current(connection)
+        found.refuse_if_newer(self.known_version, str(path), "matrix-cryptostore-sqlite")
+        return found
 
     def migrate(self, connection: sqlite3.Connection, path: Path) -> None:
         """Bring the tables up to date, inside a transaction that has the write lock. Raises what `inspect` raises."""
@@ -48,14 +50,6 @@ class Migrations:
         for script in self._scripts[found.version if found else 0 :]:
             for statement in _statements(script):
                 connection.execute(statement)
-
-    def _refuse_too_new(self, found: Schema, path: Path) -> Schema:
-        if found.min_compatible > self.known_version:
-            raise SchemaTooNew(
-                f"{path} has schema {found.version}, which needs a program that knows schema {found.min_compatible} or "
-                f"newer; this one knows {self.known_version}: upgrade matrix-cryptostore-sqlite. Nothing was changed"
-            )
-        return found
 
 
 #: Those of this package. Read at import: an upgrade must not put newer files under a program that runs.

@@ -1,7 +1,7 @@
 """One RocksDB database with any number of accounts: the interface, method by method.
 
-The directory of accounts is under `a`, the owner of each under `o` and its id, and its rows under `r`, its id and their
-key.
+An account's row is under `o` and its id, its records are under `r`, its id and their keys, and under `a` and the
+account's name is the key of its row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Final
 
 from rocksdict import Rdict, WriteBatch
 
@@ -19,29 +18,19 @@ from cryptostore import AccountRow, Batch, Database, Health, Range, Row, Schema,
 from . import schema
 from .engine import release, rows, shared
 
-_DIRECTORY: Final = b"a"
-_ID_BYTES: Final = 8
-#: How many bytes come before the key of a row.
-_PREFIX_BYTES: Final = 1 + _ID_BYTES
-
 
 class RocksDBDatabase(Database):
     """A handle on a database, which it shares with the other handles of this process."""
 
-    def __init__(self, path: Path) -> None:
-        self._engine = shared(path)
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._engine = shared(path, timeout)
 
     def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
         with self._engine.using(timeout) as rdict:
-            new = AccountRow(claim.new_id, user_id, device_id, 0, 0, 0, "", 0)
-            before = _find(rdict, user_id, device_id) or new
-            row = before._replace(
-                epoch=before.epoch + 1, incarnation=claim.incarnation, owner=claim.owner, since=claim.since
-            )
-            batch = WriteBatch(raw_mode=True)
-            batch.put(_directory_key(user_id, device_id), _encoded_id(row.id))
-            self._engine.write(rdict, batch, _ownership_key(row.id), json.dumps(row).encode())
-            return row
+            row = claim.row_after(_find(rdict, user_id, device_id), user_id, device_id)
+            writes = WriteBatch(raw_mode=True)
+            writes.put(_name_key(user_id, device_id), _account_key(row.id))
+            return self._write(writes, row)
 
     def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
         with self._engine.using(timeout) as rdict:
@@ -49,21 +38,21 @@ class RocksDBDatabase(Database):
 
     def accounts(self, timeout: float) -> list[AccountRow]:
         with self._engine.using(timeout) as rdict:
-            found = [_row(rdict, value) for _, value in rows(rdict, _DIRECTORY, _DIRECTORY + b"\xff")]
-        return [row for row in found if row is not None]
+            return [_decoded(value) for _, value in rows(rdict, b"o", b"p")]
 
     def delete(self, account_id: int, timeout: float) -> None:
         with self._engine.using(timeout) as rdict:
-            row = _row(rdict, _encoded_id(account_id))
+            row = _row(rdict, _account_key(account_id))
             if row is not None:
-                batch = WriteBatch(raw_mode=True)
-                batch.delete_range(_row_key(account_id), _row_key(account_id + 1))
-                batch.delete(_directory_key(row.user_id, row.device_id))
-                self._engine.write(rdict, batch, _ownership_key(account_id), None)
+                writes = WriteBatch(raw_mode=True)
+                writes.delete_range(_record_key(account_id), _record_key(account_id + 1))
+                writes.delete(_name_key(row.user_id, row.device_id))
+                writes.delete(_account_key(account_id))
+                self._engine.write(writes, _account_key(account_id), None)
 
     def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
         with self._engine.using(timeout) as rdict:
-            found = [(key, rdict.get(_row_key(account_id, key))) for key in keys]
+            found = [(key, rdict.get(_record_key(account_id, key))) for key in keys]
         return [Row(key, value) for key, value in found if value is not None]
 
     def ranges(self, account_id: int, ranges: Sequence[Range], timeout: float) -> list[Row]:
@@ -76,65 +65,68 @@ class RocksDBDatabase(Database):
 
     def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
         with self._engine.using(timeout) as rdict:
-            found = _row(rdict, _encoded_id(account_id))
-            expected = (batch.epoch, batch.incarnation, batch.number - 1)
-            if found is None or (found.epoch, found.incarnation, found.sequence) != expected:
+            found = _row(rdict, _account_key(account_id))
+            if found is None or not batch.follows(found):
                 return found
             writes = WriteBatch(raw_mode=True)
             for key, value in batch.puts:
-                writes.put(_row_key(account_id, key), value)
+                writes.put(_record_key(account_id, key), value)
             for key in batch.deletes:
-                writes.delete(_row_key(account_id, key))
-            row = found._replace(sequence=batch.number)
-            self._engine.write(rdict, writes, _ownership_key(account_id), json.dumps(row).encode())
-            return row
+                writes.delete(_record_key(account_id, key))
+            return self._write(writes, found._replace(sequence=batch.number))
 
     def health(self, timeout: float) -> Health:
         with self._engine.using(timeout) as rdict:
             writable = not rdict.property_int_value("rocksdb.is-write-stopped")
         return Health(f"RocksDB in rocksdict {metadata.version('rocksdict')}", writable)
 
-    def schema(self, timeout: float) -> Schema:  # noqa: ARG002  # a file is read without waiting
+    def schema(self, timeout: float) -> Schema:  # noqa: ARG002  # a folder is read without waiting
         return schema.read(self._engine.path)
 
     def close(self) -> None:
         release(self._engine)
 
+    def _write(self, writes: WriteBatch, row: AccountRow) -> AccountRow:
+        key, value = _account_key(row.id), json.dumps(row).encode()
+        writes.put(key, value)
+        self._engine.write(writes, key, value)
+        return row
+
 
 def _find(rdict: Rdict, user_id: str, device_id: str) -> AccountRow | None:
-    found = rdict.get(_directory_key(user_id, device_id))
-    return None if found is None else _row(rdict, found)
+    account_key = rdict.get(_name_key(user_id, device_id))
+    return None if account_key is None else _row(rdict, account_key)
 
 
-def _row(rdict: Rdict, encoded_id: bytes) -> AccountRow | None:
-    """The account's row. Raises UnreadableRecord: taken for absent, the account would be made again."""
-    value = rdict.get(b"o" + encoded_id)
+def _row(rdict: Rdict, account_key: bytes) -> AccountRow | None:
+    value = rdict.get(account_key)
+    return None if value is None else _decoded(value)
+
+
+def _decoded(value: bytes) -> AccountRow:
     try:
-        return None if value is None else AccountRow(*json.loads(value))
+        return AccountRow(*json.loads(value))
     except (ValueError, TypeError):
+        # Taken for absent, the account would be made again.
         raise UnreadableRecord(
             "an account's row is damaged in the database and was left as it is; restore it from a backup"
         ) from None
 
 
 def _within(rdict: Rdict, account_id: int, within: Range, limit: int | None = None) -> list[Row]:
-    end = _row_key(account_id + 1) if within.end is None else _row_key(account_id, within.end)
-    found = rows(rdict, _row_key(account_id, within.start), end, limit)
-    return [Row(key[_PREFIX_BYTES:], value) for key, value in found]
+    start = _record_key(account_id)
+    end = _record_key(account_id + 1) if within.end is None else start + within.end
+    return [Row(key[len(start) :], value) for key, value in rows(rdict, start + within.start, end, limit)]
 
 
-def _directory_key(user_id: str, device_id: str) -> bytes:
+def _name_key(user_id: str, device_id: str) -> bytes:
     # Ids of users and devices hold no NUL.
-    return _DIRECTORY + user_id.encode() + b"\0" + device_id.encode()
+    return f"a{user_id}\0{device_id}".encode()
 
 
-def _ownership_key(account_id: int) -> bytes:
-    return b"o" + _encoded_id(account_id)
+def _account_key(account_id: int) -> bytes:
+    return b"o%016x" % account_id
 
 
-def _row_key(account_id: int, key: bytes = b"") -> bytes:
-    return b"r" + _encoded_id(account_id) + key
-
-
-def _encoded_id(account_id: int) -> bytes:
-    return account_id.to_bytes(_ID_BYTES, "big")
+def _record_key(account_id: int, key: bytes = b"") -> bytes:
+    return b"r%016x" % account_id + key

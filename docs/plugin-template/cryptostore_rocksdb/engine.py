@@ -15,8 +15,19 @@ from cryptostore import BackendUnavailable, CryptoStoreError, Row, StoreClosed
 from . import schema
 from .errors import mapped_errors
 
-#: RocksDB begins a new log of its own messages with every opening; so many old ones are kept.
-_LOG_FILES: Final = 3
+_OPTIONS: Final = Options(raw_mode=True)
+_OPTIONS.create_if_missing(True)
+# RocksDB begins a new log of its own messages with every opening, and would keep a thousand.
+_OPTIONS.set_keep_log_file_num(3)
+# A kill may cut the last entry of the log of writes short. Any other damage must be an error: RocksDB's default would
+# forget every later batch without a word.
+_OPTIONS.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+
+_FLUSHED: Final = WriteOptions()
+_FLUSHED.sync = True
+
+_engines: Final[dict[Path, Engine]] = {}
+_guard: Final = threading.Lock()
 
 
 class Engine:
@@ -33,60 +44,58 @@ class Engine:
 
     @contextmanager
     def using(self, timeout: float) -> Iterator[Rdict]:
-        """The open database, for one user at a time. Raises BackendUnavailable."""
+        """The open database, for one use at a time. Raises BackendUnavailable, and what an opening raises."""
         if not self._lock.acquire(timeout=timeout):
             raise BackendUnavailable(f"{self.path} was busy until the deadline", outcome_unknown=False)
         try:
-            if self._rdict is None:
+            if not self.users:
                 raise StoreClosed(f"the database {self.path} was closed; open it again to use it")
             with mapped_errors(self.path):
-                yield self._rdict
+                yield self._opened()
         finally:
             self._lock.release()
+            if not self.users:
+                self.close()
 
-    def open(self) -> None:
-        """Open the folder, unless it is open. Raises BackendUnavailable while another process has it open."""
-        if self._rdict is None:
-            schema.prepare(self.path)
+    def write(self, batch: WriteBatch, key: bytes, value: bytes | None) -> None:
+        """Write a batch, whole or not at all, and flush it to the disk.
+
+        It gives `key` this value, or deletes it (None): that tells after a failure whether it was written all the same.
+        """
+        try:
             with mapped_errors(self.path):
-                self._rdict = Rdict(str(self.path), _options())
+                self._opened().write(batch, _FLUSHED)
+        except CryptoStoreError as failure:
+            # RocksDB takes no more writes after a failed one, until the database is opened again.
+            self._shut()
+            if self._after(failure, key) != value:
+                raise
 
     def close(self) -> None:
         """Give RocksDB's lock back: at once, or at the end of a use that is under way."""
-        rdict, self._rdict = self._rdict, None
-        if rdict is not None and self._lock.acquire(blocking=False):
-            # After a failed write, closing reports the same failure once more.
-            with suppress(CryptoStoreError), mapped_errors(self.path):
-                rdict.close()
+        if self._lock.acquire(blocking=False):
+            self._shut()
             self._lock.release()
 
-    def write(self, rdict: Rdict, batch: WriteBatch, account_key: bytes, row: bytes | None) -> None:
-        """Write a batch and the account's new row (None deletes it), whole or not at all, and flush it to the disk.
+    def _opened(self) -> Rdict:
+        if self._rdict is None:
+            schema.prepare(self.path)
+            self._rdict = Rdict(str(self.path), _OPTIONS)
+        return self._rdict
 
-        Every batch changes a row, so the row tells after a failure whether the batch was written all the same.
-        """
-        if row is None:
-            batch.delete(account_key)
-        else:
-            batch.put(account_key, row)
+    def _shut(self) -> None:
+        rdict, self._rdict = self._rdict, None
+        # After a failed write, closing reports the same failure once more.
+        with suppress(CryptoStoreError), mapped_errors(self.path):
+            if rdict is not None:
+                rdict.close()
+
+    def _after(self, failure: CryptoStoreError, key: bytes) -> bytes | None:
         try:
             with mapped_errors(self.path):
-                rdict.write(batch, _flushed())
-        except CryptoStoreError as error:
-            # RocksDB takes no more writes after a failed one, until the database is opened again.
-            if self._opened_again(error).get(account_key) != row:
-                raise
-
-    def _opened_again(self, failure: CryptoStoreError) -> Rdict:
-        if self._rdict is not None:
-            with suppress(CryptoStoreError), mapped_errors(self.path):
-                self._rdict.close()
-        try:
-            with mapped_errors(self.path):
-                self._rdict = Rdict(str(self.path), _options())
+                return self._opened().get(key)
         except CryptoStoreError as error:
             raise BackendUnavailable(f"{self.path} could not be opened again after {failure}: {error}") from error
-        return self._rdict
 
 
 def rows(rdict: Rdict, start: bytes, end: bytes, limit: int | None = None) -> list[Row]:
@@ -104,40 +113,23 @@ def rows(rdict: Rdict, start: bytes, end: bytes, limit: int | None = None) -> li
     return found
 
 
-def shared(path: Path) -> Engine:
+def shared(path: Path, timeout: float) -> Engine:
     """The engine at `path`, opened; one for all users in this process. Every call needs a `release` of its own."""
     with _guard:
-        engine = _engines.get(path) or Engine(path)
-        engine.open()
+        engine = _engines.setdefault(path, Engine(path))
         engine.users += 1
-        _engines[path] = engine
-    return engine
+    try:
+        with engine.using(timeout):
+            return engine
+    except BaseException:
+        release(engine)
+        raise
 
 
 def release(engine: Engine) -> None:
     """Give back what `shared` gave; the last one to do so closes the engine."""
     with _guard:
         engine.users -= 1
-        if engine.users == 0:
+        if not engine.users:
             del _engines[engine.path]
             engine.close()
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_keep_log_file_num(_LOG_FILES)
-    # A kill may cut the last entry of the log short. Any other damage must be an error: RocksDB's default would
-    # forget every later batch without a word.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    return options
-
-
-def _flushed() -> WriteOptions:
-    options = WriteOptions()
-    options.sync = True
-    return options
-
-
-_guard: Final = threading.Lock()
-_engines: Final[dict[Path, Engine]] = {}

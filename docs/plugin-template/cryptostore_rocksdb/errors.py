@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,21 @@ from typing import Final
 
 from cryptostore import BackendUnavailable, ConfigurationError, CryptoStoreError, StorageFull
 
-#: A full disk, a quota and a limit on file sizes, in the system's words.
-_NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "File too large")
-_LOCKED: Final = ("While lock file", "lock hold by current process")
-_NO_ACCESS: Final = ("Permission denied", "Read-only file system", "Operation not permitted")
-#: What would fail again however often it were sent.
-_REFUSED: Final = ("Invalid argument", "Not implemented")
+#: What RocksDB says, the error that it becomes, and what the user reads. The first that fits is taken.
+_MEANINGS: Final[list[tuple[str, type[CryptoStoreError], str]]] = [
+    (
+        "While lock file|lock hold by current process",
+        BackendUnavailable,
+        "{path} is open in another process, and RocksDB lets one process at a time use a database: stop the other "
+        "process, give this one a database of its own, or choose a backend that several processes may share",
+    ),
+    ("No space left|quota exceeded|File too large", StorageFull, "no room for {path}: the disk or a limit is full"),
+    ("Permission denied|Read-only|not permitted", ConfigurationError, "this user must be able to write to {path}"),
+    ("^Corruption", ConfigurationError, "{path} is damaged; stop every program that uses it, and restore a backup"),
+    # These would fail again however often they were sent.
+    ("^Invalid argument|^Not impl", CryptoStoreError, "RocksDB refused what it was asked to do in {path} ({code})"),
+    ("", BackendUnavailable, "{path} could not be read or written; look at the file LOG in it and the system's log"),
+]
 
 
 @contextmanager
@@ -29,22 +39,6 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise _translate(str(error), path) from error
 
 
-def _translate(text: str, path: Path) -> CryptoStoreError:
-    if _says(text, _LOCKED):
-        return BackendUnavailable(
-            f"{path} is open in another process, and RocksDB lets one process at a time use a database: stop the other "
-            "process, give this one a database of its own, or choose a backend that several processes may share"
-        )
-    if _says(text, _NO_ROOM):
-        return StorageFull(f"there is no room for {path}: the disk is full, or over a quota or a size limit")
-    if _says(text, _NO_ACCESS):
-        return ConfigurationError(f"{path} cannot be written; this user must own it, on a disk that takes writes")
-    if text.startswith("Corruption"):
-        return ConfigurationError(f"{path} is damaged; stop every program that uses it, and restore a backup")
-    if text.startswith(_REFUSED):
-        return CryptoStoreError(f"RocksDB refused what it was asked to do in {path} ({text.partition(':')[0]})")
-    return BackendUnavailable(f"{path} could not be read or written; look at the file LOG in it and the system's log")
-
-
-def _says(text: str, phrases: tuple[str, ...]) -> bool:
-    return any(phrase in text for phrase in phrases)
+def _translate(said: str, path: Path) -> CryptoStoreError:
+    error, told = next((error, told) for pattern, error, told in _MEANINGS if re.search(pattern, said))
+    return error(told.format(path=path, code=said.partition(":")[0]))

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from cryptostore import (
-    FULL,
-    BackendPlugin,
-    Capability,
-    Claim,
-    Support,
-    hookimpl,
-)
+from cryptostore import FULL, BackendPlugin, Capability, Claim, Support, hookimpl
 from cryptostore.plugins.urls import path_of, refuse_unknown
 
 from .database import RocksDBDatabase
@@ -28,21 +21,19 @@ _CAPABILITIES: Final = {
     Capability.FENCING: Claim(Support.FULL, "between the owners of one process, and from one process to the next"),
     Capability.SNAPSHOT_READS: FULL,
     Capability.BOUNDED_SCAN: FULL,
-    Capability.SECURE_DELETE: Claim(
-        Support.UNSUPPORTED, "RocksDB's files keep what was deleted until they are rewritten"
-    ),
+    Capability.SECURE_DELETE: Claim(Support.UNSUPPORTED, "files keep what was deleted until they are rewritten"),
     Capability.TLS: Claim(Support.UNSUPPORTED, "there is no network"),
 }
 
 
-def open_rocksdb(url: str, options: Mapping[str, Any], timeout: float) -> RocksDBDatabase:  # noqa: ARG001  # RocksDB does not wait
+def open_rocksdb(url: str, options: Mapping[str, Any], timeout: float) -> RocksDBDatabase:
     """Open `rocksdb:///relative/folder` or `rocksdb:////absolute/folder`; a missing folder is created in its parent.
 
     Takes no options. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
     """
     refuse_unknown(options, "deadline, owner")
     # Without links: two names of one folder must lead to one open database.
-    return RocksDBDatabase(path_of(url).resolve())
+    return RocksDBDatabase(path_of(url).resolve(), timeout)
 
 
 @hookimpl

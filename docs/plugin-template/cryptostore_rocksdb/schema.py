@@ -1,31 +1,36 @@
-"""The version of the format, in a file beside RocksDB's own: opening a database, RocksDB rewrites some of its files."""
+"""The version of the format, in the name of an empty file: a name is there whole or not at all.
+
+It stands beside RocksDB's own files, because RocksDB rewrites some of them when it opens a database.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from cryptostore import ConfigurationError, Schema, SchemaError, SchemaTooNew
+from cryptostore import ConfigurationError, Schema
+from cryptostore.plugins.folders import flush_folder
 
-FILE: Final = "cryptostore.json"
 CURRENT: Final = Schema(version=1, min_compatible=1)
+
+_PREFIX: Final = "cryptostore-schema-"
+
+
+def file_of(schema: Schema) -> str:
+    """The name of the file that stands for this schema. A migration renames it."""
+    return f"{_PREFIX}{schema.version}-{schema.min_compatible}"
 
 
 def prepare(folder: Path) -> None:
-    """Make a database in `folder` if that is missing or empty, and refuse one that is not ours to use.
-
-    Raises SchemaTooNew, SchemaError for a damaged file, ConfigurationError for a folder that is not ours to use.
-    """
+    """Make a database in `folder` if that is missing or empty. Raises SchemaTooNew, ConfigurationError."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if not (folder / FILE).exists():
-            _refuse_foreign(folder)
-            _write(folder)
-        _refuse_too_new(folder, read(folder))
+        # Of all files this is made first, so a folder that another process has just filled has it.
+        if not any(folder.iterdir()):
+            (folder / file_of(CURRENT)).touch()
+            flush_folder(folder)
+            flush_folder(folder.parent)
+        read(folder).refuse_if_newer(CURRENT.version, str(folder), "cryptostore-rocksdb-example")
     except OSError as error:
         raise ConfigurationError(
             f"cannot use the folder {folder} ({error.strerror}); choose one that this user may write to, in a folder "
@@ -33,46 +38,12 @@ def prepare(folder: Path) -> None:
         ) from error
 
 
-def _refuse_foreign(folder: Path) -> None:
-    foreign = [entry for entry in folder.iterdir() if not entry.name.startswith(FILE)]
-    # Looked at again, because another process may have made the database since.
-    if foreign and not (folder / FILE).exists():
-        raise ConfigurationError(f"{folder} holds other files; give a folder of its own in the database URL")
-
-
-def _write(folder: Path) -> None:
-    """Whole or not at all, and before the first key."""
-    unfinished = folder / f"{FILE}.{os.getpid()}.{threading.get_ident()}"
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(asdict(CURRENT), file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / FILE)
-    _flush_folder(folder)
-    _flush_folder(folder.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    # Without this, a power failure could take a file's name and leave its content.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read(folder: Path) -> Schema:
-    """The schema of the database in `folder`. Raises SchemaError."""
+    """The schema of the database in `folder`. Raises ConfigurationError where there is none."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Schema(int(found["version"]), int(found["min_compatible"]))
-    except (ValueError, TypeError, LookupError) as error:
-        raise SchemaError(f"{folder / FILE} is damaged; restore it from a backup") from error
-
-
-def _refuse_too_new(folder: Path, found: Schema) -> None:
-    if found.min_compatible > CURRENT.version:
-        raise SchemaTooNew(
-            f"{folder} has schema {found.version}, which needs a program that knows schema {found.min_compatible} or "
-            f"newer; this one knows {CURRENT.version}: upgrade cryptostore-rocksdb-example. Nothing was changed"
-        )
+        [(version, min_compatible)] = [path.name.split("-")[2:] for path in folder.glob(f"{_PREFIX}*")]
+        return Schema(int(version), int(min_compatible))
+    except ValueError:
+        raise ConfigurationError(
+            f"{folder} holds other files; give a folder of its own in the database URL, or restore this one"
+        ) from None

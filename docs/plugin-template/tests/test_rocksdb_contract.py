@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from typing import Final
 
 import pytest
 
+from cryptostore import Schema
 from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
-from cryptostore_rocksdb.schema import FILE
+from cryptostore_rocksdb.schema import CURRENT, file_of
 
 #: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
 _ROOM: Final = 512 * 1024
@@ -41,7 +41,7 @@ class RocksDBHarness(Harness):
         return b"".join(path.read_bytes() for path in sorted(self._path.iterdir()))
 
     def claim_newer_schema(self) -> None:
-        (self._path / FILE).write_text(json.dumps({"version": 99, "min_compatible": 99}))
+        (self._path / file_of(CURRENT)).rename(self._path / file_of(Schema(version=99, min_compatible=99)))
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:

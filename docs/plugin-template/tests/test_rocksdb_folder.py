@@ -18,7 +18,6 @@ from cryptostore import (
     ConfigurationError,
     CryptoStoreError,
     Mode,
-    SchemaError,
     StoreClosed,
     SyncToken,
     new_pickle_key,
@@ -26,7 +25,7 @@ from cryptostore import (
 )
 from cryptostore_rocksdb.engine import release, shared
 from cryptostore_rocksdb.errors import mapped_errors
-from cryptostore_rocksdb.schema import FILE
+from cryptostore_rocksdb.schema import CURRENT, file_of
 
 ALICE = Account("@alice:example.org", "ALICEDEVICE")
 KEY = new_pickle_key()
@@ -96,12 +95,11 @@ def test_another_process_waits_for_the_lock_and_is_told_why(url: str) -> None:
 
 
 def test_a_close_waits_for_no_use_and_the_end_of_the_last_use_closes(url: str, folder: Path) -> None:
-    engine = shared(folder)
-    with engine.using(10) as in_use:
+    engine = shared(folder, 10)
+    with engine.using(10):
         release(engine)
         with pytest.raises(BackendUnavailable, match="open in another process"):
             open_backend(url, deadline=0.1)
-        del in_use
     with pytest.raises(StoreClosed), engine.using(10):
         raise AssertionError("it was closed")
     write_tokens(url, "after the last user")
@@ -129,9 +127,11 @@ def test_a_folder_with_other_files_is_left_alone(url: str, folder: Path) -> None
     assert [entry.name for entry in folder.iterdir()] == ["holiday.jpg"]
 
 
-def test_a_start_that_was_killed_before_the_first_key_is_gone_on_with(url: str, folder: Path) -> None:
+@pytest.mark.parametrize("made", [[], [file_of(CURRENT)]])
+def test_a_first_start_that_was_killed_is_gone_on_with(url: str, folder: Path, made: list[str]) -> None:
     folder.mkdir()
-    (folder / f"{FILE}.4711.1").write_text('{"vers')
+    for name in made:
+        (folder / name).touch()
     write_tokens(url, "token")
     assert token_in(url) == "token"
 
@@ -149,11 +149,20 @@ def test_a_url_without_a_folder_is_refused(wrong: str) -> None:
         open_backend(wrong)
 
 
-def test_a_damaged_version_is_an_error(url: str, folder: Path) -> None:
+def test_a_database_without_its_version_is_an_error(url: str, folder: Path) -> None:
     write_tokens(url, "token")
-    (folder / FILE).write_text("{}")
-    with pytest.raises(SchemaError, match="restore it from a backup"):
+    (folder / file_of(CURRENT)).unlink()
+    with pytest.raises(ConfigurationError, match="restore this one"):
         open_backend(url)
+
+
+def test_a_database_that_cannot_be_opened_is_left_to_others(url: str, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"a picture")
+    with pytest.raises(ConfigurationError):
+        open_backend(url)
+    (folder / "holiday.jpg").unlink()
+    write_tokens(url, "token")
 
 
 def test_a_log_that_is_cut_off_loses_its_last_batch_only(url: str, folder: Path) -> None:
