@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from cryptostore import Backend, Capability, Support, load_backend, open_backend
+from cryptostore import Account, Backend, Capability, Support, load_backend, open_backend
 from cryptostore.plugins.urls import scheme_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Ability(enum.StrEnum):
     KILL_SERVER = "kill server"
     #: `no_free_connections` uses up every connection that the server grants.
     CONNECTION_LIMIT = "connection limit"
+    #: `locked_account` holds the lock that a commit and a take-over wait for.
+    ACCOUNT_LOCK = "account lock"
     #: `encrypted` makes the server demand TLS.
     TLS = "tls"
 
@@ -153,6 +155,13 @@ class Harness(ABC):
     def no_free_connections(self) -> AbstractContextManager[None]:
         """Use up the server's connections while the context is open."""
         self._missing(Ability.CONNECTION_LIMIT)
+
+    def locked_account(self, account: Account) -> AbstractContextManager[Callable[[], int]]:
+        """While the context is open, a session of the harness's own holds the lock on the account's row.
+
+        It gives a function that says how many sessions of the backend wait for a lock.
+        """
+        self._missing(Ability.ACCOUNT_LOCK)
 
     def encrypted(self) -> AbstractContextManager[Encrypted]:
         """While the context is open, the server refuses connections without TLS; afterwards it knows none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Final
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 import postgres_golden
+from cryptostore import Account
 from cryptostore_contract.harness import Ability, Encrypted, Harness
 from cryptostore_contract.proxy import Proxy
 from postgres_database import ROLE, PostgresDatabase
@@ -35,6 +36,7 @@ class ExternalPostgresHarness(Harness):
             Ability.SILENT_NETWORK,
             Ability.PROXY,
             Ability.END_SESSIONS,
+            Ability.ACCOUNT_LOCK,
         }
     )
 
@@ -76,9 +78,24 @@ class ExternalPostgresHarness(Harness):
         with self._proxy.silent():
             yield
 
+    @contextlib.contextmanager
+    def locked_account(self, account: Account) -> Iterator[Callable[[], int]]:
+        lock = SQL("SELECT FROM {} JOIN {} ON account_id = id WHERE user_id = %s AND device_id = %s FOR UPDATE OF {}")
+        tables = [Identifier(self.schema, name) for name in ("account", "ownership")]
+        with self.database.connect() as connection, connection.transaction():
+            names = [account.user_id, account.device_id]
+            found = connection.execute(lock.format(*tables, Identifier("ownership")), names)
+            assert found.rowcount == 1, f"{account} is not there"
+            yield self._waiting_sessions
+
     def close(self) -> None:
         self._proxy.close()
         self.database.drop_schema(self.schema)
+
+    def _waiting_sessions(self) -> int:
+        with self.database.connect() as connection:
+            named = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            return connection.execute(named).rowcount
 
     def _tables(self, connection: psycopg.Connection) -> list[str]:
         statement = "SELECT tablename FROM pg_tables WHERE schemaname = %s"

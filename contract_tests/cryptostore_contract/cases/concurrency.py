@@ -22,7 +22,9 @@ from cryptostore import (
     Value,
 )
 from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.contests import Looks
 from cryptostore_contract.handles import Handles, own, put
+from cryptostore_contract.held import halve
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import EVERYTHING, TIMEOUT, RawOwner, found, rows_of
 from cryptostore_contract.samples import ALICE, sample
@@ -41,6 +43,21 @@ _ASKED: dict[str, Callable[[Database, int], Sequence[Row]]] = {
     "one range": lambda database, account_id: database.ranges(account_id, [EVERYTHING], TIMEOUT),
     "one page": lambda database, account_id: database.page(account_id, EVERYTHING, len(_STORED), TIMEOUT),
 }
+
+#: The same with keys of a thousand bytes, which together are longer than what some databases take at once.
+_LONG_KEYS = tuple((b"key %05d " % number).ljust(1_000, b"k") for number in range(5_000))
+_LONG_STORED = _LONG_KEYS[::10]
+_LONG_RANGES = [Range(key[:-1], key + b"\0") for key in _LONG_STORED]
+_LONG_ASKED: dict[str, Callable[[Database, int], Sequence[Row]]] = {
+    "keys": lambda database, account_id: database.get(account_id, _LONG_KEYS, TIMEOUT),
+    "ranges": lambda database, account_id: database.ranges(account_id, _LONG_RANGES, TIMEOUT),
+    "one range": lambda database, account_id: database.ranges(account_id, [EVERYTHING], TIMEOUT),
+    "one page": lambda database, account_id: database.page(account_id, EVERYTHING, len(_LONG_STORED), TIMEOUT),
+}
+
+#: The keys of a batch of 5 MB, and how long each of its values is.
+_LARGE_BATCH = tuple(b"key %03d" % number for number in range(100))
+_LARGE_VALUE = 50_000
 
 #: So many answers during which a batch was committed are enough, and so many in all, for databases that let none in.
 _OVERLAPS = 5
@@ -217,6 +234,19 @@ class ConcurrencyCases(CaseGroup):
             deleted.set()
             assert result_of(writing) <= 1, "a batch was committed in an account that is deleted"
             assert rows_of(database, owner.row.id) == {}, "a batch left rows in an account that is deleted"
+
+    @case("CONCURRENCY-9", checks=("ROWS-2", "RANGES-2", "PAGE-2", "COMMIT-7"))
+    @pytest.mark.parametrize("ask", list(_LONG_ASKED.values()), ids=list(_LONG_ASKED))
+    def test_a_reader_that_is_held_inside_a_look_sees_one_batch(
+        self, handles: Handles, ask: Callable[[Database, int], Sequence[Row]]
+    ) -> None:
+        looks = Looks(handles, _LONG_STORED, 20)
+        halve(looks.events_of_a_look(ask), partial(looks.batch_comes_first, ask))
+
+    @case("CONCURRENCY-10", checks=("COMMIT-7",))
+    def test_a_large_batch_whose_writer_is_held_inside_it_is_seen_whole_or_not_at_all(self, handles: Handles) -> None:
+        looks = Looks(handles, _LARGE_BATCH, _LARGE_VALUE)
+        halve(looks.events_of_a_batch(), looks.look_comes_first)
 
 
 def value_of(namespace: str, number: int) -> Value:

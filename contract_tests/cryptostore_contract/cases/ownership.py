@@ -8,7 +8,10 @@ import pytest
 
 from cryptostore import AccountRow, CryptoStore, FencedOut, SyncToken
 from cryptostore_contract.cases.base import CaseGroup, nothing_in_the_way
+from cryptostore_contract.cases.contests import Queue, TakeOvers
 from cryptostore_contract.handles import Handles, by_kind, own, put, read
+from cryptostore_contract.harness import Ability, Harness
+from cryptostore_contract.held import halve
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import TIMEOUT, RawOwner, found, new_claim
 from cryptostore_contract.samples import ALICE, BOB, one_of_each, sample
@@ -127,3 +130,16 @@ class OwnershipCases(CaseGroup):
         assert (raw.everything(), found(raw.database)) == ({b"key": b"value"}, raw.row)
         # Its own owner is not disturbed.
         assert raw.commit(batch) == raw.row._replace(sequence=batch.number)
+
+    @case("OWNERSHIP-11", checks=("COMMIT-1", "COMMIT-2", "COMMIT-3"))
+    def test_an_owner_that_is_held_inside_a_commit_while_another_takes_over_changes_nothing(
+        self, handles: Handles
+    ) -> None:
+        take_overs = TakeOvers(handles)
+        halve(take_overs.events(), take_overs.comes_first)
+
+    @case("OWNERSHIP-12", checks=("COMMIT-1", "COMMIT-2", "COMMIT-3"), needs=(Ability.ACCOUNT_LOCK,))
+    def test_a_commit_that_waits_for_the_lock_behind_a_take_over_changes_nothing(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        Queue(handles, harness).run()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from . import accounts, batches, core, lookups, owners, sealing, secrets, values
+from . import accounts, batches, core, held, lookups, owners, sealing, secrets, values
 from .registry import MUTANTS, Mutant, mutant, named
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "accounts",
     "batches",
     "core",
+    "held",
     "load",
     "lookups",
     "mutant",
@@ -31,8 +32,8 @@ __all__ = [
 
 _OF_BACKENDS: Final = {
     "broken": ("crashes",),
-    "sqlite": ("sqlite", "files", "processes"),
-    "postgres": ("postgres", "postgres_connections", "postgres_secrets"),
+    "sqlite": ("sqlite", "files", "processes", "held_sqlite"),
+    "postgres": ("postgres", "postgres_connections", "postgres_secrets", "held_postgres"),
 }
 
 

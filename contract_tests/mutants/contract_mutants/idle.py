@@ -31,6 +31,7 @@ KILL_NONE: Final[Mapping[str, str]] = {
 
 #: By case ID. Each of these may kill a mutant or not, so no mutant names it.
 KILL_BY_CHANCE: Final[Mapping[str, str]] = {
+    "CONCURRENCY-3": "whether an owner is taken over between its check and its commit is chance; OWNERSHIP-11 holds it",
     "FAULTS-2": _CHANCE,
     "FAULTS-3": "an outage that an attempt waits out shows no bug; whether one attempt is enough is chance",
     "FAULTS-7": _CHANCE,

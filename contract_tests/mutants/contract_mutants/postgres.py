@@ -80,7 +80,7 @@ def keys_ordered_by_a_language(patch: pytest.MonkeyPatch) -> None:
     _change_sql(patch, "_PAGE", ("ORDER BY stored.key", letters))
 
 
-@mutant("CONCURRENCY-3", backend="postgres")
+@mutant("OWNERSHIP-12", backend="postgres")
 def owner_checked_without_the_lock(patch: pytest.MonkeyPatch) -> None:
     """The row is looked at as it was before the lock, and the update asks for nothing but the account's id."""
     update, _, asked = statements._CLAIM.partition(" AND epoch")

@@ -137,7 +137,7 @@ def kind_by_kind(batch: Batch) -> Sequence[Batch]:
     return *puts, batch._replace(puts=[]), batch._replace(puts=[], deletes=[])
 
 
-@mutant("STORAGE-1", backend="sqlite")
+@mutant("STORAGE-1", "CONCURRENCY-10", backend="sqlite")
 def large_batch_in_parts(patch: pytest.MonkeyPatch) -> None:
     """What is put is sent a megabyte at a time, and each is a transaction."""
 
@@ -172,7 +172,7 @@ def deletes_in_two_transactions(patch: pytest.MonkeyPatch) -> None:
     commit_in_parts(patch, halves)
 
 
-@mutant("CONCURRENCY-7", backend="sqlite")
+@mutant("CONCURRENCY-7", "CONCURRENCY-9", backend="sqlite")
 def look_up_in_two_snapshots(patch: pytest.MonkeyPatch) -> None:
     """Many keys are two transactions, with a commit between them."""
     original = SQLiteDatabase.get
@@ -184,7 +184,7 @@ def look_up_in_two_snapshots(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SQLiteDatabase, "get", get)
 
 
-@mutant("CONCURRENCY-7", backend="sqlite")
+@mutant("CONCURRENCY-7", "CONCURRENCY-9", backend="sqlite")
 def ranges_looked_up_one_by_one(patch: pytest.MonkeyPatch) -> None:
     """Each range is a transaction, with a snapshot of its own."""
     original = SQLiteDatabase.ranges

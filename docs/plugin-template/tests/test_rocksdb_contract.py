@@ -66,10 +66,11 @@ class TestRocksDB(StoreContract):
 def test_what_rocksdb_leaves_unverified() -> None:
     of_servers = {f"FAULTS-{number}" for number in range(1, 14)} | {f"SEVERING-{number}" for number in range(1, 8)}
     of_servers |= {f"SECRETS-{number}" for number in range(2, 6)}
+    of_locks = {"OWNERSHIP-12"}
     of_several_processes = {"RESTART-6", "RESTART-7", "SCHEMA-5"}
     # No version but the first was ever made.
     of_older_schemas = {"SCHEMA-6", "SCHEMA-7", "SCHEMA-8"}
     # A database that is open goes on writing into a folder that was made read-only.
     of_read_only_files = {"STORAGE-3", "STORAGE-4"}
-    lacking = of_servers | of_several_processes | of_older_schemas | of_read_only_files
+    lacking = of_servers | of_locks | of_several_processes | of_older_schemas | of_read_only_files
     assert not_verified(StoreContract, RocksDBHarness) == lacking

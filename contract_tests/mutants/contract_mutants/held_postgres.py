@@ -1,0 +1,66 @@
+"""Mutants of the PostgreSQL backend that break where a call is held in its middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from cryptostore import AccountRow, Batch, Row
+from cryptostore_postgres.connecting import Connection
+from cryptostore_postgres.database import PostgresDatabase
+from cryptostore_postgres.pipeline import Statement, run
+from cryptostore_postgres.portions import Portion
+from cryptostore_postgres.transactions import write
+
+from .postgres import _change_sql
+from .registry import mutant
+
+#: In the place of what an update asks for, which takes the parameters all the same.
+_UNASKED = " AND $3::{int8} IS NOT NULL AND $4::{int8} IS NOT NULL AND $5::{int8} IS NOT NULL"
+
+
+@mutant("OWNERSHIP-11", backend="postgres")
+def owner_checked_before_the_update(patch: pytest.MonkeyPatch) -> None:
+    """The account's row is read without a lock, and then updated unconditionally."""
+    asked = " AND epoch {eq} $3::{int8} AND incarnation {eq} $4::{int8} AND sequence {eq} $5::{int8}"
+    _change_sql(patch, "_CLAIM", (asked, _UNASKED))
+    original = PostgresDatabase._committed
+
+    def committed(self: PostgresDatabase, connection: Connection, account_id: int, batch: Batch) -> AccountRow | None:
+        [rows] = run(connection, Statement(self._statements.accounts))
+        found = next((AccountRow._make(row) for row in rows if row[0] == account_id), None)
+        if found is None or found[3:6] != (batch.epoch, batch.incarnation, batch.number - 1):
+            return found
+        return original(self, connection, account_id, batch)
+
+    patch.setattr(PostgresDatabase, "_committed", committed)
+
+
+@mutant("CONCURRENCY-9", backend="postgres")
+def look_up_in_chunks_of_500(patch: pytest.MonkeyPatch) -> None:
+    """Many keys are asked for 500 at a time, each time with a snapshot of its own."""
+    original = PostgresDatabase.get
+
+    def get(self: PostgresDatabase, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
+        chunks = [keys[at : at + 500] for at in range(0, len(keys), 500)]
+        return [row for chunk in chunks for row in original(self, account_id, chunk, timeout)]
+
+    patch.setattr(PostgresDatabase, "get", get)
+
+
+@mutant("CONCURRENCY-10", backend="postgres")
+def large_batch_in_parts(patch: pytest.MonkeyPatch) -> None:
+    """A batch above one megabyte is several transactions, of which the last has its number."""
+    original = PostgresDatabase._committed
+
+    def committed(self: PostgresDatabase, connection: Connection, account_id: int, batch: Batch) -> AccountRow | None:
+        if sum(len(row.value) for row in batch.puts) < 1_000_000:
+            return original(self, connection, account_id, batch)
+        middle = len(batch.puts) // 2
+        owner = [batch.epoch, batch.incarnation, batch.number - 1]
+        first = Portion(batch.puts[:middle], ())
+        write(connection, self._storing(first, [batch.number - 1, account_id, *owner]))
+        return original(self, connection, account_id, batch._replace(puts=batch.puts[middle:]))
+
+    patch.setattr(PostgresDatabase, "_committed", committed)
