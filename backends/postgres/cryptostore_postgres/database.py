@@ -77,7 +77,7 @@ class PostgresDatabase(Database):
 
     def accounts(self, timeout: float) -> list[AccountRow]:
         with self._connections.use(timeout) as connection:
-            [rows] = run(connection, Statement(self._statements.accounts))
+            rows = read(connection, Statement(self._statements.accounts), by_index=False)
             return list(map(AccountRow._make, rows))
 
     def delete(self, account_id: int, timeout: float) -> None:
@@ -141,7 +141,7 @@ class PostgresDatabase(Database):
             )
 
     def _find(self, connection: Connection, user_id: str, device_id: str) -> AccountRow | None:
-        [rows] = run(connection, Statement(self._statements.find, [user_id, device_id]))
+        rows = read(connection, Statement(self._statements.find, [user_id, device_id]), by_index=False)
         row = _account_row(rows)
         if row is not None and None in row:
             raise SchemaError(

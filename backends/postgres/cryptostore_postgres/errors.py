@@ -22,6 +22,8 @@ READ_ONLY: Final = "25006"
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
 _DENIED: Final = "42501"
+#: Where the server finds that a policy would hide rows; its text may be in any language.
+_POLICY_CHECK: Final = "check_enable_rls"
 
 _SCHEMA: Final = frozenset(
     {
@@ -120,6 +122,11 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
         return StorageFull(f"{at} has no room left; free disk space on the server, then apply the batch again")
     if state in _SCHEMA:
         return SchemaError(f"{at} lacks a table or function of the store ({state}); open it once with migrate=auto")
+    if state == _DENIED and error.diag.source_function == _POLICY_CHECK:
+        return ConfigurationError(
+            f"{at}: {_primary(error)}, and hidden rows would count as missing; let the table's owner run ALTER TABLE … "
+            "DISABLE ROW LEVEL SECURITY, or a superuser ALTER ROLE … BYPASSRLS"
+        )
     if state == _DENIED:
         return ConfigurationError(f"{at}: {_primary(error)}; GRANT the right to the role, or use another user")
     if state in _CREDENTIALS:

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.store.interface import Schema
 
+from .checks import refuse_unsafe
 from .connecting import Connection
 from .options import Migrate, PostgresOptions
 
@@ -70,8 +71,9 @@ class Migrations:
         """Check the tables and, unless told not to, create or migrate them in one transaction.
 
         Raises SchemaTooNew before anything is touched, SchemaError where the tables are missing or old and must stay
-        so.
+        so, ConfigurationError where they must not be used as they are.
         """
+        refuse_unsafe(connection, options)
         present = _first_look(connection, options.schema)
         if self._is_usable(present, options):
             return
@@ -82,9 +84,12 @@ class Migrations:
             connection.execute(_LIMITS, [str(max(1, int(1000 * (connection.ends - time.monotonic()))))])
             # Held to the end of the transaction, so that programs that start together migrate once.
             connection.execute(_LOCK, [_lock_number(options.schema)])
+            _create_schema(connection, options)
+            # What another role has created since the first look.
+            refuse_unsafe(connection, options)
             present = _second_look(connection, options.schema)
             if not self._is_usable(present, options):
-                self._migrate(connection, options, present)
+                self._migrate(connection, options.schema, present)
 
     def _is_usable(self, present: Schema, options: PostgresOptions) -> bool:
         place = f"the schema {options.schema!r} at {options.place}"
@@ -100,12 +105,11 @@ class Migrations:
             f"SCHEMA {options.schema} to this role"
         )
 
-    def _migrate(self, connection: Connection, options: PostgresOptions, present: Schema) -> None:
-        _create_schema(connection, options)
+    def _migrate(self, connection: Connection, schema: str, present: Schema) -> None:
         for migration in self._all:
             if migration.version > present.version:
                 # The text is a file of this package; only the checked name is put into it.
-                statements = SQL(migration.text).format(schema=Identifier(options.schema))
+                statements = SQL(migration.text).format(schema=Identifier(schema))
                 connection.execute(statements)
 
 

@@ -20,10 +20,12 @@ _LOCK_SECONDS: Final = 2.0
 _BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement(b"COMMIT")
 
-# All for this transaction alone. A stronger synchronous_commit than "on" (remote_apply) is kept.
+# All for this transaction alone. Where a policy hides rows, the server raises an error instead of hiding them. A
+# stronger synchronous_commit than "on" (remote_apply) is kept.
 _LIMITS: Final = b"""
     SELECT pg_catalog.set_config('statement_timeout', $1::pg_catalog.text, true),
            pg_catalog.set_config('lock_timeout', $2::pg_catalog.text, true),
+           pg_catalog.set_config('row_security', 'off', true),
            pg_catalog.set_config('synchronous_commit',
                CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'remote_apply'
                THEN 'remote_apply' ELSE 'on' END, true)"""
@@ -38,10 +40,10 @@ _BY_INDEX: Final = b""",
 _NOT_REPLICATED: Final = frozenset({"01000", "57P01"})
 
 
-def read(connection: Connection, statement: Statement) -> Rows:
+def read(connection: Connection, statement: Statement, *, by_index: bool = True) -> Rows:
     """The rows of a statement that reads."""
     # Without BEGIN: a pipeline is a transaction, and the settings end with it.
-    return run(connection, _settings(connection, by_index=True), statement)[-1]
+    return run(connection, _settings(connection, by_index=by_index), statement)[-1]
 
 
 def write(connection: Connection, *statements: Statement, by_index: bool = False) -> list[Rows]:

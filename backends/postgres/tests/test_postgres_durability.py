@@ -189,7 +189,7 @@ def test_a_transaction_at_work_is_waited_for_and_not_ended(store: CryptoStore, h
 def test_no_setting_outlives_its_call(breakable_database: PostgresDatabase, schema: str) -> None:
     database = breakable_database.open(schema)
     names = re.findall(rb"set_config\('(\w+)'", transactions._LIMITS + transactions._BY_INDEX)
-    assert len(names) == 6
+    assert len(names) == 7
     shown = Statement(b"SELECT " + b", ".join(b"current_setting('%s')" % name for name in names))
 
     def settings() -> object:

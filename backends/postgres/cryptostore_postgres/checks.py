@@ -1,0 +1,67 @@
+"""What must not be true of the tables before anything in them is used or believed."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cryptostore.errors import ConfigurationError
+
+from .connecting import Connection
+from .options import Migrate, PostgresOptions
+from .pipeline import Statement, run
+
+#: The schema, and those of our tables that are there. Who owns the database could do anything to them anyhow.
+_PARTS: Final = Statement(
+    b"""
+    SELECT part.name, owner.rolname,
+        owner.rolsuper OR owner.oid OPERATOR(pg_catalog.=) here.datdba
+        OR owner.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'::pg_catalog.name
+        OR pg_catalog.pg_has_role(current_user, owner.oid, 'MEMBER'::pg_catalog.text),
+        part.hides_rows
+    FROM (
+        SELECT NULL::pg_catalog.name AS name, nspowner AS owner, false AS hides_rows
+        FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text
+        UNION ALL
+        SELECT class.relname, class.relowner, pg_catalog.row_security_active(class.oid)
+        FROM pg_catalog.pg_class AS class
+        JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) class.relnamespace
+        WHERE space.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text
+        AND class.relname OPERATOR(pg_catalog.=) ANY
+            ('{account, ownership, record, schema_version}'::pg_catalog.name[])
+    ) AS part
+    JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) part.owner
+    JOIN pg_catalog.pg_database AS here ON here.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"""
+)
+
+
+class _Part(NamedTuple):
+    """The schema, whose name is None, or a table in it."""
+
+    name: str | None
+    owner: str
+    #: Whether this role has nothing to fear from the owner.
+    is_trusted: bool
+    hides_rows: bool
+
+
+def refuse_unsafe(connection: Connection, options: PostgresOptions) -> None:
+    """Raise ConfigurationError where a policy hides rows, or where a stranger owns the schema or a table of ours.
+
+    A hidden row would count as missing. The owner of a table can attach a trigger or a policy to it, whose code runs
+    with the rights of the role that uses it; migrate=never says that another owner is meant.
+    """
+    [rows] = run(connection, Statement(_PARTS.text, [options.schema]))
+    for part in map(_Part._make, rows):
+        what = f"the table {options.schema}.{part.name}" if part.name else f"the schema {options.schema}"
+        if part.hides_rows:
+            raise ConfigurationError(
+                f"{what} at {options.place} hides rows from the role {connection.info.user!r}, which would count as "
+                f"missing: its owner can run ALTER TABLE {options.schema}.{part.name} DISABLE ROW LEVEL SECURITY, or "
+                f'a superuser ALTER ROLE "{connection.info.user}" BYPASSRLS'
+            )
+        if not part.is_trusted and options.migrate is Migrate.AUTO:
+            raise ConfigurationError(
+                f"{what} at {options.place} belongs to the role {part.owner!r}, which could run code with the rights "
+                f"of {connection.info.user!r}; if it is the role that makes the tables, put migrate=never into the "
+                f'URL, or GRANT "{part.owner}" TO "{connection.info.user}"; else name another schema with schema=…'
+            )
