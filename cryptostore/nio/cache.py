@@ -6,7 +6,7 @@ Two live objects of one Olm session would use its ratchet twice, and what they e
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,6 +19,20 @@ V = TypeVar("V")
 CAPACITY: Final = 10_000
 
 _CHUNK: Final = 500
+
+
+class Recent(LRUCache[K, V]):
+    """The objects that were used last. What is pushed out moves to `pushed_out`."""
+
+    def __init__(self, capacity: int, pushed_out: MutableMapping[K, V]) -> None:
+        super().__init__(capacity)
+        self._pushed_out = pushed_out
+
+    def popitem(self) -> tuple[K, V]:
+        """Push out what was not used for the longest time."""
+        key, value = super().popitem()
+        self._pushed_out[key] = value
+        return key, value
 
 
 class LiveCache(Generic[K, V]):
@@ -39,9 +53,9 @@ class LiveCache(Generic[K, V]):
         self._read = read
         self._build = build
         self._lock = threading.RLock()
-        self._recent: LRUCache[K, V] = LRUCache(capacity)
-        self._absent: LRUCache[K, bool] = LRUCache(capacity)
         self._alive: WeakValueDictionary[K, V] = WeakValueDictionary()
+        self._recent = Recent(capacity, self._alive)
+        self._absent: LRUCache[K, bool] = LRUCache(capacity)
         self._pinned: dict[K, V] = {}
         self._saves = 0
 
@@ -69,7 +83,9 @@ class LiveCache(Generic[K, V]):
     def peek(self, key: K) -> V | None:
         """The live object if it is in memory."""
         with self._lock:
-            value = self._recent.get(key)
+            value = self._pinned.get(key)
+            if value is None:
+                value = self._recent.get(key)
             if value is None and (value := self._alive.get(key)) is not None:
                 self._recent[key] = value
             return value
@@ -82,14 +98,15 @@ class LiveCache(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         """Make `value` the live object of `key`, and pin it until it is durable."""
         with self._lock:
-            self._remember(key, value)
             self._pinned[key] = value
 
     def unpin(self, key: K) -> None:
         """The object's state is durable, so it may be forgotten and read again."""
         with self._lock:
             self._saves += 1
-            self._pinned.pop(key, None)
+            value = self._pinned.pop(key, None)
+            if value is not None:
+                self._remember(key, value)
 
     def is_pinned(self, key: K) -> bool:
         """Whether the key's object has a state that is not durable yet."""
@@ -122,10 +139,9 @@ class LiveCache(Generic[K, V]):
             self._absent = larger
 
     def _remember(self, key: K, value: V) -> None:
-        self._absent.pop(key, None)
+        if key in self._absent:
+            del self._absent[key]
         self._recent[key] = value
-        if self._alive.get(key) is not value:
-            self._alive[key] = value
 
 
 class LazyMapping(Mapping[str, V]):

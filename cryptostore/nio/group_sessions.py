@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from nio.crypto import GroupSessionStore, InboundGroupSession
 
 from cryptostore import records
-from cryptostore.records.changes import Changes
+from cryptostore.records.changes import NOTHING, Changes
 
 from .cache import LiveCache
 from .pickles import Pickles, if_valid
@@ -43,15 +43,7 @@ class LazyGroupSessionStore(GroupSessionStore):
 
     def add(self, session: InboundGroupSession) -> bool:
         """Add a session. Returns False if the one that is there already is as good."""
-        key = _key_of(session)
-        known = self._known(key)
-        if known is session:
-            return False
-        if known is not None:
-            return self._keep_better(key, known, session)
-        self._received_at[session] = _now()
-        self._sessions.put(key, session)
-        return True
+        return self._add(_key_of(session), session)
 
     def get(self, room_id: str, sender_key: str, session_id: str) -> InboundGroupSession | None:
         """The session, or None for one that is unknown or unreadable."""
@@ -87,13 +79,13 @@ class LazyGroupSessionStore(GroupSessionStore):
         Inside `compare_later` it waits for `collect`.
         """
         key = _key_of(session)
-        self.add(session)
+        self._add(key, session)
         kept = self._sessions.peek(key)
         if kept is None or (kept is not session and not self._sessions.is_pinned(key)):
-            return Changes()
+            return NOTHING
         self._sessions.put(key, kept)
         self._unsaved[key] = None
-        return Changes() if self._comparing_later else self._take([key])
+        return NOTHING if self._comparing_later else self._take([key])
 
     @property
     def is_waiting(self) -> bool:
@@ -107,9 +99,19 @@ class LazyGroupSessionStore(GroupSessionStore):
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable."""
-        for record in batch.puts(records.InboundGroupSession):
-            room_id, session_id, sender_key = record.key
+        for key in batch.operations(records.InboundGroupSession):
+            room_id, session_id, sender_key = key
             self._sessions.unpin((str(room_id), str(session_id), str(sender_key)))
+
+    def _add(self, key: GroupSessionKey, session: InboundGroupSession) -> bool:
+        known = self._known(key)
+        if known is session:
+            return False
+        if known is not None:
+            return self._keep_better(key, known, session)
+        self._received_at[session] = _now()
+        self._sessions.put(key, session)
+        return True
 
     def _known(self, key: GroupSessionKey) -> InboundGroupSession | None:
         """The session with which one of this key has to be compared now."""

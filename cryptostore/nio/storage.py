@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from cryptostore.errors import BackendUnavailable, InvalidRecord, StorageFull
 from cryptostore.plugins import open_backend
 from cryptostore.records import Key, Record, check_key, check_prefix
-from cryptostore.records.changes import Changes
+from cryptostore.records.changes import NOTHING, Changes
 from cryptostore.store.answers import Found, Selected
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
@@ -50,9 +50,14 @@ class Storage:
 
     def get(self, kind: type[R], keys: Iterable[Key]) -> Found[R]:
         """As `CryptoStore.get`, but ignores invalid keys."""
-        wanted = [key for key in keys if _is_valid(check_key, kind, key)]
+        wanted = list(keys)
         ahead = self._ahead.take(kind, wanted)
-        return self._store.get(kind, wanted) if ahead is None else _found(ahead)
+        if ahead is not None:
+            return _found(ahead)
+        try:
+            return self._store.get(kind, wanted)
+        except InvalidRecord:
+            return self._store.get(kind, [key for key in wanted if _is_valid(check_key, kind, key)])
 
     def select(self, kind: type[R], prefixes: Iterable[Key]) -> Selected[R]:
         """As `CryptoStore.select`, with an empty list for an invalid prefix."""
@@ -78,7 +83,7 @@ class Storage:
             if self._holding_back:
                 if changes:
                     self._held.append(changes)
-                return Changes()
+                return NOTHING
             self._waiting = self._waiting.followed_by(*self._held)
             self._held.clear()
             batch = self._waiting.followed_by(changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar, cast
 
 from cryptostore.errors import InvalidRecord
 
@@ -95,3 +95,7 @@ class Changes:
                 kind.kind_name, "key", "has two operations in one batch; keep one, or apply two batches"
             )
         by_key[key] = record
+
+
+#: The batch that changes nothing.
+NOTHING: Final = Changes()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple
 
 from immutabledict import immutabledict
@@ -80,9 +81,19 @@ def declared_fields(cls: type) -> tuple[Field, ...]:
     return tuple(Field(name, hint.__metadata__[0]) for name, hint in hints.items() if hasattr(hint, "__metadata__"))
 
 
+def values_getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """What returns the values of these fields of an object."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda instance: tuple([getattr(instance, name) for name in names])
+
+
 def _identifier(value: Any) -> str:
+    # Nearly all are such texts, and every record that is made or looked up has some.
+    if type(value) is str and value.isascii() and 0 < len(value) <= MAX_IDENTIFIER_BYTES and "\0" not in value:
+        return value
     text = _text(value)
-    size = len(text) if text.isascii() else len(text.encode())
+    size = len(text.encode())
     if size == 0:
         raise ValueError("must not be empty")
     if size > MAX_IDENTIFIER_BYTES:

@@ -32,6 +32,7 @@ from .fields import (
     Time,
     Trust,
     declared_fields,
+    values_getter,
 )
 
 #: The values of a record's key fields, in their declared order; `()` for kinds of which an account has one record.
@@ -84,7 +85,7 @@ class Record:
     @property
     def key(self) -> Key:
         """The values of the key fields."""
-        return tuple([getattr(self, name) for name in self.key_fields])
+        return _key_getter_of(type(self))(self)
 
     def __repr__(self) -> str:
         # Only the key: pickles and tokens have no business in a log line.
@@ -327,6 +328,8 @@ KINDS: Final[tuple[type[Record], ...]] = tuple(_kinds[number] for number in sort
 _fields: Final[dict[type, tuple[Field, ...]]] = {}
 _key_fields: Final[dict[type, tuple[Field, ...]]] = {}
 _checks: Final[dict[type, tuple[tuple[str, Callable[[Any], Any]], ...]]] = {}
+_key_checks: Final[dict[type, tuple[tuple[str, Callable[[Any], Any]], ...]]] = {}
+_key_getters: Final[dict[type, Callable[[Any], Key]]] = {}
 
 
 def fields_of(kind: type[Record | Account]) -> tuple[Field, ...]:
@@ -360,6 +363,18 @@ def _checks_of(kind: type[Record | Account]) -> tuple[tuple[str, Callable[[Any],
     return _checks[kind]
 
 
+def _key_checks_of(kind: type[Record]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    if kind not in _key_checks:
+        _key_checks[kind] = tuple((name, CHECKS[field_type]) for name, field_type in key_fields_of(kind))
+    return _key_checks[kind]
+
+
+def _key_getter_of(kind: type[Record]) -> Callable[[Any], Key]:
+    if kind not in _key_getters:
+        _key_getters[kind] = values_getter(kind.key_fields)
+    return _key_getters[kind]
+
+
 def _check_fields(instance: Record | Account, kind_name: str) -> None:
     for name, check in _checks_of(type(instance)):
         given = getattr(instance, name)
@@ -372,15 +387,15 @@ def _check_fields(instance: Record | Account, kind_name: str) -> None:
 
 
 def _check_key_values(kind: type[Record], values: Any, *, whole: bool) -> Key:
-    expected = key_fields_of(kind)
+    expected = _key_checks_of(kind)
     if not isinstance(values, tuple):
         raise InvalidRecord(kind.kind_name, "key", f"must be a tuple, not {type(values).__name__}")
     if len(values) > len(expected) or (whole and len(values) < len(expected)):
         names = ", ".join(kind.key_fields) or "no fields"
         raise InvalidRecord(kind.kind_name, "key", f"has {len(values)} values; the kind's key is ({names})")
-    for (name, field_type), value in zip(expected, values, strict=False):
+    for (name, check), value in zip(expected, values, strict=False):
         try:
-            CHECKS[field_type](value)
+            check(value)
         except ValueError as error:
             raise InvalidRecord(kind.kind_name, name, str(error)) from None
     return values

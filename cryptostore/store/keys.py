@@ -11,7 +11,6 @@ fields is a range of keys.
 from __future__ import annotations
 
 import binascii
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -105,10 +104,12 @@ def _encode_text(value: str | int) -> bytes:
 
 def _encode_public_key(value: str | int) -> bytes:
     text = str(value)
-    if len(text) == _BASE64_CHARACTERS and text.isascii() and text[-1] in _NO_SPARE_BITS:
-        with contextlib.suppress(binascii.Error):
-            return _RAW + binascii.a2b_base64(text + "=", strict_mode=True)
-    return _AS_TEXT + _encode_text(text)
+    if len(text) != _BASE64_CHARACTERS or text[-1] not in _NO_SPARE_BITS:
+        return _AS_TEXT + _encode_text(text)
+    try:
+        return _RAW + binascii.a2b_base64(text + "=", strict_mode=True)
+    except ValueError:
+        return _AS_TEXT + _encode_text(text)
 
 
 def _encode_count(value: str | int) -> bytes:

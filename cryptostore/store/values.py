@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
 from cryptostore.errors import InvalidRecord
-from cryptostore.records.fields import DeviceTrust, Field, FieldType, Scalar
+from cryptostore.records.fields import DeviceTrust, FieldType, Scalar, values_getter
 from cryptostore.records.kinds import Key, Record, fields_of
 
 R = TypeVar("R", bound=Record)
@@ -52,7 +51,7 @@ class _Codec:
         self._kind = kind
         beside_key = [field for field in fields_of(kind) if field.name not in kind.key_fields]
         self._format = bytes([kind.format_number])
-        self._values = _getter(beside_key)
+        self._values = values_getter([field.name for field in beside_key])
         # In every process the same bytes: sets have an order of their own in each.
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="deterministic", enc_hook=_as_dict).encode
         self._decode: Callable[[bytes], tuple[Any, ...]] = msgspec.msgpack.Decoder(
@@ -77,13 +76,6 @@ class _Codec:
 
 def _as_dict(mapping: Any) -> dict[str, Scalar]:
     return dict(mapping)
-
-
-def _getter(fields: list[Field]) -> Callable[[Record], tuple[Any, ...]]:
-    names = [field.name for field in fields]
-    if len(names) > 1:
-        return attrgetter(*names)
-    return lambda record: tuple(getattr(record, name) for name in names)
 
 
 _codecs: Final[dict[type[Record], _Codec]] = {}
