@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import yaml
 
 import cryptostore
 import cryptostore_contract
@@ -72,3 +75,28 @@ def test_what_it_leaves_unverified_is_what_is_published() -> None:
         abilities = frozenset(Ability[name] for name in named)
 
     assert not_verified(StoreContract, SameAbilities) == published("RocksDB")
+
+
+def workflow() -> dict[str, Any]:
+    """The job of the template's workflow."""
+    text = (TEMPLATE / ".github" / "workflows" / "contract.yml").read_text()
+    # Every scalar as it is written: YAML takes the key "on" for a boolean, and "3.10" for a number.
+    jobs: dict[str, dict[str, Any]] = yaml.load(text, Loader=yaml.BaseLoader)["jobs"]
+    [job] = jobs.values()
+    return job
+
+
+def test_its_workflow_does_what_its_readme_says() -> None:
+    readme = (TEMPLATE / "README.md").read_text().partition("## The contract")[2]
+    commands = readme.split("```")[1].strip().splitlines()
+    done = [step["run"] for step in workflow()["steps"] if "run" in step]
+    assert done == ["pip install 'rocksdict==${{ matrix.rocksdict }}'", *commands]
+
+
+def test_its_workflow_runs_on_the_oldest_versions_that_are_allowed_and_on_newer_ones() -> None:
+    project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]
+    oldest, *newer = workflow()["strategy"]["matrix"]["include"]
+    assert f"rocksdict>={oldest['rocksdict']},<0.4" in project["dependencies"]
+    assert project["requires-python"] == f">={oldest['python']}"
+    assert len({one["rocksdict"] for one in newer} - {oldest["rocksdict"]}) > 1
+    assert {one["python"] for one in newer} > {oldest["python"]}
