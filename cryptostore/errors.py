@@ -30,10 +30,19 @@ error instead of showing it.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
+
+from .shown import shown
 
 
 class CryptoStoreError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose.
+
+    Its text may quote what strangers chose, and is fit to be shown; the attributes of an error are as they came.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(shown(each) if isinstance(each, str) else each for each in args))
 
 
 class PluginError(CryptoStoreError):

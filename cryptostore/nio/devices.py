@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
@@ -15,6 +14,7 @@ from weakref import WeakValueDictionary
 from nio.crypto import DeviceStore, OlmDevice, TrustState
 
 from cryptostore import records
+from cryptostore.logs import logger
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
 
@@ -22,7 +22,7 @@ from .cache import LazyMapping, LiveCache
 from .pickles import if_valid
 from .storage import Storage
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 

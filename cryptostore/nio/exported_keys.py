@@ -9,7 +9,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,8 @@ from nio.crypto import InboundGroupSession
 from nio.crypto.key_export import FOOTER, HEADER
 from nio.exceptions import EncryptionError
 
+from cryptostore.logs import logger
+
 _STEP: Final = 256 * 1024
 _LINE_BREAKS: Final = b"\r\n"
 #: Version, salt, counter and rounds come first, an HMAC last.
@@ -31,7 +32,7 @@ _BETWEEN: Final = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
 _TEXTS: Final = ("algorithm", "session_key", "sender_key", "room_id")
 _MEGOLM: Final = "m.megolm.v1.aes-sha2"
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class ExportedKeys:

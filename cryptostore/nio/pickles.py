@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, TypeVar
@@ -12,6 +11,7 @@ from nio.crypto import InboundGroupSession, OlmAccount, OutboundGroupSession, Se
 
 from cryptostore import records
 from cryptostore.errors import InvalidRecord, UnreadableRecord
+from cryptostore.logs import logger
 from cryptostore.plugins.observers import notify
 
 from .times import to_local, to_utc
@@ -23,7 +23,7 @@ V = TypeVar("V")
 #: every record, and another key here would make every stored pickle unreadable.
 PICKLE_KEY: Final = "matrix-cryptostore"
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class Pickles:

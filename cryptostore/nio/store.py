@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from nio.store import MatrixStore
 
 from cryptostore import records
 from cryptostore.errors import ConfigurationError
+from cryptostore.logs import logger
 from cryptostore.plugins.urls import redact, scheme_of
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
@@ -30,7 +30,7 @@ from .unfinished import UNFINISHED_IMPORT, check_import
 #: What a store gets from nio unless the client's config names a pickle key, and what one gets that is given none.
 PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class NioStore(MatrixStore):

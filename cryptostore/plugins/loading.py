@@ -113,11 +113,11 @@ def _load(entry_point: metadata.EntryPoint) -> BackendPlugin:
     try:
         offered = _offered_by(entry_point)
     except pluggy.PluginValidationError as error:
-        raise BackendInvalid(f"backend {name!r} of {origin} is not a valid plugin: {error}; {_MEND}") from error
+        raise BackendInvalid(f"backend {name!r} of {origin} is not a valid plugin: {_line(error)}; {_MEND}") from error
     # SystemExit too: a module that calls sys.exit() at import must not end the program.
     except (Exception, SystemExit) as error:
         raise BackendLoadError(
-            f"backend {name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}; {_MEND}"
+            f"backend {name!r} of {origin} cannot be loaded: {type(error).__name__}: {_line(error)}; {_MEND}"
         ) from error
     return _check_plugin(name, origin, offered)
 
@@ -134,6 +134,10 @@ def _offered_by(entry_point: metadata.EntryPoint) -> list[Any]:
             plugin, f"{entry_point.value} has no function cryptostore_backends that is marked @hookimpl"
         )
     return [each for several in manager.hook.cryptostore_backends() for each in several]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _check_plugin(name: str, origin: str, offered: list[Any]) -> BackendPlugin:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from importlib import metadata
 from typing import Any, Final
 
 import pluggy
 
+from cryptostore.logs import logger
+
 from .hookspecs import PROJECT, ObserverHooks
 
 GROUP: Final = "cryptostore.observers"
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class Observers:
@@ -28,7 +29,7 @@ class Observers:
                 self.add(name, entry_point.load())
             # SystemExit too: an observer's errors must not affect the store.
             except (Exception, SystemExit):  # noqa: BLE001  # the same
-                _log.exception("observer %r cannot be loaded and is left out", name)
+                _log.exception("observer '%s' cannot be loaded and is left out", name)
 
     def add(self, name: str, plugin: object) -> None:
         """Register one observer. Raises pluggy.PluginValidationError for a hook that does not exist."""
@@ -48,7 +49,7 @@ class Observers:
             try:
                 getattr(manager.hook, hook)(**facts)
             except (Exception, SystemExit):  # noqa: BLE001  # the same
-                _log.exception("observer %r raised in %s and is dropped", name, hook)
+                _log.exception("observer '%s' raised in %s and is dropped", name, hook)
                 self.remove(name)
 
 

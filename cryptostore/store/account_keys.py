@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from cryptostore.errors import UnreadableRecord
+from cryptostore.logs import logger
 from cryptostore.records.kinds import Account
 
 from .interface import Row
 from .ring import RING_KEYS, Ring, find_ring, wrap
 from .seal import Reason, Seal, Unsealable
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class _InUse(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self, final
 
 from cryptostore.errors import AccountNotFound, ConfigurationError, InvalidRecord, UnreadableRecord
+from cryptostore.logs import logger
 from cryptostore.records.kinds import Account
 
 from .account_keys import AccountKeys, missing_ring
@@ -30,7 +30,7 @@ DEFAULT_DEADLINE: Final = 15.0
 #: account. An exception ends the opening, and nothing is taken over.
 Look = Callable[[CryptoStore | None], None]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 def look_at_nothing(_account: CryptoStore | None) -> None:

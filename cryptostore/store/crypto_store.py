@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from cryptostore.errors import (
     SchemaTooNew,
     UnreadableRecord,
 )
+from cryptostore.logs import logger
 from cryptostore.records.changes import Changes
 from cryptostore.records.kinds import KINDS_BY_NUMBER, Account, InboundGroupSession, Key, Record, ReplayPage, Unreadable
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 #: Rows of a scan that are in memory at a time.
 _PAGE: Final = 500
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class Notify(Protocol):

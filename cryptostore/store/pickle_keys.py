@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 import os
 import secrets
 import threading
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.logs import logger
 from cryptostore.records.kinds import Account
 
 from .aead import required
@@ -39,7 +39,7 @@ _CHECKSUM_CHARACTERS: Final = 6
 _CHARACTERS: Final = len(PREFIX) + _RAW_CHARACTERS + _CHECKSUM_CHARACTERS
 _SAFE_PASSPHRASE_CHARACTERS: Final = 16
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 # Each derivation keeps a core busy and takes 34 MB. One core is left for the rest of the process.
 _free: Final = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) - 1))

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 import cryptostore
-from cryptostore import AccountNotFound, CryptoStoreError, FencedOut, InvalidRecord, errors
+from cryptostore import AccountNotFound, CryptoStoreError, DatabaseWentBack, FencedOut, InvalidRecord, errors
+from hostile_text import WORST, raw_in
 
 ERRORS = [
     member
@@ -76,3 +77,28 @@ def test_fenced_out_keeps_its_facts_across_processes() -> None:
 def test_an_account_that_is_not_there_is_named_and_what_to_do(error: AccountNotFound) -> None:
     assert str(error).startswith("@a:b D ")
     assert "open the account with Mode.OWN" in str(error) or "restore the account from a backup" in str(error)
+
+
+@pytest.mark.parametrize("error", [error for error in ERRORS if error is not InvalidRecord])
+def test_text_of_strangers_is_escaped(error: type[CryptoStoreError]) -> None:
+    assert raw_in(str(error(f"no {WORST} there"))) == []
+    assert raw_in(repr(error(f"no {WORST} there"))) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FencedOut.by(WORST, datetime(2024, 1, 1, tzinfo=UTC), WORST),
+        DatabaseWentBack.to(WORST, 3, 2),
+        AccountNotFound.missing(WORST),
+        AccountNotFound.deleted(WORST),
+        InvalidRecord(WORST, WORST, WORST),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_errors_are_made_of_is_escaped(error: CryptoStoreError) -> None:
+    assert raw_in(str(error)) == []
+
+
+def test_programs_get_the_owner_as_it_is() -> None:
+    assert FencedOut.by(WORST, datetime(2024, 1, 1, tzinfo=UTC), "@a:b D").owner == WORST

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from cryptostore.errors import BackendUnavailable, ConfigurationError, StoreClosed
+from cryptostore.logs import logger
 
 from .connecting import Connection, Connector
 from .errors import READ_ONLY, translated
@@ -28,7 +28,7 @@ _CHECK_SECONDS: Final = 2.0
 #: Seconds after which a connection that is not needed is closed.
 _IDLE_SECONDS: Final = 600.0
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class Connections:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
@@ -14,6 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from cryptostore import BackendUnavailable, ConfigurationError, Schema, StoreClosed
+from cryptostore.logs import logger
 
 from . import files
 from .errors import is_busy, is_read_only, mapped_errors, name_of
@@ -36,7 +36,7 @@ _SETTINGS: Final = """
     PRAGMA temp_store = MEMORY;
 """
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class Connections:

@@ -6,7 +6,6 @@ closes any descriptor of it, and the locks of SQLite in this process would be go
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptostore import ConfigurationError
+from cryptostore.logs import logger
 from cryptostore.plugins.folders import flush_folder
 
 _PRIVATE: Final = 0o600
@@ -21,7 +21,7 @@ _PRIVATE: Final = 0o600
 #: Held while a descriptor of a new file is open, so that no other thread's SQLite has locks on it yet.
 _creating: Final = threading.Lock()
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 def ensure_private_file(path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, Final
 
 from nio import ErrorResponse, KeysQueryResponse
 
-_log: Final = logging.getLogger(__name__)
+from cryptostore.logs import logger
+
+_log: Final = logger(__name__)
 
 
 class DeviceKeysResponse(KeysQueryResponse):

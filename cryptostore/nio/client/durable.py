@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from aiohttp import ClientResponse
 from nio import AsyncClient, AsyncClientConfig, LocalProtocolError
 
 from cryptostore.errors import ConfigurationError, StoreClosed
+from cryptostore.logs import logger
 from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
 
@@ -26,7 +26,7 @@ from .statistics import Statistics
 from .store import ProductionStore
 from .takeovers import NotYetError, TakeOvers, Turn
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 _CHANGES_HANDS: Final = "waiting %.0f s before taking %s over from %s, since it changes hands too often"
 
 

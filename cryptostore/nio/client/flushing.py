@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import Final
 
@@ -16,6 +15,7 @@ from cryptostore.errors import (
     StorageFull,
     StoreClosed,
 )
+from cryptostore.logs import logger
 
 from .statistics import Statistics
 from .store import ProductionStore
@@ -23,7 +23,7 @@ from .store import ProductionStore
 #: After these, this store can never write again.
 _FINAL: Final = (FencedOut, DatabaseWentBack, AccountNotFound, StoreClosed)
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class Flusher:

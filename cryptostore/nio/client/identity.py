@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from nio import Api, ErrorResponse, KeysQueryResponse, WhoamiResponse
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.logs import logger
 
 from .device_keys import DeviceKeysResponse
 from .prefetch import PrefetchingClient
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class IdentityClient(PrefetchingClient):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -12,13 +11,14 @@ from nio.crypto import Olm
 from nio.events import MegolmEvent, OlmEvent
 
 from cryptostore.errors import CryptoStoreError
+from cryptostore.logs import logger
 
 from .handled import HandledMessages, MessageKey
 from .outbound import DevicePair, Shares
 from .statistics import Statistics
 from .store import ProductionStore
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class ProductionOlm(Olm):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -24,6 +23,8 @@ from nio import (
 from nio.crypto import OutboundGroupSession
 from nio.exceptions import MembersSyncError
 
+from cryptostore.logs import logger
+
 from .outbound import DevicePair
 from .prefetch import PrefetchingClient, Wanted
 
@@ -32,7 +33,7 @@ _ROUNDS: Final = 5
 #: For how many devices one request claims one-time keys.
 _CLAIMED_AT_ONCE: Final = 100
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 _Shared = ShareGroupSessionResponse | ShareGroupSessionError
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from nio import LocalProtocolError, SyncError, SyncResponse
 
 from cryptostore.errors import AccessTokenRejected, StoreClosed
+from cryptostore.logs import logger
 
 from .answers import is_token_rejected
 from .to_device import PageMissingError, ToDeviceClient
@@ -17,7 +17,7 @@ from .to_device import PageMissingError, ToDeviceClient
 #: Seconds between two syncs that the homeserver refuses, at most.
 _LONGEST_PAUSE: Final = 30.0
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class SyncingClient(ToDeviceClient):

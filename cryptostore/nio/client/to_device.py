@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +12,7 @@ from nio import Api, RoomKeyRequest, RoomKeyRequestCancellation, SyncError, Sync
 from nio.events import OlmEvent
 
 from cryptostore.errors import CryptoStoreError
+from cryptostore.logs import logger
 
 from .identity import IdentityClient
 from .prefetch import Wanted, add_timelines
@@ -26,7 +26,7 @@ _MOST_PAGES: Final = 1_000
 #: Syncs in a row that fail for want of a page before a timeline is handled without it.
 _PATIENCE: Final = 5
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 #: The clients whose syncs are being handled by the task that asks, or by one that started it.
 _handling: ContextVar[frozenset[int]] = ContextVar("handling", default=frozenset())

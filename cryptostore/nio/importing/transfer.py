@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
 from cryptostore.errors import ConfigurationError, CryptoStoreError, FencedOut, WrongPickleKey
+from cryptostore.logs import logger
 from cryptostore.nio.unfinished import UNFINISHED_IMPORT
 from cryptostore.plugins import open_backend
 from cryptostore.records import Account, OlmAccount, Record, Value
@@ -22,7 +22,7 @@ from .findings import Findings
 
 _BATCH: Final = 500
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class ReadBackFailed(CryptoStoreError):
