@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cryptostore import INTERFACE_VERSION
 from cryptostore.plugins import InstalledBackend, installed_backends
+from cryptostore.shown import shown
 
 from .acceptance import ROWS, acceptance
 from .evidence import capabilities
@@ -46,7 +47,10 @@ def write_report(path: Path, contracts: Iterable[Observed]) -> None:
 
 def terminal_lines(contracts: Iterable[Observed], *, narrowed: bool) -> Iterator[str]:
     """The report in plain lines; of a run that was narrowed by hand, without those on what was left out."""
-    found = document(contracts)
+    yield from map(shown, _terminal_lines(document(contracts), narrowed))
+
+
+def _terminal_lines(found: Document, narrowed: bool) -> Iterator[str]:
     for contract in found["contracts"]:
         yield f"{contract['contract']}: {headline(contract)}"
         if contract["counts"]["passed"] + contract["counts"]["failed"]:
@@ -66,7 +70,7 @@ def markdown(found: Document) -> str:
     lines = [f"# Contract report: {found['verdict']}", "", *_table(["part", "version"], _versions(found))]
     for contract in found["contracts"]:
         lines += ["", f"## `{contract['contract']}`: {headline(contract)}", "", *_markdown_sections(contract)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(shown, lines)) + "\n"
 
 
 def _contract(observed: Observed) -> Document:

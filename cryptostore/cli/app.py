@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.plugins.urls import redact
+from cryptostore.shown import shown
 
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of
@@ -70,7 +71,7 @@ def _redacted(words: Sequence[str]) -> Iterator[None]:
             if ":" in word:
                 message = message.replace(word, redact(word)).replace(repr(word), repr(redact(word)))
         if message:
-            vars(error)["message"] = message
+            vars(error)["message"] = shown(message)
         raise
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
 
 from .databases import refuse_process_local
 from .exits import ExitCode
-from .output import messages, print_json, print_table, printable, results
+from .output import bars, messages, print_json, print_line, print_table
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ def _transfer(imports: list[AccountImport], destination: str, findings: Findings
     console = messages()
     if not console.is_terminal:
         return transfer(imports, destination, findings)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with bars(console) as progress:
         task = progress.add_task("importing", total=sum(each.total() for each in imports))
         return transfer(imports, destination, findings, lambda: progress.advance(task))
 
@@ -116,12 +114,10 @@ def _report(
 
 
 def _show_findings(findings: Findings) -> None:
-    console = results()
-    console.print("What the source could not give", style="bold")
+    print_line("What the source could not give", style="bold")
     for finding in findings:
         owner = f" of {finding.account}" if finding.account else ""
-        text = f"- {finding.kind}{owner}, {len(finding.ids)}: {finding.reason}: {_some(finding.ids)}"
-        console.print(printable(text), soft_wrap=True)
+        print_line(f"- {finding.kind}{owner}, {len(finding.ids)}: {finding.reason}: {_some(finding.ids)}")
 
 
 def _some(ids: tuple[str, ...]) -> str:

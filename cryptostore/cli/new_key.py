@@ -12,7 +12,7 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.folders import flush_folder
 from cryptostore.store.pickle_keys import new_pickle_key
 
-from .output import messages
+from .output import say
 
 _PRIVATE = 0o600
 
@@ -31,7 +31,7 @@ def new_key(
         typer.echo(key)
     else:
         _write(file, key)
-        messages().print(f"wrote a new pickle key to {file}; clients find it by CRYPTOSTORE_PICKLE_KEY_FILE={file}")
+        say(f"wrote a new pickle key to {file}; clients find it by CRYPTOSTORE_PICKLE_KEY_FILE={file}")
 
 
 def _write(file: Path, key: str) -> None:

@@ -1,53 +1,89 @@
-"""Output: tables for people, JSON for programs. Text that comes from strangers is escaped in both."""
+"""Output: tables for people, JSON for programs, and progress. The only module that hands text to the terminal."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
 
+from cryptostore.shown import shown
 
-def results() -> Console:
-    """Standard output, for what was asked for. Text is shown as it is: ids come from strangers, never as markup."""
-    return Console(markup=False, highlight=False, emoji=False)
-
-
-def messages() -> Console:
-    """Standard error, for progress and everything that is not the answer."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters escaped, so that an id cannot steer the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+#: Narrow enough to leave room for ids on a terminal of 80 columns.
+_BAR_WIDTH: Final = 20
 
 
 def print_json(document: Any) -> None:
-    """Write one JSON document to standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not _takes_unicode()) + "\n")
+    """Write one JSON document to standard output, in ASCII: what JSON escapes can steer no terminal."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table for people to standard output."""
-    console = results()
     # Not the table's own title, which is broken at the table's width: it may be a URL to copy.
-    console.print(printable(title), style="bold", soft_wrap=True)
+    print_line(title, style="bold")
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(printable, row))
-    console.print(table)
+        table.add_row(*map(shown, row))
+    _console().print(table)
+
+
+def print_line(text: str, style: str | None = None) -> None:
+    """Write a line for people to standard output."""
+    _console().print(shown(text), style=style, soft_wrap=True)
+
+
+def say(text: str, console: Console | None = None) -> None:
+    """Write a line that is not the answer to standard error; on `console` where bars are on it."""
+    (console or messages()).print(shown(text), soft_wrap=True)
 
 
 def print_error(text: str) -> None:
     """Say on standard error, in one line, why the command ended."""
-    sys.stderr.write(f"error: {printable(' '.join(text.split()))}\n")
+    sys.stderr.write(f"error: {shown(text)}\n")
 
 
-def _takes_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+def messages() -> Console:
+    """Standard error, for progress and everything that is not the answer."""
+    return _console(stderr=True)
+
+
+def counter(console: Console) -> Progress:
+    """How much of what cannot be counted before is done; gone at the end."""
+    return Progress(_Description(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True)
+
+
+def bars(console: Console) -> Progress:
+    """How much of the whole is done; gone at the end."""
+    columns = (_Description(), BarColumn(_BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Description(ProgressColumn):
+    """What is being done. rich's own column takes it for markup, and leaves out what is too long for one line."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(overflow="fold"))
+
+    def render(self, task: Task) -> Text:
+        return Text(shown(task.description))
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # Text as it is: ids come from strangers, never as markup.
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)

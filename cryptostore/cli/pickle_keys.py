@@ -11,7 +11,7 @@ import typer
 from cryptostore.errors import ConfigurationError
 from cryptostore.store.pickle_key_sources import pickle_key_from, read_pickle_key
 
-from .output import messages
+from .output import say
 
 #: Where clients find theirs.
 VARIABLE: Final = "CRYPTOSTORE_PICKLE_KEY"
@@ -31,10 +31,9 @@ def current_pickle_key(variable: str | None, file: Path | None, *, ask: bool) ->
     if given is None:
         given = pickle_key_from(os.environ)
     if given is None:
-        messages().print(
-            f"warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
-            f"{VARIABLE}, --pickle-key-file or --ask-pickle-key",
-            soft_wrap=True,
+        say(
+            "warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
+            f"{VARIABLE}, --pickle-key-file or --ask-pickle-key"
         )
     return _DEFAULT if given is None else given
 

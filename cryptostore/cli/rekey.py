@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins import open_backend
@@ -21,7 +20,7 @@ from cryptostore.store.rekeying import Rekeyed
 
 from .databases import kind_name, refuse_process_local
 from .exits import ExitCode
-from .output import messages, print_json, print_table, printable
+from .output import counter, messages, print_json, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
 
 
@@ -75,7 +74,7 @@ def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: s
     chosen = [each for each in wanted if rekeying.has_rows(backend, each)]
     for account in wanted:
         if account not in chosen:
-            messages().print(printable(f"left out {account}, which has no keys"), soft_wrap=True)
+            say(f"left out {account}, which has no keys")
     if not chosen:
         names = ", ".join(map(str, there)) or "none"
         raise ConfigurationError(f"{redact(url)} has no such account with keys; it has: {names}")
@@ -109,12 +108,11 @@ def _progress() -> Iterator[Callable[[Account], Callable[[], None]]]:
         # Some releases of rich write an empty line even for a progress bar that is disabled.
         yield lambda _account: lambda: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with counter(console) as progress:
         task = progress.add_task("", total=None)
 
         def advancing(account: Account) -> Callable[[], None]:
-            progress.reset(task, description=printable(f"sealing the records of {account}"))
+            progress.reset(task, description=f"sealing the records of {account}")
             return partial(progress.advance, task)
 
         yield advancing
@@ -123,8 +121,7 @@ def _progress() -> Iterator[Callable[[Account], Callable[[], None]]]:
 def _show_what_is_done(done: Iterable[Account]) -> None:
     """The accounts need the new pickle key from now on, whatever becomes of the rest."""
     names = ", ".join(map(str, done)) or "no account"
-    text = f"interrupted: {names} is complete with the new pickle key; run this again to complete the rest"
-    messages().print(printable(text), soft_wrap=True)
+    say(f"interrupted: {names} is complete with the new pickle key; run this again to complete the rest")
 
 
 def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:

@@ -12,7 +12,6 @@ from command_line import Run, run_process
 from cryptostore import errors
 from cryptostore.cli import exits
 from cryptostore.cli.exits import ExitCode, exit_code_of
-from cryptostore.cli.output import printable
 from fake_distributions import FakeSite
 
 GROUP = "cryptostore.commands"
@@ -140,7 +139,3 @@ def test_our_commands_cannot_be_taken_over(run: Run, site: FakeSite) -> None:
     source = "def backends(): print('mine now')\n"
     site.install("thief", {GROUP: {"backends": "thief_command:backends"}}, thief_command=source)
     assert "mine now" not in run("backends").out
-
-
-def test_what_is_shown_cannot_steer_the_terminal() -> None:
-    assert printable("!r\x1b[2J\n:x\ud800é") == "!r\\x1b[2J\\n:x\\ud800é"

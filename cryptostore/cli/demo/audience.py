@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
-from cryptostore.cli.output import messages, printable
+from cryptostore.cli.output import bars, messages, say
 
 
 class Audience:
@@ -15,14 +13,12 @@ class Audience:
     def __init__(self, total: int) -> None:
         self._console = messages()
         self._total = total
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=self._console, transient=True
-        )
-        self._tasks: dict[str, TaskID] = {}
+        self._bars = bars(self._console)
+        self._tasks: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         """One thing happened."""
-        self._console.print(printable(text), soft_wrap=True)
+        say(text, self._console)
 
     def progress(self, sender: str, done: int) -> None:
         """So many of the sender's messages are with the recipient."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cryptostore.cli.exits import ExitCode
-from cryptostore.cli.output import print_error, print_json, print_table, results
+from cryptostore.cli.output import print_error, print_json, print_line, print_table
 from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
 
@@ -75,7 +75,7 @@ def report(settings: Settings, story: Story, relay: Relay, *, as_json: bool) -> 
     else:
         rows = [(each.name, str(each.expected), str(each.found), "yes" if each.passed else "NO") for each in checks]
         print_table(f"Demo with seed {settings.seed}", ["check", "expected", "found", "passed"], rows)
-        results().print(f"Events and room keys that had to be delivered again: {repeated_deliveries(relay)}")
+        print_line(f"Events and room keys that had to be delivered again: {repeated_deliveries(relay)}")
         if story.stalled:
             print_error(f"nothing moved for {settings.patience:g} seconds, so the demo gave up")
     return passed
