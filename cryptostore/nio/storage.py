@@ -53,7 +53,7 @@ class Storage:
         wanted = list(keys)
         ahead = self._ahead.take(kind, wanted)
         if ahead is not None:
-            return _found(ahead)
+            return found_in(ahead)
         try:
             return self._store.get(kind, wanted)
         except InvalidRecord:
@@ -208,7 +208,7 @@ def _is_valid(check: Callable[[type[Record], Key], Key], kind: type[Record], key
     return True
 
 
-def _found(selected: Selected[R]) -> Found[R]:
+def found_in(selected: Selected[R]) -> Found[R]:
     """What was selected by whole keys, by key."""
     found: Found[R] = Found()
     found.update({record.key: record for records in selected.values() for record in records})

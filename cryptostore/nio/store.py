@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevice, OutgoingKeyRequest, Session
 from nio.store import MatrixStore
@@ -25,7 +25,7 @@ from .group_sessions import LazyGroupSessionStore
 from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
 from .storage import Storage, backends
-from .unfinished import UNFINISHED_IMPORT, check_import
+from .wholeness import read_whole
 
 #: What a store gets from nio unless the client's config names a pickle key, and what one gets that is given none.
 PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
@@ -46,7 +46,8 @@ class NioStore(MatrixStore):
     `database_name` is accepted and not used: the URL names the database, which serves any number of accounts.
 
     Raises ConfigurationError for a `store_path` that is not a URL, WrongPickleKey before anything is taken over,
-    UnreadableRecord for a damaged account, and what `open_backend` and `Backend.open_store` raise.
+    UnreadableRecord, before anything is taken over too, for a damaged Olm account or one that is missing although other
+    records are there, and what `open_backend` and `Backend.open_store` raise.
     """
 
     def __init__(
@@ -274,15 +275,13 @@ class NioStore(MatrixStore):
     def _look(self, store: CryptoStore | None) -> None:
         """Check the account before it is taken over. Raises if it must not be."""
         if store is not None:
-            self._judge(store, store.get(records.Value, self._looked_at))
+            self._judge(store, read_whole(store, self._looked_at))
 
-    @property
-    def _looked_at(self) -> tuple[records.Key, ...]:
-        """The values that are read before the account is taken over, in one round trip."""
-        return (UNFINISHED_IMPORT.key,)
+    #: The values that are read before the account is taken over, in one round trip.
+    _looked_at: ClassVar[tuple[records.Key, ...]] = ()
 
     def _judge(self, store: CryptoStore, found: Found[records.Value]) -> None:
-        check_import(store.account, found)
+        """Check what was found under `_looked_at`. Raises if the account must not be taken over."""
 
     def _write(self, changes: Changes) -> None:
         """Write what nio saves; all of it comes through here."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nio.crypto import OlmAccount
 
 from cryptostore import (
     Account,
@@ -22,12 +23,14 @@ from cryptostore import (
     FencedOut,
     InboundGroupSession,
     Mode,
+    Record,
     StorageFull,
     open_backend,
 )
 from cryptostore.nio import NioStore
 from cryptostore.nio.importing import ReadBackFailed
-from cryptostore.nio.unfinished import UNFINISHED_IMPORT
+from cryptostore.nio.pickles import Pickles
+from cryptostore.nio.wholeness import UNFINISHED_IMPORT
 from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of, fingerprints, import_all
 
 Apply = Callable[[CryptoStore, Changes], None]
@@ -150,7 +153,7 @@ def append_to(path: Path) -> None:
 def test_an_account_that_is_there_is_refused_with_all_others(url: str, alice: Client, bob: Client) -> None:
     fill(bob, 1)
     with open_backend(url) as backend, backend.open_store(BOB, pickle_key=KEY) as store:
-        store.apply(Changes([EncryptedRoom(ROOM)]))
+        store.apply(Changes([EncryptedRoom(ROOM), an_olm_account(BOB)]))
         ownership = store.ownership
     with pytest.raises(ConfigurationError, match=f"{BOB} is in the database already and is left as it is"):
         import_all(alice.path, url)
@@ -273,11 +276,15 @@ def test_a_mark_is_no_license_to_delete_other_accounts(memory_url: str, alice: C
         with backend.open_store(ALICE, pickle_key=KEY) as store:
             store.apply(Changes([UNFINISHED_IMPORT]))
         with backend.open_store(BOB, pickle_key=KEY) as store:
-            store.apply(Changes([EncryptedRoom(ROOM)]))
+            store.apply(Changes([EncryptedRoom(ROOM), an_olm_account(BOB)]))
     with pytest.raises(ConfigurationError, match=str(BOB)):
         import_all(alice.path, memory_url)
     assert accounts_in(memory_url) == [ALICE, BOB]
     assert still_marked(memory_url, ALICE)
+
+
+def an_olm_account(account: Account) -> Record:
+    return Pickles(account).account_record(OlmAccount())
 
 
 def still_marked(url: str, account: Account) -> bool:

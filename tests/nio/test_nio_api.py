@@ -79,7 +79,7 @@ def test_a_store_path_that_is_no_url_is_refused_with_a_remedy(store_path: str) -
 
 
 def test_a_new_store_is_empty(ours: Ours) -> None:
-    store = ours.open()
+    store = ours.open_new()
     assert store.load_account() is None
     assert list(store.load_sessions()) == []
     assert list(store.load_inbound_group_sessions()) == []

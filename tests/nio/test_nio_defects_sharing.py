@@ -192,7 +192,7 @@ def test_6_an_account_can_be_deleted_whole(ours: Ours) -> None:
         backend.delete_account(ALICE)
         assert list(backend.accounts()) == [BOB]
     assert [row.trust for row in ours.stored(records.Device, BOB)] == [DeviceTrust.VERIFIED]
-    assert ours.open(ALICE).load_account() is None
+    assert ours.open_new(ALICE).load_account() is None
 
 
 def test_6_in_nio(theirs: Theirs) -> None:

@@ -45,7 +45,7 @@ def test_opening_costs_the_same_however_much_is_stored(ours: Ours, counted: Coun
     few = opening(ours, counted)
     ours.put(*many(3_000))
     assert opening(ours, counted) == few
-    assert few == ["open_store", "get value", "select together"]
+    assert few == ["open_store", "select together", "select together"]
 
 
 def test_what_was_read_at_the_opening_answers_once(in_memory: Ours, counted: Counted) -> None:

@@ -9,7 +9,7 @@ from nio.crypto import OlmDevice, TrustState
 
 from cryptostore import ConfigurationError, UnreadableRecord, records
 from cryptostore.nio import NioStore
-from cryptostore.nio.unfinished import UNFINISHED_IMPORT
+from cryptostore.nio.wholeness import UNFINISHED_IMPORT
 from cryptostore_contract.samples import BOB
 from nio_accounts import device, save, with_account
 from nio_places import ROOM, Ours

@@ -14,7 +14,9 @@ from nio.store import DefaultStore, MatrixStore, SqliteStore
 
 import spoiling
 from cryptostore import Account, Changes, CryptoStore, Mode, Record, Row, open_backend
+from cryptostore import OlmAccount as OlmAccountRecord
 from cryptostore.nio import NioStore, storage
+from cryptostore.nio.pickles import Pickles
 from cryptostore_contract.samples import ALICE, KEY
 
 S = TypeVar("S", bound=MatrixStore)
@@ -65,6 +67,17 @@ class Ours(Place[NioStore]):
         super().__init__()
         self.url = url
 
+    def open(self, account: Account = ALICE, pickle_key: str = KEY) -> NioStore:
+        """A store as a new process would open it. nio makes an Olm account before anything else is saved."""
+        store = self.open_new(account, pickle_key)
+        if store.load_account() is None:
+            store.save_account(OlmAccount())
+        return store
+
+    def open_new(self, account: Account = ALICE, pickle_key: str = KEY) -> NioStore:
+        """A store as a new process would open it, before nio has made an Olm account."""
+        return super().open(account, pickle_key)
+
     def _make(self, account: Account, pickle_key: str) -> NioStore:
         return NioStore(account.user_id, account.device_id, self.url, pickle_key, "")
 
@@ -77,9 +90,11 @@ class Ours(Place[NioStore]):
             return store.select(kind, [()])[()]
 
     def put(self, *records: Record, account: Account = ALICE) -> None:
-        """Write records behind the adapter's back."""
+        """Write records behind the adapter's back, to an account that has an Olm account."""
         with self.owned(account) as store:
-            store.apply(Changes(records))
+            is_whole = OlmAccountRecord in map(type, records) or store.get(OlmAccountRecord, [()])
+            made = [] if is_whole else [Pickles(account).account_record(OlmAccount())]
+            store.apply(Changes([*records, *made]))
 
     def rows(self, kind: type[Record], account: Account = ALICE) -> list[Row]:
         """The stored rows of one kind, sealed as they are."""

@@ -213,12 +213,9 @@ class ProductionStore(NioStore):
         super()._look(store)
         self._check_caller()
 
-    @property
-    def _looked_at(self) -> tuple[records.Key, ...]:
-        return (*super()._looked_at, HISTORY)
+    _looked_at = (HISTORY,)
 
     def _judge(self, store: CryptoStore, found: Found[records.Value]) -> None:
-        super()._judge(store, found)
         if self._history is None:
             turn = next_turn(store.ownership.owner, found.get(HISTORY))
             if turn.pause:

@@ -9,9 +9,9 @@ from typing import Final
 
 from cryptostore.errors import ConfigurationError, CryptoStoreError, FencedOut, WrongPickleKey
 from cryptostore.logs import logger
-from cryptostore.nio.unfinished import UNFINISHED_IMPORT
+from cryptostore.nio.wholeness import UNFINISHED_IMPORT, read_whole
 from cryptostore.plugins import open_backend
-from cryptostore.records import Account, OlmAccount, Record, Value
+from cryptostore.records import Account, Record, Value
 from cryptostore.records.changes import Changes, RecordKey
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
@@ -38,9 +38,10 @@ def transfer(
     last batch. `advance` is called for every record.
 
     Raises ConfigurationError for an account that is in the database already, before anything is written, and for a
-    source that was changed meanwhile; ReadBackFailed; FencedOut if a client opened the account meanwhile; what the
-    backend raises. Atomicity: after an error nothing of the import is left. What a killed import left is marked, and
-    replaced by the next import.
+    source that was changed meanwhile; UnreadableRecord for an account in the database that lost its Olm account;
+    ReadBackFailed; FencedOut if a client opened the account meanwhile; what the backend raises.
+    Atomicity: after an error nothing of the import is left. What a killed import left is marked, and replaced by the
+    next import.
     """
     chosen = list(imports)
     created: list[CryptoStore] = []
@@ -132,15 +133,22 @@ def _make_room(backend: Backend, imports: Iterable[AccountImport]) -> None:
 def _is_leftover(backend: Backend, source: AccountImport) -> bool:
     try:
         with backend.open_store(source.account, Mode.READ, pickle_key=source.pickle_key) as store:
-            return bool(store.get(Value, [UNFINISHED_IMPORT.key]))
+            if store.get(Value, [UNFINISHED_IMPORT.key]):
+                return True
+            read_whole(store)
     except WrongPickleKey:
-        return False
+        pass
+    return False
 
 
 def _create(backend: Backend, source: AccountImport, created: list[CryptoStore]) -> CryptoStore:
-    store = backend.open_store(source.account, pickle_key=source.pickle_key)
-    if store.ownership.sequence or store.get(OlmAccount, [()]):
-        raise FencedOut(f"a client opened {source.account} in the database meanwhile; it was left as it is")
+    def refuse(there: CryptoStore | None) -> None:
+        if there is not None:
+            raise FencedOut(f"a client opened {source.account} in the database meanwhile; it was left as it is")
+
+    store = backend.open_store(source.account, pickle_key=source.pickle_key, look=refuse)
+    if store.ownership.epoch != 1:
+        raise FencedOut(f"a client opened {source.account} in the database at the same moment; start it again")
     created.append(store)
     return store
 

@@ -1,0 +1,42 @@
+"""Whether an account is whole. A client must not open one that is not: it would give a known device a new identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from cryptostore.errors import ConfigurationError, UnreadableRecord
+from cryptostore.records import Key, OlmAccount, Value
+from cryptostore.store.answers import Found
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.ring import RING_KEYS
+
+from .storage import found_in
+
+#: Stored before anything else of an import, and deleted in the batch that brings the Olm account.
+UNFINISHED_IMPORT: Final = Value("cryptostore.import", "unfinished", b"")
+
+
+def read_whole(store: CryptoStore, keys: Iterable[Key] = ()) -> Found[Value]:
+    """The values under these keys, for who is about to take the account over: one round trip.
+
+    Raises ConfigurationError for an account whose import was interrupted, and UnreadableRecord for one whose Olm
+    account is damaged, or missing although other records are there.
+    """
+    found = store.select_together([(OlmAccount, ()), *((Value, key) for key in (UNFINISHED_IMPORT.key, *keys))])
+    values = found_in(found.of(Value))
+    if UNFINISHED_IMPORT.key in values.keys() | values.unreadable.keys():
+        raise ConfigurationError(
+            f"an import of {store.account} was interrupted, and a client would give the device a new identity; "
+            "run `cryptostore import-nio` again before the client starts"
+        )
+    if not found.of(OlmAccount)[()] and _has_records(store):
+        raise UnreadableRecord(
+            f"the Olm account of {store.account} is missing, although the database has other records of it: a part of "
+            "it was lost, or the database hides it. Nothing was changed; restore the account from a backup"
+        )
+    return values
+
+
+def _has_records(store: CryptoStore) -> bool:
+    return any(row.key not in RING_KEYS for row in store.stored_rows())
