@@ -5,7 +5,8 @@ from __future__ import annotations
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins import load_backend
 from cryptostore.plugins.capabilities import Capability, Support
-from cryptostore.plugins.urls import redact, scheme_of
+from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.urls import scheme_of
 from cryptostore.records import KINDS_BY_NUMBER
 from cryptostore.store.ring import RING_KEYS
 
@@ -15,7 +16,7 @@ def refuse_process_local(url: str) -> None:
     claim = load_backend(scheme_of(url)).claim(Capability.SURVIVES_PROCESS_KILL)
     if claim.support in (Support.UNSUPPORTED, Support.NOT_IMPLEMENTED):
         raise ConfigurationError(
-            f"{redact(url)} keeps nothing beyond its process ({claim.reason}); use another backend: "
+            f"{shown_url(url)} keeps nothing beyond its process ({claim.reason}); use another backend: "
             "`cryptostore backends` lists what is installed"
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cryptostore.plugins.urls import redact
+from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 
 from .databases import refuse_process_local
@@ -98,7 +98,7 @@ def _report(
         print_json(
             {
                 "source": str(source),
-                "destination": redact(destination),
+                "destination": shown_url(destination),
                 "dry_run": dry_run,
                 "complete": not findings,
                 "accounts": [_account_document(account, kinds) for account, kinds in counts.items()],
@@ -108,7 +108,7 @@ def _report(
         return
     what = "Would be imported into" if dry_run else "Imported into"
     rows = [(str(account), kind, str(count)) for account, kinds in counts.items() for kind, count in kinds.items()]
-    print_table(f"{what} {redact(destination)}", ["account", "kind", "records"], rows)
+    print_table(f"{what} {shown_url(destination)}", ["account", "kind", "records"], rows)
     if findings:
         _show_findings(findings)
 

@@ -12,7 +12,7 @@ import typer
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins import open_backend
-from cryptostore.plugins.urls import redact
+from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 from cryptostore.store import rekeying
 from cryptostore.store.backend import Backend
@@ -77,7 +77,7 @@ def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: s
             say(f"left out {account}, which has no keys")
     if not chosen:
         names = ", ".join(map(str, there)) or "none"
-        raise ConfigurationError(f"{redact(url)} has no such account with keys; it has: {names}")
+        raise ConfigurationError(f"{shown_url(url)} has no such account with keys; it has: {names}")
     return chosen
 
 
@@ -126,14 +126,14 @@ def _show_what_is_done(done: Iterable[Account]) -> None:
 
 def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:
     if as_json:
-        print_json({"database": redact(url), "accounts": [_document(*each) for each in done.items()]})
+        print_json({"database": shown_url(url), "accounts": [_document(*each) for each in done.items()]})
         return
     rows = [
         (str(account), kind_name(kind), str(rekeyed.resealed[kind]), str(rekeyed.unreadable[kind]))
         for account, rekeyed in done.items()
         for kind in sorted(rekeyed.resealed | rekeyed.unreadable)
     ]
-    print_table(f"New pickle key in {redact(url)}", ["account", "kind", "sealed again", "unreadable"], rows)
+    print_table(f"New pickle key in {shown_url(url)}", ["account", "kind", "sealed again", "unreadable"], rows)
 
 
 def _document(account: Account, rekeyed: Rekeyed) -> dict[str, Any]:

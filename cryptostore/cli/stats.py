@@ -11,7 +11,7 @@ import typer
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins import open_backend
-from cryptostore.plugins.urls import redact
+from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
@@ -43,7 +43,7 @@ def stats(
         there = backend.accounts()
         wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
         if there and not wanted:
-            raise ConfigurationError(f"{redact(url)} has no such account; it has: {', '.join(map(str, there))}")
+            raise ConfigurationError(f"{shown_url(url)} has no such account; it has: {', '.join(map(str, there))}")
         _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
 
 
@@ -60,14 +60,14 @@ def count(backend: Backend, account: Account) -> Stored:
 
 def _report(url: str, counted: Mapping[Account, Stored], *, as_json: bool) -> None:
     if as_json:
-        print_json({"database": redact(url), "accounts": [_document(*each) for each in counted.items()]})
+        print_json({"database": shown_url(url), "accounts": [_document(*each) for each in counted.items()]})
         return
     rows = [
         (str(account) if position == 0 else "", kind, f"{stored.rows[kind]:,}", f"{stored.size[kind]:,}")
         for account, stored in counted.items()
         for position, kind in enumerate(stored.rows)
     ]
-    print_table(f"Stored in {redact(url)}", ["account", "kind", "rows", "bytes"], rows)
+    print_table(f"Stored in {shown_url(url)}", ["account", "kind", "rows", "bytes"], rows)
 
 
 def _document(account: Account, stored: Stored) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from nio.store import MatrixStore
 from cryptostore import records
 from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
-from cryptostore.plugins.urls import redact, scheme_of
+from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.urls import scheme_of
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
 from cryptostore.store.answers import Found
@@ -63,7 +64,7 @@ class NioStore(MatrixStore):
             )
         self.user_id = user_id
         self.device_id = device_id
-        self.store_path = redact(store_path)
+        self.store_path = shown_url(store_path)
         self.pickle_key = pickle_key
         self.database_name = database_name
 

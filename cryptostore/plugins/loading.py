@@ -19,6 +19,7 @@ from cryptostore.errors import (
     BackendInvalid,
     BackendLoadError,
     BackendNotFound,
+    CryptoStoreError,
     PluginError,
 )
 from cryptostore.store.attempts import Attempts
@@ -28,7 +29,7 @@ from cryptostore.store.interface import INTERFACE_VERSION
 from .hookspecs import PROJECT, BackendHooks
 from .observers import notify
 from .plugin import BackendPlugin
-from .urls import CommonOptions, options_of, scheme_of
+from .urls import CommonOptions, options_of, redact, scheme_of
 
 GROUP: Final = "cryptostore.backends"
 
@@ -72,6 +73,15 @@ def open_backend(url: str, **options: Any) -> Backend:
 def load_backend(name: str) -> BackendPlugin:
     """Import and check the plugin of this name. Does no I/O beyond the import. Raises PluginError."""
     return _load(_the_only(name, _entry_points().get(name, [])))
+
+
+def shown_url(url: str) -> str:
+    """The URL, fit to be shown, with the options that its plugin lets be seen; a plugin that fails lets none."""
+    try:
+        visible = load_backend(scheme_of(url)).shown_options
+    except CryptoStoreError:
+        visible = frozenset()
+    return redact(url, visible)
 
 
 def installed_backends() -> list[InstalledBackend]:

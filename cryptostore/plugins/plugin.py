@@ -26,13 +26,15 @@ class OpenDatabase(Protocol):
 class BackendPlugin:
     """A backend: its name, the interface version that it was written for, how to open it, and what it can do.
 
-    A capability that is not named counts as unknown.
+    A capability that is not named counts as unknown. `shown_options` names the options of its URLs that errors and
+    commands may show; every other one is hidden, since it may be a secret.
     """
 
     name: str
     interface: tuple[int, int]
     open: OpenDatabase
     capabilities: Mapping[Capability, Claim] = field(default_factory=dict)
+    shown_options: frozenset[str] = frozenset()
 
     def claim(self, capability: Capability) -> Claim:
         """The plugin's statement about one capability."""

@@ -1,22 +1,23 @@
-"""Backend URLs: their scheme, their options, and how to show one without its password."""
+"""Backend URLs: their scheme, their options, and how to show one without its secrets."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.shown import shown
 from cryptostore.store.backend import DEFAULT_DEADLINE
 from cryptostore.store.owners import default_owner
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]@]*)(:[0-9]*)?")
-_SECRET_OPTIONS: Final = frozenset({"password", "passfile", "sslpassword"})
+_COMMON: Final = frozenset({"deadline", "owner"})
 _HIDDEN: Final = "***"
 
 
@@ -30,27 +31,46 @@ def scheme_of(url: str) -> str:
     return match[1].lower()
 
 
-def redact(url: str) -> str:
-    """The URL with every password replaced, fit for a log line. What is not formed like a URL is not shown."""
+def redact(url: str, shown_options: Collection[str] = ()) -> str:
+    """The URL, fit for a terminal or a log line: scheme, user, hosts and path, and of the options those named here.
+
+    Every other option is hidden with its name, and what is not formed like a URL is hidden whole.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return _HIDDEN
     if not parts.scheme:
         return _HIDDEN
-    # An "@" behind the host means a password whose "/", "?" or "#" was not percent-encoded. Without "//" the parts
-    # cannot be told apart.
-    if "://" not in url or "@" in parts.path + parts.query + parts.fragment:
+    if _may_hide_a_password(url, parts):
         return f"{parts.scheme}:{_HIDDEN}"
     user, at, hosts = parts.netloc.rpartition("@")
     if ":" in user:
         user = f"{user.partition(':')[0]}:{_HIDDEN}"
     # A password stands in the port's place where the host was forgotten.
     hosts = ",".join(host if is_host(host) else _HIDDEN for host in hosts.split(","))
-    query = [(name, _HIDDEN if name in _SECRET_OPTIONS else value) for name, value in parse_qsl(parts.query)]
-    shown = f"?{urlencode(query, safe='*/,')}" if query else ""
     # Not urlunsplit: it would drop the empty host of sqlite:///keys.db, and with it the path's meaning.
-    return f"{parts.scheme}://{user}{at}{hosts}{parts.path}{shown}"
+    return shown(f"{parts.scheme}://{user}{at}{hosts}{parts.path}{_shown_query(parts.query, shown_options)}")
+
+
+def _may_hide_a_password(url: str, parts: SplitResult) -> bool:
+    """Whether a password may stand where another part is taken for granted."""
+    if not url.partition(":")[2].startswith("//"):
+        return True
+    # An "@" behind the host means a password whose "/", "?" or "#" was not percent-encoded. In a path without a host,
+    # it is part of a name, unless there is one slash too many before a user and a password.
+    behind_host = parts.path + parts.query + parts.fragment
+    return "@" in (behind_host if parts.netloc else behind_host.partition(":")[2])
+
+
+def _shown_query(query: str, shown_options: Collection[str]) -> str:
+    options = [part if _is_shown(part, shown_options) else _HIDDEN for part in query.split("&") if part]
+    return f"?{'&'.join(options)}" if options else ""
+
+
+def _is_shown(part: str, shown_options: Collection[str]) -> bool:
+    name, given, _ = part.partition("=")
+    return bool(given) and (name in _COMMON or name in shown_options)
 
 
 def is_host(text: str) -> bool:

@@ -13,9 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cryptostore import ConfigurationError
+from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.urls import CommonOptions, options_of, path_of, redact, refuse_unknown, scheme_of
 from cryptostore.store.owners import default_owner
 from example_records import SECRET
+from fake_distributions import FakeSite
 
 
 @pytest.mark.parametrize(
@@ -48,10 +50,17 @@ def test_what_has_no_scheme_is_refused_without_being_quoted(url: str) -> None:
         ("postgresql://bot@host/keys", "postgresql://bot@host/keys"),
         (f"postgresql://bot:{SECRET}@host/keys", "postgresql://bot:***@host/keys"),
         (f"postgresql://bot:a@{SECRET}@host/keys", "postgresql://bot:***@host/keys"),
-        (f"postgresql://bot:{SECRET}@a:1,b:2/keys?schema=x", "postgresql://bot:***@a:1,b:2/keys?schema=x"),
-        (f"postgresql://host/keys?password={SECRET}&user=bot", "postgresql://host/keys?password=***&user=bot"),
-        (f"postgresql://host/keys?sslpassword={SECRET}", "postgresql://host/keys?sslpassword=***"),
-        (f"postgresql://host/keys?passfile=/{SECRET}", "postgresql://host/keys?passfile=***"),
+        (f"postgresql://bot:{SECRET}@a:1,b:2/keys?owner=x", "postgresql://bot:***@a:1,b:2/keys?owner=x"),
+        (f"postgresql://host/keys?password={SECRET}&owner=bot", "postgresql://host/keys?***&owner=bot"),
+        (f"postgresql://host/keys?deadline=5&{SECRET}", "postgresql://host/keys?deadline=5&***"),
+        (f"postgresql://host/keys?{SECRET}=1&&owner={SECRET[:1]}", f"postgresql://host/keys?***&owner={SECRET[:1]}"),
+        (f"vault://host/keys?unseal_key={SECRET}&Owner={SECRET}", "vault://host/keys?***&***"),
+        ("sqlite:////home/@bot:example.org/keys.db", "sqlite:////home/@bot:example.org/keys.db"),
+        ("sqlite:///a@b/keys.db?owner=bot@home", "sqlite:///a@b/keys.db?owner=bot@home"),
+        (f"postgresql:///bot:{SECRET}@host/keys", "postgresql:***"),
+        (f"postgresql:///bot:{SECRET}?{SECRET}@host/keys", "postgresql:***"),
+        (f"bot:{SECRET}://host/keys", "bot:***"),
+        ("sqlite:///a\u202e%E2%80%AE.db", "sqlite:///a\\u202e%E2%80%AE.db"),
         (f"postgresql://bot:a/{SECRET}@host/keys", "postgresql:***"),
         (f"postgresql://bot:a#{SECRET}@host/keys", "postgresql:***"),
         (f"postgresql://bot:a?{SECRET}@host/keys", "postgresql:***"),
@@ -68,6 +77,11 @@ def test_what_has_no_scheme_is_refused_without_being_quoted(url: str) -> None:
 )
 def test_redacted(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+def test_options_are_shown_where_their_plugin_says_so() -> None:
+    url = f"postgresql://host/keys?schema=a+b%20c&password={SECRET}&pool_size="
+    assert redact(url, {"schema", "pool_size"}) == "postgresql://host/keys?schema=a+b%20c&***&pool_size="
 
 
 # A letter that the rest of the URL does not have, so that a leak is no coincidence.
@@ -151,3 +165,19 @@ def test_a_path_is_relative_after_three_slashes_and_absolute_after_four() -> Non
 def test_a_url_without_a_path_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="a rocksdb URL names a path, with three slashes"):
         path_of(wrong)
+
+
+WITH_OPTIONS = """
+from cryptostore import BackendPlugin, hookimpl
+@hookimpl
+def cryptostore_backends():
+    return [BackendPlugin("vault", (2, 0), print, shown_options=frozenset({"region"}))]
+"""
+
+
+def test_a_url_is_shown_with_what_its_plugin_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"vault://host/keys?region=eu&unseal_key={SECRET}"
+    assert shown_url(url) == "vault://host/keys?***&***"
+    FakeSite(tmp_path, monkeypatch).install("vaults", {"cryptostore.backends": {"vault": "vault"}}, vault=WITH_OPTIONS)
+    assert shown_url(url) == "vault://host/keys?region=eu&***"
+    assert shown_url(SECRET) == "***"

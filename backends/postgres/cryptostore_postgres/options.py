@@ -17,8 +17,43 @@ from cryptostore.plugins.urls import is_host, redact, refuse_unknown
 #: Seconds for one connection attempt, where the URL does not say: another host may be up.
 _CONNECT_SECONDS: Final = 2
 
-#: The options that do not go to libpq: the core's and this backend's.
-_OURS: Final = "deadline, migrate, owner, pool_size, schema"
+#: The options that do not go to libpq: this backend's.
+OWN_OPTIONS: Final = frozenset({"migrate", "pool_size", "schema"})
+#: The core's are not among those that are handed on, and are named to users all the same.
+_OURS: Final = ", ".join(sorted({*OWN_OPTIONS, "deadline", "owner"}))
+
+#: What may be shown of a URL, of libpq's own options those that say where and how to connect. Not those that are secret
+#: or may be, such as `options`, and none that a later libpq may bring.
+SHOWN_OPTIONS: Final = OWN_OPTIONS | {
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "gssencmode",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "port",
+    "require_auth",
+    "requirepeer",
+    "service",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcrl",
+    "sslcrldir",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+}
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _LARGEST_POOL: Final = 1_000
 
@@ -95,7 +130,7 @@ def _connection(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     except (psycopg.Error, ValueError):
         # The driver's text quotes the part that it did not understand, which may be the password.
         raise ConfigurationError(
-            f"the database URL {redact(url)} is not a valid PostgreSQL URL, which looks like "
+            f"the database URL {redact(url, SHOWN_OPTIONS)} is not a valid PostgreSQL URL, which looks like "
             "postgresql://user:password@host:5432/database; write special characters in a password as %XX"
         ) from None
     defaults = {"connect_timeout": _CONNECT_SECONDS, "application_name": "matrix-cryptostore"}

@@ -10,6 +10,7 @@ from cryptostore.plugins.capabilities import FULL, Capability, Claim, Support
 from cryptostore.plugins.hookspecs import hookimpl
 
 from .database import open_postgres
+from .options import SHOWN_OPTIONS
 
 #: The interface that this backend was written for.
 _INTERFACE: Final = (2, 0)
@@ -32,4 +33,7 @@ _CAPABILITIES: Final = {
 @hookimpl
 def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The PostgreSQL backend under both of its names."""
-    return [BackendPlugin(name, _INTERFACE, open_postgres, _CAPABILITIES) for name in ("postgresql", "postgres")]
+    return [
+        BackendPlugin(name, _INTERFACE, open_postgres, _CAPABILITIES, SHOWN_OPTIONS)
+        for name in ("postgresql", "postgres")
+    ]

@@ -11,7 +11,7 @@ import typer
 
 from cryptostore.cli.exits import ExitCode
 from cryptostore.cli.output import print_error, print_json, print_line, print_table
-from cryptostore.plugins.urls import redact
+from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 
 from .audience import Audience
@@ -48,7 +48,7 @@ def demo(
         settings = Settings(url, kills, messages, chosen)
         accounts = _new_accounts()
         relay = Relay("!demo:localhost", [account.user_id for account in accounts])
-        watching.say(f"seed {chosen}, database {redact(url)}")
+        watching.say(f"seed {chosen}, database {shown_url(url)}")
         if serves_one_process(url):
             watching.say("one process at a time can have it open, so Alice and Bob get a database each beside it")
         try:
