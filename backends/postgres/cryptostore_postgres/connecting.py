@@ -7,13 +7,15 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg
 
 from cryptostore.errors import BackendUnavailable, ConfigurationError, CryptoStoreError
 
-from .errors import refusal
+from .errors import DidNotAnswer, refusal
+from .hosts import Hosts
 from .login import state_of_refusal
 from .options import PostgresOptions
 
@@ -24,10 +26,14 @@ _CHECK_SECONDS: Final = 2.0
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection, and what its uses have to know of it. Times are by the monotonic clock."""
 
+    #: Which of the URL's hosts it is to.
+    host: PostgresOptions
     #: When its present use is over.
     ends: float = 0.0
     #: When it was last found to work.
     used_at: float = 0.0
+    #: Whether its server cannot do the work, though another host of the URL may.
+    is_stuck: bool = False
     _hold: socket.socket | None = None
 
     @property
@@ -58,61 +64,88 @@ class Connector:
     """Makes connections to one database."""
 
     def __init__(self, options: PostgresOptions) -> None:
-        self._options: Final = options
+        self._hosts: Final = Hosts(options)
         self._password: Final = str(options.connection.get("password") or "")
-        # No named prepared statements: in PgBouncer's transaction mode they belong to another client's server.
-        self._arguments: Final[dict[str, Any]] = {
-            **options.connection,
-            "autocommit": True,
-            "prepare_threshold": None,
-        }
 
     def connect(self, ends: float) -> Connection:
-        """A new connection. Raises ConfigurationError for what trying again cannot mend, or BackendUnavailable.
+        """A new connection, to the first host that gives one.
 
-        In a thread of its own: neither name look-ups nor libpq's least time-out keep to a deadline.
+        Raises ConfigurationError where every host refused for what trying again cannot mend, else BackendUnavailable.
         """
+        refused: list[CryptoStoreError] = []
+        hosts = self._hosts.in_order()
+        for number, host in enumerate(hosts):
+            now = time.monotonic()
+            # One that is silent leaves time for the others.
+            outcome = self._attempt(host, now + (ends - now) / (len(hosts) - number))
+            if isinstance(outcome, Connection):
+                return outcome
+            refused.append(outcome)
+        raise _all_of(refused)
+
+    def put_last(self, host: PostgresOptions) -> None:
+        """From now on, try every other host before this one."""
+        self._hosts.put_last(host)
+
+    def _attempt(self, host: PostgresOptions, ends: float) -> Connection | CryptoStoreError:
+        """In a thread of its own: neither name look-ups nor libpq's least time-out keep to a deadline."""
         started = time.monotonic()
-        attempt = _Attempt(self)
+        attempt = _Attempt(functools.partial(self._try, host))
         attempt.thread.join(max(0.0, ends - started))
         outcome = attempt.take()
-        if isinstance(outcome, CryptoStoreError):
-            raise outcome
         if outcome is None:
-            raise BackendUnavailable(
-                f"PostgreSQL at {self._options.place} did not answer within {ends - started:.3g} s",
-                outcome_unknown=False,
-            )
-        outcome.used_at = time.monotonic()
+            return DidNotAnswer(host.place, ends - started, outcome_unknown=False)
         return outcome
 
-    def try_once(self) -> Connection | CryptoStoreError:
+    def _try(self, host: PostgresOptions) -> Connection | CryptoStoreError:
         """A connection, or what prevented it."""
         try:
-            return Connection.connect(**self._arguments)
+            connection = Connection.connect(**arguments(host))
         except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for it in another thread
-            refused = self._meaning_of(error)
+            refused = self._meaning_of(host, error)
             refused.__cause__ = error
             return refused
+        connection.host = host
+        connection.used_at = time.monotonic()
+        return connection
 
-    def _meaning_of(self, error: Exception) -> CryptoStoreError:
+    def _meaning_of(self, host: PostgresOptions, error: Exception) -> CryptoStoreError:
         if not isinstance(error, psycopg.Error):
             # Such as the UnicodeError of a host name that is too long; its text may quote what the URL holds.
             return ConfigurationError(
-                f"PostgreSQL at {self._options.place} cannot be looked up ({type(error).__name__}); check the URL"
+                f"PostgreSQL at {host.place} cannot be looked up ({type(error).__name__}); check the URL"
             )
-        ask = functools.partial(state_of_refusal, self._options.connection, _CHECK_SECONDS)
-        refused = refusal(error, self._options.place, self._password, ask)
+        ask = functools.partial(state_of_refusal, host.connection, _CHECK_SECONDS)
+        refused = refusal(error, host.place, self._password, ask)
         if isinstance(refused, BackendUnavailable):
             refused.outcome_unknown = False
         return refused
 
 
+def arguments(host: PostgresOptions) -> dict[str, Any]:
+    """What the driver is given to connect to one host."""
+    # No named prepared statements: in PgBouncer's transaction mode they belong to another client's server.
+    return {**host.connection, "autocommit": True, "prepare_threshold": None}
+
+
+def _all_of(refused: Sequence[CryptoStoreError]) -> CryptoStoreError:
+    """What the refusals of all hosts mean: only where each is final, all of them are."""
+    if len(refused) == 1:
+        return refused[0]
+    told = "; ".join(map(str, refused))
+    if all(isinstance(each, ConfigurationError) for each in refused):
+        error: CryptoStoreError = ConfigurationError(told)
+    else:
+        error = BackendUnavailable(told, outcome_unknown=False)
+    error.__cause__ = refused[-1]
+    return error
+
+
 class _Attempt:
     """One attempt to connect; its connection is closed if it comes too late."""
 
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
+    def __init__(self, connect: Callable[[], Connection | CryptoStoreError]) -> None:
+        self._connect = connect
         self._lock = threading.Lock()
         self._outcome: Connection | CryptoStoreError | None = None
         self._given_up = False
@@ -126,7 +159,7 @@ class _Attempt:
             return self._outcome
 
     def _run(self) -> None:
-        outcome = self._connector.try_once()
+        outcome = self._connect()
         with self._lock:
             if not self._given_up:
                 self._outcome = outcome

@@ -17,7 +17,7 @@ from cryptostore.errors import BackendUnavailable, ConfigurationError, StoreClos
 from cryptostore.logs import logger
 
 from .connecting import Connection, Connector
-from .errors import READ_ONLY, translated
+from .errors import READ_ONLY, DidNotAnswer, translated
 from .options import PostgresOptions
 from .watchdog import Watchdog
 
@@ -49,6 +49,8 @@ class Connections:
         #: In the order in which they came back.
         self._idle: list[Connection] = []
         self._closed = False
+        #: Why the calls before this one failed.
+        self._reason = ""
 
     def open(self, ends: float) -> None:
         """Make the first connection. Raises ConfigurationError for what trying again cannot mend."""
@@ -67,14 +69,35 @@ class Connections:
             if connection is None or not self._works(connection, ends):
                 connection = self._connect(ends)
             connection.ends = ends
-            with translated(self._place, self._password), self._watchdog.guard(connection, ends):
+            place = connection.host.place
+            with translated(place, self._password), self._watchdog.guard(connection, ends):
                 try:
                     yield connection
                 except BaseException as error:
                     _leave_clean(connection, error)
+                    self._put_last_if_stuck(connection)
+                    if isinstance(error, psycopg.OperationalError) and time.monotonic() >= ends:
+                        raise DidNotAnswer(place, timeout) from error
                     raise
+            self._reason = ""
+        except BackendUnavailable as error:
+            self._explain(error)
+            raise
         finally:
             self._give_back(connection)
+
+    def _put_last_if_stuck(self, connection: Connection) -> None:
+        """Let the next connection be to another host, where there is one, if this one's server let a call down."""
+        if connection.is_stuck or time.monotonic() >= connection.ends:
+            connection.close()
+            self._connector.put_last(connection.host)
+
+    def _explain(self, error: BackendUnavailable) -> None:
+        """Let a call whose time was over tell what the one before it was told."""
+        if not isinstance(error, DidNotAnswer):
+            self._reason = str(error)
+        elif self._reason:
+            error.args = (f"{error}; before that: {self._reason}",)
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
@@ -166,6 +189,7 @@ def _leave_clean(connection: Connection, error: BaseException) -> None:
     except psycopg.Error as failure:
         _log.debug("a failed transaction could not be rolled back (%s)", type(failure).__name__)
     # The session may be with a standby, or have begun while the server was read-only: another one may be able to write.
-    is_read_only = isinstance(error, psycopg.Error) and error.sqlstate == READ_ONLY
-    if is_read_only or connection.pgconn.transaction_status != TransactionStatus.IDLE:
+    if isinstance(error, psycopg.Error) and error.sqlstate == READ_ONLY:
+        connection.is_stuck = True
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         connection.close()

@@ -29,7 +29,7 @@ from .options import PostgresOptions, parse
 from .pipeline import Parameter, Rows, Statement, run
 from .portions import Portion, portions
 from .statements import Statements
-from .transactions import begin, commit, read, write
+from .transactions import begin, commit, explain_lock, read, write
 
 #: Above every key.
 _END: Final = b"\xff" * (MAX_KEY_BYTES + 1)
@@ -68,6 +68,7 @@ class PostgresDatabase(Database):
                 present = self._find(connection, user_id, device_id)
                 if present is not None:
                     self._end_stalled(connection, present.id)
+                explain_lock(connection)
                 raise
             return AccountRow._make(row)
 
@@ -87,6 +88,7 @@ class PostgresDatabase(Database):
             except LockNotAvailable:
                 connection.rollback()
                 self._end_stalled(connection, account_id)
+                explain_lock(connection)
                 raise
 
     def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
@@ -118,6 +120,7 @@ class PostgresDatabase(Database):
                 connection.rollback()
                 # Perhaps an earlier attempt at this batch, of which the server has only the beginning.
                 self._end_stalled(connection, account_id, batch.epoch)
+                explain_lock(connection)
                 raise
 
     def health(self, timeout: float) -> Health:

@@ -78,6 +78,14 @@ _REMEDIES: Final[Mapping[str, str]] = {
 }
 
 
+class DidNotAnswer(BackendUnavailable):
+    """The time of a call was over, which says nothing of the reason."""
+
+    def __init__(self, place: str, seconds: float, *, outcome_unknown: bool = True) -> None:
+        message = f"PostgreSQL at {place} did not answer within {seconds:.3g} s"
+        super().__init__(message, outcome_unknown=outcome_unknown)
+
+
 @contextlib.contextmanager
 def translated(place: str, password: str = "") -> Iterator[None]:
     """Turn the driver's errors into the project's. `place` says which database; `password` is kept out of the text."""

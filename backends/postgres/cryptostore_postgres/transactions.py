@@ -39,6 +39,15 @@ _BY_INDEX: Final = b""",
 # A wait for the synchronous standby that was cancelled: warning, or admin_shutdown.
 _NOT_REPLICATED: Final = frozenset({"01000", "57P01"})
 
+_AWAITS_STANDBY: Final = Statement(
+    b"SELECT FROM pg_catalog.pg_stat_activity AS activity WHERE activity.usename OPERATOR(pg_catalog.=) current_user"
+    b" AND activity.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+    b" AND activity.wait_event OPERATOR(pg_catalog.=) 'SyncRep' LIMIT 1"
+)
+_STANDBY_REMEDY: Final = (
+    "let a standby follow again, or change synchronous_standby_names; after a fail-over, stop the old primary"
+)
+
 
 def read(connection: Connection, statement: Statement, *, by_index: bool = True) -> Rows:
     """The rows of a statement that reads."""
@@ -78,8 +87,20 @@ def _committed(connection: Connection) -> Iterator[None]:
     finally:
         connection.remove_notice_handler(note)
     if warnings:
+        connection.is_stuck = True
         raise BackendUnavailable(
-            "PostgreSQL committed on the primary only: the wait for its synchronous standby was cancelled"
+            f"PostgreSQL at {connection.host.place} committed on the primary only: the wait for its synchronous "
+            f"standby was cancelled; {_STANDBY_REMEDY}"
+        )
+
+
+def explain_lock(connection: Connection) -> None:
+    """Raise BackendUnavailable where a commit of this role waits for a standby, since it keeps its locks till then."""
+    if run(connection, _AWAITS_STANDBY)[0]:
+        connection.is_stuck = True
+        raise BackendUnavailable(
+            f"PostgreSQL at {connection.host.place} has a commit that waits for its synchronous standby, and this one "
+            f"waits for that one's lock; {_STANDBY_REMEDY}"
         )
 
 

@@ -19,7 +19,7 @@ from cryptostore_contract.handles import own, read
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import ALICE
 from cryptostore_postgres import connections
-from cryptostore_postgres.connecting import Connector
+from cryptostore_postgres.connecting import Connector, arguments
 from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.options import parse
@@ -243,9 +243,9 @@ def test_a_server_without_a_free_connection_is_told_from_one_that_is_away(url: s
 
 
 def test_a_connection_is_made_as_poolers_and_several_hosts_need_it() -> None:
-    made = Connector(parse("postgresql://bot@db.example.org/keys", {}))._arguments
+    made = arguments(parse("postgresql://bot@db.example.org/keys", {}))
     assert (made["connect_timeout"], made["prepare_threshold"], made["autocommit"]) == (2, None, True)
-    made = Connector(parse("postgresql://db.example.org/keys?connect_timeout=7", {"connect_timeout": "7"}))._arguments
+    made = arguments(parse("postgresql://db.example.org/keys?connect_timeout=7", {"connect_timeout": "7"}))
     assert made["connect_timeout"] == "7"
     assert Connections(parse("postgresql://db.example.org/keys", {"pool_size": "7"}))._size == 7
 

@@ -11,12 +11,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
 from cryptostore import (
+    Backend,
     BackendUnavailable,
     Changes,
     CryptoStore,
@@ -29,6 +31,7 @@ from cryptostore import (
 )
 from cryptostore_contract.handles import own
 from cryptostore_contract.proxy import Proxy
+from cryptostore_contract.samples import ALICE
 from cryptostore_postgres import portions, transactions
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.pipeline import Statement, run
@@ -74,14 +77,25 @@ def token(url: str) -> str:
         return own(backend).get(SyncToken, [()])[()].token
 
 
+#: What is told of a commit that waits, and of one that waits for its lock.
+STANDBY: Final = "waits for its synchronous standby"
+
+
 def test_a_commit_without_its_synchronous_standby_is_not_acknowledged(
     url: str, store: CryptoStore, standby_is_gone: Callable[[], None]
 ) -> None:
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailable, match=STANDBY):
         store.apply(Changes([SyncToken("t")]))
     standby_is_gone()
     store.apply(Changes([SyncToken("t")]))
     assert token(url) == "t"
+
+
+@pytest.mark.usefixtures("store", "standby_is_gone")
+@pytest.mark.parametrize("call", [own, lambda backend: backend.delete_account(ALICE)], ids=["take over", "delete"])
+def test_what_waits_for_a_synchronous_standby_says_so(url: str, call: Callable[[Backend], object]) -> None:
+    with open_backend(url, deadline=2) as backend, pytest.raises(BackendUnavailable, match=STANDBY):
+        call(backend)
 
 
 @pytest.fixture

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from cryptostore import BackendUnavailable, Changes, CryptoStore, SyncToken, Value, open_backend
+from cryptostore import Backend, BackendUnavailable, Changes, CryptoStore, SyncToken, Value, open_backend
 from cryptostore_contract.handles import own
 from cryptostore_contract.samples import ALICE
 from cryptostore_contract.waiting import finishes, result_of, start
+from cryptostore_postgres.connecting import Connection
+from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import DATABASE, ROLE, own_database
 from postgres_server import PostgresServer
 from postgres_standby import PostgresStandby
@@ -99,8 +102,33 @@ def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
         assert_whole(own(backend), acknowledged)
     primary.start()
     # It is the first host of the URL and takes writes, but has no standby any more that would confirm them.
-    with open_backend(url, deadline=2) as backend, pytest.raises(BackendUnavailable):
-        own(backend)
+    with open_backend(url, deadline=8) as backend:
+        store = own(backend)
+        assert_whole(store, acknowledged)
+    with standby.connect(DATABASE) as connection:
+        epoch = connection.execute(SQL("SELECT epoch FROM {}").format(Identifier("cryptostore", "ownership")))
+        assert epoch.fetchall() == [(store.ownership.epoch,)]
+
+
+def test_a_batch_that_the_old_primary_cannot_confirm_goes_to_the_new_one(
+    primary: PostgresServer, standby: PostgresStandby, url: str
+) -> None:
+    """The agent that should have stopped the old primary is dead, too: it still takes writes, and never ends one."""
+    with open_backend(url, deadline=8) as backend:
+        store = own(backend)
+        store.apply(Changes([SyncToken("1"), Value("batch", "000001", b"whole")]))
+        standby.promote()
+        for number in (2, 3):
+            finishes(partial(store.apply, Changes([SyncToken(str(number)), Value("batch", f"{number:06}", b"whole")])))
+        # The first of them waited for the old primary; the second found the new one at once.
+        assert [each.host.connection["port"] for each in connections_of(backend)] == [str(standby.port)]
+        assert_whole(store, 3)
+
+
+def connections_of(backend: Backend) -> list[Connection]:
+    """Those that are idle."""
+    assert isinstance(backend.database, Database)
+    return backend.database._connections._idle
 
 
 def test_a_batch_that_only_the_lost_primary_had_is_not_there_and_was_not_acknowledged(

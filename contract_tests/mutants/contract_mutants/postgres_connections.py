@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from cryptostore import AccountRow, BackendUnavailable, Batch
-from cryptostore_postgres.connecting import Connection, Connector
+from cryptostore_postgres.connecting import Connection, Connector, arguments
 from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase
 from cryptostore_postgres.options import PostgresOptions
@@ -45,8 +45,8 @@ def connection_in_plain_beside_the_pool(patch: pytest.MonkeyPatch) -> None:
             [(port,)] = connection.execute("SHOW port").fetchall()
         # Over the network, the server of the case would refuse it.
         for socket in Path(tempfile.gettempdir()).glob(f"*/.s.PGSQL.{port}"):
-            arguments = connections._connector._arguments
-            there = {**arguments, "host": str(socket.parent), "port": port, "sslmode": "disable"}
+            [host] = connections._connector._hosts.in_order()
+            there = {**arguments(host), "host": str(socket.parent), "port": port, "sslmode": "disable"}
             connections.__dict__["beside"] = psycopg.connect(**there)
 
     def close_both(connections: Connections) -> None:
