@@ -67,6 +67,16 @@ _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("invalid ", "check the parameters in the database URL"),
 )
 
+#: What poolers say of what is behind them, and the remedy.
+_POOLER: Final[tuple[tuple[str, str], ...]] = (
+    (
+        "server_login_retry",
+        "the pooler's own login at the server fails, and its log says why; it tries again by itself",
+    ),
+    ("query_wait_timeout", "all of the pooler's sessions are in use; raise its default_pool_size, or end idle ones"),
+    ("max_client_conn", "raise max_client_conn of the pooler, or lower pool_size in the URLs of its clients"),
+)
+
 _REMEDIES: Final[Mapping[str, str]] = {
     "28000": f"check the user; {_NOT_LET_IN}",
     "28P01": "check user and password",
@@ -118,9 +128,8 @@ def refusal(error: psycopg.Error, place: str, password: str, state_of: Callable[
             f"PostgreSQL at {place} has no free connection: {text}; raise max_connections on the server or the role's "
             "CONNECTION LIMIT, or lower pool_size in the URLs of its clients"
         )
-    return BackendUnavailable(
-        f"PostgreSQL at {place} cannot be reached: {text}; check that the server runs, and host and port in the URL"
-    )
+    remedy = _pooler_remedy(text) or "check that the server runs, and host and port in the URL"
+    return BackendUnavailable(f"PostgreSQL at {place} cannot be reached: {text}; {remedy}")
 
 
 def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreError:
@@ -145,9 +154,15 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
             "the role write (default_transaction_read_only=off)"
         )
     if _is_transient(error, state):
-        return BackendUnavailable(f"{at} did not do the work: {_text(error, password)}")
+        text = _text(error, password)
+        remedy = _pooler_remedy(text)
+        return BackendUnavailable(f"{at} did not do the work: {text}{f'; {remedy}' if remedy else ''}")
     # The server's text may quote what was stored, so only its code is shown.
     return CryptoStoreError(f"{at} refused a statement: {type(error).__name__}, SQLSTATE {state}")
+
+
+def _pooler_remedy(text: str) -> str:
+    return next((remedy for sign, remedy in _POOLER if sign in text), "")
 
 
 def _is_transient(error: psycopg.Error, state: str | None) -> bool:

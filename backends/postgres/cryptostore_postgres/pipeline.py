@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.errors import OperationalError, error_from_result
+from psycopg.errors import Error, OperationalError, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
@@ -45,10 +45,16 @@ def run(connection: Connection, *statements: Statement) -> list[Rows]:
         raise
     for result in results:
         if result.status in _FAILED:
-            raise error_from_result(result)
+            raise _error(result)
     if len(results) != len(statements):
         raise OperationalError("the connection was lost before every statement was answered")
     return [_rows(connection, result) for result in results]
+
+
+def _error(result: PGresult) -> Error:
+    error = error_from_result(result)
+    # What libpq itself says of a connection that was lost.
+    return OperationalError(str(error)) if error.sqlstate is None else error
 
 
 def _exchanged(connection: Connection, messages: Iterable[tuple[bytes, list[bytes | None]]]) -> list[PGresult]:
@@ -70,7 +76,7 @@ def _communicate(pgconn: PGconn) -> PQGen[list[PGresult]]:
     while pgconn.flush():
         # The server may stop reading until its answers are read.
         if _is_readable((yield Wait.RW)):
-            pgconn.consume_input()
+            _consume(pgconn)
     results: list[PGresult] = []
     while True:
         result = yield from _fetch(pgconn)
@@ -84,8 +90,17 @@ def _fetch(pgconn: PGconn) -> PQGen[PGresult | None]:
     """The next result; None stands behind that of each statement."""
     while pgconn.is_busy():
         if _is_readable((yield Wait.R)):
-            pgconn.consume_input()
+            _consume(pgconn)
     return pgconn.get_result()
+
+
+def _consume(pgconn: PGconn) -> None:
+    """Read what the server sent. Its last words may have come together with the end of the connection."""
+    try:
+        pgconn.consume_input()
+    except OperationalError:
+        if pgconn.is_busy():
+            raise
 
 
 def _is_readable(ready: int | None) -> bool:

@@ -308,3 +308,11 @@ def test_a_connection_that_the_server_ended_leaves_no_socket_when_it_is_dropped(
     del connection
     gc.collect()
     assert watched.fileno() == -1
+
+
+def test_what_the_server_said_before_it_ended_the_connection_is_told(url: str, admin: psycopg.Connection) -> None:
+    connection = Connector(parse(url, {})).connect(time.monotonic() + PATIENCE)
+    admin.execute("SELECT pg_terminate_backend(%s, 10000)", [connection.info.backend_pid])
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        run(connection, Statement(b"SELECT 1"))
+    assert connection.closed

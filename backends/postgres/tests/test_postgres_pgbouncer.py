@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -9,14 +10,27 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, LiteralString
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
-from cryptostore import KINDS, Account, Backend, Changes, FencedOut, SyncToken, Value, open_backend
+from cryptostore import (
+    KINDS,
+    Account,
+    Backend,
+    BackendUnavailable,
+    Changes,
+    ConfigurationError,
+    FencedOut,
+    SyncToken,
+    Value,
+    open_backend,
+)
 from cryptostore_contract.handles import own
 from cryptostore_contract.ports import free_port
 from cryptostore_contract.samples import samples
+from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 
 PGBOUNCER: Final = os.environ.get("CRYPTOSTORE_TEST_PGBOUNCER") or shutil.which("pgbouncer")
@@ -31,6 +45,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def pooler_port(breakable_database: PostgresDatabase) -> Iterator[int]:
+    with pooler(breakable_database) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def pooler(breakable_database: PostgresDatabase, retry_seconds: int = 1) -> Iterator[int]:
+    """The port of a PgBouncer in front of the server."""
     assert breakable_database.server is not None
     port = free_port()
     # PgBouncer runs as the server's user, who can enter this folder.
@@ -42,7 +63,7 @@ def pooler_port(breakable_database: PostgresDatabase) -> Iterator[int]:
         f"[databases]\n* = host=127.0.0.1 port={breakable_database.server.port}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 2\n"
-        "server_login_retry = 1\n"
+        f"server_login_retry = {retry_seconds}\n"
     )
     wrapper = breakable_database.server.wrapper
     assert PGBOUNCER is not None
@@ -113,3 +134,35 @@ def test_an_older_owner_is_fenced(backend: Backend) -> None:
     with pytest.raises(FencedOut):
         older.apply(Changes([SyncToken("older")]))
     newer.apply(Changes([SyncToken("newer")]))
+
+
+def test_what_keeps_the_pooler_from_the_server_is_told(breakable_database: PostgresDatabase, schema: str) -> None:
+    with pooler(breakable_database, retry_seconds=600) as port:
+        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}?schema={schema}&deadline=2"
+        with open_backend(url) as backend:
+            store = own(backend)
+            set_role(breakable_database, "NOLOGIN")
+            try:
+                breakable_database.end_sessions()
+                for call in (lambda: store.get(SyncToken, [()]), lambda: open_backend(url)):
+                    with pytest.raises(BackendUnavailable, match=r"server_login_retry.* its log says why"):
+                        call()
+            finally:
+                set_role(breakable_database, "LOGIN")
+
+
+def set_role(database: PostgresDatabase, may_log_in: LiteralString) -> None:
+    with database.connect() as connection:
+        connection.execute(SQL("ALTER ROLE {} {}").format(Identifier(ROLE), SQL(may_log_in)))
+
+
+def test_rows_that_a_policy_hides_are_an_error_here_too(backend: Backend, breakable_database: PostgresDatabase) -> None:
+    store = own(backend)
+    store.apply(Changes([SyncToken("t"), Value("n", "1", b"1")]))
+    assert isinstance(backend.database, Database)
+    table = Identifier(backend.database._options.schema, "record")
+    with breakable_database.connect() as connection:
+        connection.execute(SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY").format(table))
+    for call in (lambda: list(store.scan(Value)), lambda: store.apply(Changes([SyncToken("u")]))):
+        with pytest.raises(ConfigurationError, match="DISABLE ROW LEVEL SECURITY"):
+            call()
