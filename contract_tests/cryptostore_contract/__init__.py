@@ -25,15 +25,27 @@ if "pytest" in sys.modules:
 
 if TYPE_CHECKING:
     from .harness import Ability, Harness, managed
+    from .limits import limited_files
     from .manifest import Case, case, cases_of, not_verified
     from .suite import StoreContract
 
-__all__ = ["Ability", "Case", "Harness", "StoreContract", "case", "cases_of", "managed", "not_verified"]
+__all__ = [
+    "Ability",
+    "Case",
+    "Harness",
+    "StoreContract",
+    "case",
+    "cases_of",
+    "limited_files",
+    "managed",
+    "not_verified",
+]
 
 _HOMES: Final = {
     "Ability": "harness",
     "Harness": "harness",
     "managed": "harness",
+    "limited_files": "limits",
     "Case": "manifest",
     "case": "manifest",
     "cases_of": "manifest",

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 import sqlite_golden
-from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
+from cryptostore_contract import Ability, Harness, StoreContract, limited_files, managed, not_verified
 from ordinary_user import ordinary_user
 from unverified import published
-
-#: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
-_ROOM: Final = 512 * 1024
 
 
 class SQLiteHarness(Harness):
@@ -61,16 +56,9 @@ class SQLiteHarness(Harness):
         shutil.copyfile(sqlite_golden.golden(version), self._path)
         self._path.chmod(0o600)
 
-    @contextmanager
-    def full_disk(self) -> Iterator[None]:
-        # A limit on file sizes needs no rights, acts on connections that are open, and is an error of write(2), too.
+    def full_disk(self) -> AbstractContextManager[None]:
         self._empty_write_ahead_log()
-        before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, most))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+        return limited_files()
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from cryptostore import Schema
-from cryptostore_contract import Ability, Harness, StoreContract, managed, not_verified
+from cryptostore_contract import Ability, Harness, StoreContract, limited_files, managed, not_verified
 from cryptostore_rocksdb.schema import CURRENT, file_of
-
-#: Bytes that a file may have on the full disk: more than any of the database's files has then, less than a megabyte.
-_ROOM: Final = 512 * 1024
 
 
 class RocksDBHarness(Harness):
     name = "rocksdb"
     abilities = frozenset(
-        {
-            Ability.REOPEN,
-            Ability.OTHER_PROCESS,
-            Ability.RAW_STORAGE,
-            Ability.NEWER_SCHEMA,
-            Ability.FULL_DISK,
-        }
+        {Ability.REOPEN, Ability.OTHER_PROCESS, Ability.RAW_STORAGE, Ability.NEWER_SCHEMA, Ability.FULL_DISK}
     )
 
     def __init__(self, folder: Path) -> None:
@@ -43,15 +32,8 @@ class RocksDBHarness(Harness):
     def claim_newer_schema(self) -> None:
         (self._path / file_of(CURRENT)).rename(self._path / file_of(Schema(version=99, min_compatible=99)))
 
-    @contextmanager
-    def full_disk(self) -> Iterator[None]:
-        # A limit on file sizes needs no rights, and is an error of write(2), too.
-        before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, most))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    def full_disk(self) -> AbstractContextManager[None]:
+        return limited_files()
 
     def close(self) -> None:
         """pytest removes the folder."""
