@@ -18,11 +18,13 @@ from cryptostore import (
     ConfigurationError,
     CryptoStoreError,
     Mode,
+    StorageFull,
     StoreClosed,
     SyncToken,
     new_pickle_key,
     open_backend,
 )
+from cryptostore_contract import limited_files
 from cryptostore_rocksdb.engine import release, shared
 from cryptostore_rocksdb.errors import mapped_errors
 from cryptostore_rocksdb.schema import CURRENT, file_of
@@ -178,6 +180,14 @@ def test_a_log_that_is_damaged_in_the_middle_is_an_error(url: str, folder: Path)
     log.write_bytes(written)
     with pytest.raises(ConfigurationError, match="damaged"):
         open_backend(url, deadline=1)
+
+
+def test_a_database_that_could_not_be_opened_again_is_opened_by_a_later_use(url: str) -> None:
+    with open_backend(url, deadline=1) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
+        with limited_files(0), pytest.raises(StorageFull):
+            store.apply(Changes([SyncToken("too much")]))
+        store.apply(Changes([SyncToken("later")]))
+    assert token_in(url) == "later"
 
 
 def test_what_rocksdb_refuses_is_no_open_outcome(folder: Path) -> None:
