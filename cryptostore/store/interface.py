@@ -87,10 +87,15 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of a database: its name and version, and whether it accepts writes."""
+    """The state of a database: its name and version, and whether it accepts writes.
+
+    `not_durable` says how the database is set up so that a power failure may take what it acknowledged; it is empty
+    where nothing of that kind is known. A backend also logs a warning of it when it opens the database.
+    """
 
     server: str
     writable: bool
+    not_durable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,7 @@ class Database(ABC):
 
     @abstractmethod
     def health(self, timeout: float) -> Health:
-        """Ask the database whether it is there and writable. [HEALTH-1]"""
+        """Ask the database whether it is there, writable, and set up to be durable. [HEALTH-1]"""
 
     @abstractmethod
     def schema(self, timeout: float) -> Schema:

@@ -17,12 +17,13 @@ _PARTS: Final = Statement(
         owner.rolsuper OR owner.oid OPERATOR(pg_catalog.=) here.datdba
         OR owner.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'::pg_catalog.name
         OR pg_catalog.pg_has_role(current_user, owner.oid, 'MEMBER'::pg_catalog.text),
-        part.hides_rows
+        part.hides_rows, part.is_unlogged
     FROM (
-        SELECT NULL::pg_catalog.name AS name, nspowner AS owner, false AS hides_rows
+        SELECT NULL::pg_catalog.name AS name, nspowner AS owner, false AS hides_rows, false AS is_unlogged
         FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text
         UNION ALL
-        SELECT class.relname, class.relowner, pg_catalog.row_security_active(class.oid)
+        SELECT class.relname, class.relowner, pg_catalog.row_security_active(class.oid),
+            class.relpersistence OPERATOR(pg_catalog.=) 'u'
         FROM pg_catalog.pg_class AS class
         JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) class.relnamespace
         WHERE space.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text
@@ -42,17 +43,24 @@ class _Part(NamedTuple):
     #: Whether this role has nothing to fear from the owner.
     is_trusted: bool
     hides_rows: bool
+    is_unlogged: bool
 
 
 def refuse_unsafe(connection: Connection, options: PostgresOptions) -> None:
-    """Raise ConfigurationError where a policy hides rows, or where a stranger owns the schema or a table of ours.
+    """Raise ConfigurationError where a policy hides rows, a table is not logged, or a stranger owns what is ours.
 
-    A hidden row would count as missing. The owner of a table can attach a trigger or a policy to it, whose code runs
-    with the rights of the role that uses it; migrate=never says that another owner is meant.
+    A hidden row would count as missing, and a crash of the server empties a table that is not logged. The owner of a
+    table can attach a trigger or a policy to it, whose code runs with the rights of the role that uses it;
+    migrate=never says that another owner is meant.
     """
     [rows] = run(connection, Statement(_PARTS.text, [options.schema]))
     for part in map(_Part._make, rows):
         what = f"the table {options.schema}.{part.name}" if part.name else f"the schema {options.schema}"
+        if part.is_unlogged:
+            raise ConfigurationError(
+                f"{what} at {options.place} is UNLOGGED: a crash of the server would empty it; let its owner run "
+                f"ALTER TABLE {options.schema}.{part.name} SET LOGGED"
+            )
         if part.hides_rows:
             raise ConfigurationError(
                 f"{what} at {options.place} hides rows from the role {connection.info.user!r}, which would count as "

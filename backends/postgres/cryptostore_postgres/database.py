@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -37,8 +38,11 @@ _ANY_EPOCH: Final = 2**63 - 1
 
 _HEALTH: Final = Statement(
     b"SELECT pg_catalog.current_setting('server_version'), "
-    b"pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'"
+    b"pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off', "
+    b"pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes')"
 )
+
+_log: Final = logging.getLogger(__name__)
 
 
 class PostgresDatabase(Database):
@@ -54,6 +58,7 @@ class PostgresDatabase(Database):
             with self._connections.use(ends - time.monotonic()) as connection:
                 self._check_encoding(connection)
                 migrations.ensure(connection, options)
+                _warn_if_not_durable(_health(connection), options.place)
         except BaseException:
             self._connections.close()
             raise
@@ -125,8 +130,7 @@ class PostgresDatabase(Database):
 
     def health(self, timeout: float) -> Health:
         with self._connections.use(timeout) as connection:
-            [[(version, writable)]] = run(connection, _HEALTH)
-        return Health(server=f"PostgreSQL {version}", writable=writable)
+            return _health(connection)
 
     def schema(self, timeout: float) -> Schema:
         with self._connections.use(timeout) as connection:
@@ -192,6 +196,23 @@ class PostgresDatabase(Database):
     def _end_stalled(self, connection: Connection, account_id: int, epoch: int = _ANY_EPOCH) -> None:
         """End this role's transactions, of owners up to `epoch`, that hold the account while their client is silent."""
         run(connection, Statement(self._statements.end_stalled, [account_id, epoch]))
+
+
+def _health(connection: Connection) -> Health:
+    [[(version, writable, fsync, full_page_writes)]] = run(connection, _HEALTH)
+    settings = {"fsync": fsync, "full_page_writes": full_page_writes}
+    off = " and ".join(f"{name} = off" for name, setting in settings.items() if setting == "off")
+    return Health(server=f"PostgreSQL {version}", writable=writable, not_durable=off)
+
+
+def _warn_if_not_durable(health: Health, place: str) -> None:
+    if health.not_durable:
+        _log.warning(
+            "PostgreSQL at %s has %s: a power failure may take acknowledged batches, or the whole database; turn it on "
+            "in the server's configuration",
+            place,
+            health.not_durable,
+        )
 
 
 def _account_row(rows: Rows) -> AccountRow | None:

@@ -17,13 +17,14 @@ from cryptostore.store.interface import Schema
 from .checks import refuse_unsafe
 from .connecting import Connection
 from .options import Migrate, PostgresOptions
+from .transactions import unlimited
 
 # Whatever the role's default: what another program did while this one waited for its turn must be seen.
 _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 # Whatever the role's: the call's time is the limit. The server must not go on long after it, when the client
 # has given up, and keep the locks on the tables.
 _LIMITS: Final = (
-    "SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.set_config('lock_timeout', '0', true)"
+    b"SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.set_config('lock_timeout', '0', true)"
 )
 _LOCK: Final = "SELECT pg_catalog.pg_advisory_xact_lock(%s::pg_catalog.int8)"
 # Not to_regclass: after a wait for the lock its cache still knows that there was no such table.
@@ -81,7 +82,9 @@ class Migrations:
             raise self._refusal(present, options)
         with connection.transaction():
             connection.execute(_READ_COMMITTED)
-            connection.execute(_LIMITS, [str(max(1, int(1000 * (connection.ends - time.monotonic()))))])
+            connection.execute(
+                _LIMITS + unlimited(connection), [str(max(1, int(1000 * (connection.ends - time.monotonic()))))]
+            )
             # Held to the end of the transaction, so that programs that start together migrate once.
             connection.execute(_LOCK, [_lock_number(options.schema)])
             _create_schema(connection, options)

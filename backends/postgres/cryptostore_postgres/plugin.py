@@ -17,7 +17,9 @@ _INTERFACE: Final = (2, 0)
 
 _CAPABILITIES: Final = {
     Capability.SURVIVES_PROCESS_KILL: FULL,
-    Capability.SURVIVES_POWER_LOSS: FULL,
+    Capability.SURVIVES_POWER_LOSS: Claim(
+        Support.FULL, "on a server with fsync and full_page_writes on, as they are unless they were turned off"
+    ),
     Capability.SURVIVES_SERVER_RESTART: FULL,
     Capability.SEVERAL_PROCESSES: FULL,
     Capability.FENCING: FULL,

@@ -30,6 +30,11 @@ _LIMITS: Final = b"""
                CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'remote_apply'
                THEN 'remote_apply' ELSE 'on' END, true)"""
 
+# The role's limit for a transaction, which servers have from this version on.
+_UNLIMITED: Final = b""",
+           pg_catalog.set_config('transaction_timeout', '0', true)"""
+_UNLIMITED_FROM: Final = 17_00_00
+
 # Only plans by index for what looks rows up by key: without statistics, the planner thinks little of a million rows.
 _BY_INDEX: Final = b""",
            pg_catalog.set_config('enable_seqscan', 'off', true),
@@ -104,7 +109,13 @@ def explain_lock(connection: Connection) -> None:
         )
 
 
+def unlimited(connection: Connection) -> bytes:
+    """What to add to the settings, where the server has a limit of its own for a transaction."""
+    return _UNLIMITED if connection.pgconn.server_version >= _UNLIMITED_FROM else b""
+
+
 def _settings(connection: Connection, *, by_index: bool) -> Statement:
     seconds = max(0.001, connection.ends - time.monotonic())
     limits = (seconds, min(seconds / 2, _LOCK_SECONDS))
-    return Statement(_LIMITS + _BY_INDEX if by_index else _LIMITS, [str(max(1, int(1000 * limit))) for limit in limits])
+    text = _LIMITS + _BY_INDEX if by_index else _LIMITS
+    return Statement(text + unlimited(connection), [str(max(1, int(1000 * limit))) for limit in limits])

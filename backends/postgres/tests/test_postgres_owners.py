@@ -60,6 +60,18 @@ def test_a_table_whose_rows_are_hidden_is_refused(url: str, admin: psycopg.Conne
         admin.execute(SQL("ALTER ROLE {} NOBYPASSRLS").format(Identifier(ROLE)))
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_a_crash_would_empty_is_refused(
+    url: str, admin: psycopg.Connection, schema: str, table: str
+) -> None:
+    open_backend(url).close()
+    admin.execute(SQL("ALTER TABLE {} SET UNLOGGED").format(Identifier(schema, table)))
+    with pytest.raises(ConfigurationError, match=f"ALTER TABLE {schema}.{table} SET LOGGED") as told:
+        open_backend(url)
+    admin.execute(str(told.value).partition("run ")[2].encode())
+    open_backend(url).close()
+
+
 @pytest.mark.parametrize("table", ["account", "ownership", "record"])
 def test_rows_that_are_hidden_from_a_running_program_are_an_error(
     breakable_database: PostgresDatabase, admin: psycopg.Connection, schema: str, table: str
