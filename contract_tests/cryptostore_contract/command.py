@@ -15,6 +15,7 @@ from uuid import uuid4
 import typer
 
 from cryptostore import ConfigurationError, CryptoStoreError, open_backend
+from cryptostore.cli.databases import DatabaseUrl
 from cryptostore.cli.exits import ExitCode
 from cryptostore.cli.output import print_json
 
@@ -28,7 +29,7 @@ _PLUGINS: Final = ("cryptostore_contract", "timeout")
 
 
 def contract(
-    url: Annotated[str, typer.Argument(help="The database to test.", envvar="CRYPTOSTORE_URL", show_envvar=True)],
+    url: DatabaseUrl,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this .json or .md file.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many processes run cases at once.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON for programs.")] = False,

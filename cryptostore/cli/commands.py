@@ -56,7 +56,12 @@ def _add(app: typer.Typer, name: str, entry_point: metadata.EntryPoint) -> None:
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)
     else:
-        app.command(name)(command)
+        app.command(name, help=_joined(command.__doc__) if entry_point in _OUR_OWN else None)(command)
+
+
+def _joined(text: str) -> str:
+    """The paragraphs of a docstring without its line ends, which typer would keep at any width of a terminal."""
+    return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
 
 
 def _problem(name: str, entry_point: metadata.EntryPoint, error: BaseException) -> PluginError:

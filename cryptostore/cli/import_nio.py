@@ -12,7 +12,7 @@ import typer
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 
-from .databases import refuse_process_local
+from .databases import DatabaseUrl, refuse_process_local
 from .exits import ExitCode
 from .output import bars, messages, print_json, print_line, print_table
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
@@ -28,9 +28,7 @@ def import_nio(
     source: Annotated[
         Path, typer.Argument(metavar="SRC", help="nio's SQLite file; a DefaultStore's trust files lie beside it.")
     ],
-    destination: Annotated[
-        str, typer.Argument(metavar="DST_URL", envvar="CRYPTOSTORE_URL", help="The database to import into.")
-    ],
+    destination: DatabaseUrl,
     user_id: Annotated[str | None, typer.Option(help="Import only this user's accounts.")] = None,
     device_id: Annotated[str | None, typer.Option(help="Import only accounts with this device id.")] = None,
     pickle_key_env: KeyVariable = None,
@@ -42,7 +40,7 @@ def import_nio(
     """Import the keys of a matrix-nio client, SqliteStore or DefaultStore, into a database.
 
     Stop the client first. The source is not changed. The client goes on with the same pickle key, with NioStore as its
-    store and DST_URL as its store_path.
+    store and URL as its store_path.
 
     What a damaged source cannot give is listed, and the exit code is 1; the rest is imported. An account that is in
     the database already is refused, and an import that fails leaves nothing behind.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.environment import ENV_FILE, variables
 from cryptostore.store.pickle_key_sources import pickle_key_from, read_pickle_key
 
 from .output import say
@@ -29,7 +29,7 @@ def current_pickle_key(variable: str | None, file: Path | None, *, ask: bool) ->
     """The pickle key that keys were saved with; nio's default, with a warning, if the user names none."""
     given = _given(variable, file, ask=ask)
     if given is None:
-        given = pickle_key_from(os.environ)
+        given = pickle_key_from(variables())
     if given is None:
         say(
             "warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
@@ -63,9 +63,9 @@ def _given(variable: str | None, file: Path | None, *, ask: bool, prefix: str = 
 
 
 def _from_environment(variable: str) -> str:
-    key = os.environ.get(variable)
+    key = variables().get(variable)
     if key is None:
-        raise ConfigurationError(f"the environment has no variable {variable}")
+        raise ConfigurationError(f"the environment has no variable {variable}, nor has {ENV_FILE}")
     try:
         key.encode()
     except UnicodeEncodeError:

@@ -18,14 +18,14 @@ from cryptostore.store import rekeying
 from cryptostore.store.backend import Backend
 from cryptostore.store.rekeying import Rekeyed
 
-from .databases import kind_name, refuse_process_local
+from .databases import DatabaseUrl, kind_name, refuse_process_local
 from .exits import ExitCode
 from .output import counter, messages, print_json, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
 
 
 def rekey(
-    url: Annotated[str, typer.Argument(metavar="URL", envvar="CRYPTOSTORE_URL", help="The database.")],
+    url: DatabaseUrl,
     user_id: Annotated[str | None, typer.Option(help="Only this user's accounts.")] = None,
     device_id: Annotated[str | None, typer.Option(help="Only accounts with this device id.")] = None,
     pickle_key_env: KeyVariable = None,

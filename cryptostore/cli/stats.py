@@ -16,7 +16,7 @@ from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import kind_name, refuse_process_local
+from .databases import DatabaseUrl, kind_name, refuse_process_local
 from .output import print_json, print_table
 
 
@@ -29,7 +29,7 @@ class Stored:
 
 
 def stats(
-    url: Annotated[str, typer.Argument(metavar="URL", envvar="CRYPTOSTORE_URL", help="The database.")],
+    url: DatabaseUrl,
     user_id: Annotated[str | None, typer.Option(help="Only this user's accounts.")] = None,
     device_id: Annotated[str | None, typer.Option(help="Only accounts with this device id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,

@@ -11,10 +11,8 @@ from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevic
 from nio.store import MatrixStore
 
 from cryptostore import records
-from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
 from cryptostore.plugins.loading import shown_url
-from cryptostore.plugins.urls import scheme_of
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
 from cryptostore.store.answers import Found
@@ -26,6 +24,7 @@ from .group_sessions import LazyGroupSessionStore
 from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
 from .storage import Storage, backends
+from .store_paths import check_store_path
 from .wholeness import read_whole
 
 #: What a store gets from nio unless the client's config names a pickle key, and what one gets that is given none.
@@ -54,7 +53,7 @@ class NioStore(MatrixStore):
     def __init__(
         self, user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
     ) -> None:
-        _check_store_path(store_path)
+        check_store_path(store_path)
         if pickle_key in PUBLIC_PICKLE_KEYS:
             _log.warning(
                 "the pickle key of %s %s is one that everybody knows; choose one of your own, bring it into force with "
@@ -320,19 +319,3 @@ def _room_ids(keys: Iterable[records.Key | None]) -> set[str]:
 
 def _request_record(request: OutgoingKeyRequest) -> records.OutgoingKeyRequest:
     return records.OutgoingKeyRequest(request.request_id, request.session_id, request.room_id, request.algorithm)
-
-
-def _check_store_path(store_path: str) -> None:
-    remedy = (
-        "give store_path the URL of a database, such as sqlite:///keys.db or postgresql://host/database; "
-        "`cryptostore import-nio` brings the keys of a nio store over"
-    )
-    if not store_path:
-        raise ConfigurationError(f"store_path is empty, and nio would send plaintext into encrypted rooms: {remedy}")
-    try:
-        scheme = scheme_of(str(store_path))
-    except ConfigurationError:
-        scheme = ""
-    # A single letter is a Windows drive.
-    if len(scheme) < 2:
-        raise ConfigurationError(f"store_path is the path of a folder, not the URL of a database: {remedy}")

@@ -23,6 +23,11 @@ _HIDDEN: Final = "***"
 
 def scheme_of(url: str) -> str:
     """The URL's scheme in lower case. Raises ConfigurationError; the text never quotes the URL."""
+    if not isinstance(url, str):
+        raise ConfigurationError(
+            f"a database is named by the text of a URL, such as 'sqlite:///keys.db', not by a {type(url).__name__}; a "
+            "Path would change the URL's slashes"
+        )
     match = _SCHEME.match(url)
     if match is None:
         raise ConfigurationError(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Final
 
 from cryptostore.errors import ConfigurationError
+
+from .private_files import read_private, warn_if_shared
+
+_WHAT: Final = "the pickle key"
 
 
 def pickle_key_from(variables: Mapping[str, str]) -> str | None:
@@ -21,17 +25,12 @@ def pickle_key_from(variables: Mapping[str, str]) -> str | None:
 
 
 def read_pickle_key(file: str | os.PathLike[str]) -> str:
-    """The pickle key in a file of one line, without the newline that editors put at its end.
+    """The pickle key in a file of one line, without the newline that editors put at its end. Warns of other readers.
 
     Raises ConfigurationError, whose text holds nothing of the file, if it cannot be read or is not such a file.
     """
-    try:
-        key = Path(file).read_text(encoding="utf-8").rstrip("\n")
-    except OSError as error:
-        raise ConfigurationError(f"the pickle key cannot be read from {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        # Its text would quote the file.
-        raise ConfigurationError(f"the pickle key in {file} is not UTF-8 text") from None
+    key = read_private(file, _WHAT).rstrip("\n")
+    warn_if_shared(file, _WHAT)
     if not key or "\n" in key:
         raise ConfigurationError(f"{file} must hold the pickle key in one line, and nothing else")
     return key

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.pq import Conninfo
 
-from cryptostore import ConfigurationError
+from cryptostore import ConfigurationError, open_backend
+from cryptostore.nio import NioStore
 from cryptostore.nio.configuration import client_settings
+from cryptostore.plugins.urls import CommonOptions, options_of
+from cryptostore_postgres.options import OWN_OPTIONS, PostgresOptions, parse
 
 POSTGRES = {
     "USE_POSTGRES_STORE": "true",
@@ -89,10 +93,77 @@ def test_pg_config_is_filled_from_the_environment(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
+    ("config", "url"),
+    [
+        ({"host": "a,b", "port": "1,2", "database": "x"}, "postgresql://a:1,b:2/x"),
+        ({"host": "a,b", "database": "x"}, "postgresql://a:5432,b:5432/x"),
+        ({"hostaddr": "10.0.0.1", "database": "x"}, "postgresql:///x?hostaddr=10.0.0.1"),
+        ({"service": "keys"}, "postgresql:///?service=keys"),
+        ({"dbname": "x"}, "postgresql://localhost:5432/?dbname=x"),
+        ({"database": "x", "migrate": "never"}, "postgresql://localhost:5432/x?migrate=never"),
+        ({"database": "x", "owner": None, "schema": ""}, "postgresql://localhost:5432/x"),
+    ],
+)
+def test_pg_config_takes_what_a_url_takes(config: dict[str, Any], url: str) -> None:
+    assert store(pg_config=config) == url
+
+
+def option_names() -> list[str]:
+    """Every option that a PostgreSQL URL may have, of the core, of the backend and of libpq."""
+    ours = {"deadline", "owner", *OWN_OPTIONS}
+    return sorted(ours | {option.keyword.decode() for option in Conninfo.get_defaults()})
+
+
+@pytest.mark.parametrize("name", option_names())
+def test_pg_config_takes_every_option_of_the_backend(name: str) -> None:
+    value = {"migrate": "never", "pool_size": 7, "deadline": 3, "port": 1234}.get(name, "some")
+    url = store(pg_config={"database": "x", name: value})
+    options = options_of(url, {})
+    CommonOptions.take_from(options)
+    parsed = parse(url, options)
+    given = {"database": "dbname"}.get(name, name)
+    assert str({**vars_of(parsed), "deadline": 3, "owner": "some"}[given]) in (str(value), "utf8")
+
+
+def vars_of(parsed: PostgresOptions) -> dict[str, Any]:
+    return {**parsed.connection, "schema": parsed.schema, "migrate": parsed.migrate, "pool_size": parsed.pool_size}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pool_size", "many"),
+        ("pool_size", 0),
+        ("deadline", "soon"),
+        ("migrate", "perhaps"),
+        ("schema", "A B"),
+        ("connect_timeout", "soon"),
+        ("keepalives_idle", "soon"),
+        ("databse", "x"),
+    ],
+)
+def test_what_pg_config_must_not_hold_is_named_by_the_backend(name: str, value: object) -> None:
+    url = store(pg_config={"host": "127.0.0.1", "port": 1, "database": "x", name: value})
+    with pytest.raises(ConfigurationError, match=f"\\b{name}\\b"):
+        open_backend(url)
+
+
+@pytest.mark.parametrize("given", [Path("keys.db"), Path("postgresql://bot:secret@host/keys"), b"sqlite:///keys.db"])
+def test_a_path_is_no_url(given: Any) -> None:
+    for use in (lambda: store(store=given), lambda: open_backend(given), lambda: NioStore("@a:b", "D", given, "key")):
+        with pytest.raises(ConfigurationError, match="URL") as refused:
+            use()
+        assert "sqlite:///keys.db" in str(refused.value)
+        assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"pg_config": {"databse": "x"}}, "unknown key 'databse' in pg_config; known are"),
+        ({"pg_config": {"databse": "x"}}, "no database is named: .*; pg_config has 'databse'"),
         ({"pg_config": {"host": "x"}}, "POSTGRES_DB"),
+        ({"pg_config": {"host": "a,b,c", "port": "1,2", "database": "x"}}, "3 PostgreSQL hosts and 2 ports"),
+        ({"store": "keys.db"}, "begins with the name of its backend"),
         ({"pg_config": {"database": "x"}, "use_postgres": False}, "use_postgres=False forbids"),
         ({"store": "memory://", "use_postgres": True}, "not both"),
         ({}, "USE_POSTGRES_STORE=true with POSTGRES_HOST"),

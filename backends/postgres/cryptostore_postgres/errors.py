@@ -64,6 +64,7 @@ _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("does not support ssl", "enable TLS on the server, or choose another sslmode in the URL"),
     ("certificate", "check sslrootcert, the server's certificate and sslmode"),
     ("ssl error", "check sslmode, and the TLS settings of the server"),
+    ("bad value for ", "check the parameters in the database URL"),
     ("invalid ", "check the parameters in the database URL"),
 )
 
