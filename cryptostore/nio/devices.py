@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Container, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import replace
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from nio.crypto import DeviceStore, OlmDevice, TrustState
 
 from cryptostore import records
+from cryptostore.errors import InvalidRecord
 from cryptostore.logs import logger
-from cryptostore.records.changes import Changes
+from cryptostore.records import Key
+from cryptostore.records.changes import Changes, RecordKey
 from cryptostore.records.fields import DeviceTrust
 
+from . import bounds
 from .cache import LazyMapping, LiveCache
 from .pickles import if_valid
+from .standins import stored_name
 from .storage import Storage
 
 _log: Final = logger(__name__)
-
-_UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class UserDevices(dict[str, OlmDevice]):
@@ -62,6 +64,7 @@ class LazyDeviceStore(DeviceStore):
         self._live: WeakValueDictionary[tuple[str, str], OlmDevice] = WeakValueDictionary()
         self._users: LiveCache[str, UserDevices] = LiveCache(self._read, self._build)
         self._by_user = LazyMapping(self._user_ids, self._users.fetch)
+        self._forgotten: list[RecordKey] = []
 
     def __iter__(self) -> Iterator[OlmDevice]:
         for devices in self.values():
@@ -96,7 +99,7 @@ class LazyDeviceStore(DeviceStore):
         devices = self[device.user_id]
         if devices.get(device.id) == device:
             return False
-        if device.id in devices.refused:
+        if device.id in devices.refused or not self._has_room_for(devices, device):
             self._refuse(devices, device)
         else:
             self._keep(device.user_id, devices, device)
@@ -129,7 +132,7 @@ class LazyDeviceStore(DeviceStore):
                     self._release(user_id, device_id)
                 else:
                     changed[record.key] = record
-        return Changes(changed.values())
+        return Changes(changed.values(), deletes=self._take_forgotten(changed))
 
     def trust_changes(self, devices: Iterable[OlmDevice], trust: DeviceTrust) -> Changes:
         """What deciding about these devices writes; devices that were not known yet are stored with the decision.
@@ -169,17 +172,36 @@ class LazyDeviceStore(DeviceStore):
         self, devices: UserDevices, user_id: str, device_id: str, device: OlmDevice, trust: DeviceTrust
     ) -> records.Device | None:
         """Make `device` the known one of that id, and its record, or None for one that cannot be stored."""
-        record = if_valid(
-            lambda: records.Device(
-                user_id, device_id, device.keys, storable(device.display_name), bool(device.deleted), trust
-            )
-        )
-        if record is not None:
-            device.trust_state = TrustState[trust.value]
+        record = if_valid(partial(_record_of, user_id, device_id, device, trust))
+        if record is None:
+            self._refuse(devices, device)
+        else:
+            device.trust_state, device.display_name = TrustState[trust.value], record.display_name
             devices.records[device_id] = record
             devices.refused.discard(device_id)
             self._keep(user_id, devices, device)
         return record
+
+    def _has_room_for(self, devices: UserDevices, device: OlmDevice) -> bool:
+        """Whether a device may be kept: one that is known, or one more that can be stored."""
+        if device.id not in devices.records and len(devices) >= bounds.DEVICES:
+            self._forget_gone(devices)
+            if len(devices) >= bounds.DEVICES:
+                _log.warning("%s has more than %d devices: %s gets no keys", device.user_id, bounds.DEVICES, device.id)
+                return False
+        record = partial(_record_of, device.user_id, device.id, device, DeviceTrust.UNSET)
+        return if_valid(record) is not None
+
+    def _forget_gone(self, devices: UserDevices) -> None:
+        """Make room: of devices that their user deleted, only decisions have to be remembered."""
+        for device_id, record in list(devices.records.items()):
+            if record.deleted and record.trust is DeviceTrust.UNSET and device_id not in devices.unsaved:
+                del devices.records[device_id], devices[device_id]
+                self._forgotten.append(RecordKey(records.Device, record.key))
+
+    def _take_forgotten(self, changed: Container[Key]) -> list[RecordKey]:
+        forgotten, self._forgotten = self._forgotten, []
+        return [each for each in forgotten if each.key not in changed]
 
     def _is_refused(self, device: OlmDevice) -> bool:
         return device.id in self[device.user_id].refused
@@ -187,7 +209,8 @@ class LazyDeviceStore(DeviceStore):
     @staticmethod
     def _refuse(devices: UserDevices, device: OlmDevice) -> None:
         """Show the owner a device that gets no keys. Nothing of it is stored."""
-        device.trust_state = TrustState.blacklisted
+        devices.refused.add(device.id)
+        device.trust_state, device.display_name = TrustState.blacklisted, stored_name(device.display_name)
         devices[device.id] = device
 
     def _record(self, device: OlmDevice) -> records.Device | None:
@@ -236,6 +259,15 @@ def _device_of(record: records.Device) -> OlmDevice:
     return OlmDevice(record.user_id, record.device_id, keys, record.display_name, record.deleted, trust)
 
 
+def _record_of(user_id: str, device_id: str, device: OlmDevice, trust: DeviceTrust) -> records.Device:
+    """What to store of a device. Raises InvalidRecord."""
+    keys, name = device.keys, stored_name(device.display_name)
+    longest = max((len(str(text)) for text in chain(keys, keys.values())), default=0)
+    if len(keys) > bounds.DEVICE_KEYS or longest > bounds.KEY:
+        raise InvalidRecord(records.Device.kind_name, "keys", "are too many or too long")
+    return records.Device(user_id, device_id, keys, name, bool(device.deleted), trust)
+
+
 def _trust_that_holds(known: records.Device | None, device: OlmDevice) -> DeviceTrust:
     if known is None:
         return DeviceTrust.UNSET
@@ -245,8 +277,3 @@ def _trust_that_holds(known: records.Device | None, device: OlmDevice) -> Device
 
 def _same_key(known: records.Device, device: OlmDevice) -> bool:
     return known.keys.get("ed25519") == device.keys.get("ed25519")
-
-
-def storable(display_name: Any) -> str:
-    """A display name as it may be stored: a server may send anything for it."""
-    return _UNSTORABLE.sub("\ufffd", display_name) if isinstance(display_name, str) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -14,6 +14,7 @@ from cryptostore.errors import InvalidRecord, UnreadableRecord
 from cryptostore.logs import logger
 from cryptostore.plugins.observers import notify
 
+from .bounds import FORWARDERS, KEY
 from .times import to_local, to_utc
 
 R = TypeVar("R", bound=records.Record)
@@ -80,7 +81,7 @@ class Pickles:
             sender_key=session.sender_key,
             session_key=_decoded(session.export_session(session.first_known_index)),
             signing_key=session.ed25519,
-            forwarding_chain=tuple(session.forwarding_chain),
+            forwarding_chain=_bounded(session.forwarding_chain),
             first_known_index=session.first_known_index,
             received_at=received_at,
         )
@@ -149,6 +150,12 @@ def if_valid(make: Callable[[], R]) -> R | None:
     except InvalidRecord as error:
         _log.warning("dropped what the network sent and no database can store: %s", error)
         return None
+
+
+def _bounded(chain: Sequence[str]) -> tuple[str, ...]:
+    if len(chain) > FORWARDERS or any(len(key) > KEY for key in chain):
+        raise InvalidRecord(records.InboundGroupSession.kind_name, "forwarding_chain", "is too long")
+    return tuple(chain)
 
 
 def _check_id(found: str, expected: str) -> None:

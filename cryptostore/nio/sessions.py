@@ -12,8 +12,9 @@ from weakref import WeakValueDictionary
 from nio.crypto import Session, SessionStore
 
 from cryptostore import records
-from cryptostore.records.changes import Changes
+from cryptostore.records.changes import Changes, RecordKey
 
+from .bounds import OLM_SESSIONS
 from .cache import LazyMapping, LiveCache
 from .pickles import Pickles, if_valid
 from .storage import Storage
@@ -40,6 +41,18 @@ class SenderSessions:
         self._by_id[session.id] = session
         self._last_used[session.id] = last_used
 
+    def surplus(self, kept: str) -> list[str]:
+        """The ids of those that were used least recently, beyond what is kept of a device; never `kept` itself."""
+        if len(self._by_id) <= OLM_SESSIONS:
+            return []
+        others = [session.id for session in self.last_used_first() if session.id != kept]
+        return others[OLM_SESSIONS - 1 :]
+
+    def forget(self, session_id: str) -> None:
+        """Keep a session no longer."""
+        self.unsaved.discard(session_id)
+        del self._by_id[session_id], self._last_used[session_id]
+
     def last_used(self, session_id: str) -> datetime:
         """When the session's last use that did something was."""
         return self._last_used[session_id]
@@ -59,6 +72,7 @@ class LazySessionStore(SessionStore):
         self._live: WeakValueDictionary[tuple[str, str], Session] = WeakValueDictionary()
         self._senders: LiveCache[str, SenderSessions] = LiveCache(self._read, self._build)
         self._by_sender = LazyMapping(self._sender_keys, self._lists)
+        self._forgotten: dict[tuple[str, str], None] = {}
 
     def add(self, sender_key: str, session: Session) -> bool:
         """Add a new session. Returns False if the session is there already."""
@@ -97,7 +111,11 @@ class LazySessionStore(SessionStore):
         if record is None:
             return Changes()
         self._keep(sender_key, self._sessions_of(sender_key), session)
-        return Changes([record])
+        return Changes([record], deletes=self.take_forgotten())
+
+    def is_kept(self, sender_key: str, session: Session) -> bool:
+        """Whether a session is in memory, and did not give way to newer ones."""
+        return self._sessions_of(sender_key).find(session.id) is not None
 
     def record(self, sender_key: str, session: Session) -> records.OlmSession:
         """The record of a session that is in memory, as it is now. Raises InvalidRecord."""
@@ -125,9 +143,18 @@ class LazySessionStore(SessionStore):
 
     def _keep(self, sender_key: str, sessions: SenderSessions, session: Session) -> None:
         self._live[sender_key, session.id] = session
+        self._forgotten.pop((sender_key, session.id), None)
         sessions.keep(session, to_utc(session.use_time))
         sessions.unsaved.add(session.id)
         self._senders.put(sender_key, sessions)
+        for session_id in sessions.surplus(session.id):
+            sessions.forget(session_id)
+            self._forgotten[sender_key, session_id] = None
+
+    def take_forgotten(self) -> list[RecordKey]:
+        """The keys of sessions that gave way to newer ones: to be deleted with what is written next."""
+        forgotten, self._forgotten = self._forgotten, {}
+        return [RecordKey(records.OlmSession, key) for key in forgotten]
 
     def _sessions_of(self, sender_key: str) -> SenderSessions:
         return self._senders.fetch([sender_key])[sender_key]

@@ -23,6 +23,7 @@ from .devices import LazyDeviceStore
 from .group_sessions import LazyGroupSessionStore
 from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
+from .standins import EncryptedRooms, stored_id, token_record, token_that_came
 from .storage import Storage, backends
 from .store_paths import check_store_path
 from .wholeness import read_whole
@@ -160,27 +161,27 @@ class NioStore(MatrixStore):
         """The ids of the rooms that are encrypted, also of those whose record cannot be read."""
         found = self._storage.select(records.EncryptedRoom, [()])
         self._known_rooms = _room_ids(room.key for room in found[()]) | _room_ids(found.unreadable)
-        return set(self._known_rooms)
+        return EncryptedRooms(self._known_rooms)
 
     def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
         """Remember that rooms are encrypted; in the same batch, the sync token that was held.
 
         What is stored of a room already, such as its settings, stays.
         """
-        new = set(rooms) - self._known_rooms
+        new = set(map(stored_id, rooms)) - self._known_rooms
         stored = self._storage.get(records.EncryptedRoom, [(room_id,) for room_id in new]) if new else Found()
         self._known_rooms |= _room_ids(stored) | _room_ids(stored.unreadable)
-        added = [if_valid(partial(records.EncryptedRoom, room_id)) for room_id in new - self._known_rooms]
-        held = self._held_token
-        token = None if held is None else if_valid(partial(records.SyncToken, held))
-        self._write(Changes(record for record in (*added, token) if record is not None))
+        added = [records.EncryptedRoom(room_id) for room_id in new - self._known_rooms]
+        token = None if self._held_token is None else token_record(self._held_token)
+        self._write(Changes([*added, token] if token else added))
         self._held_token = None
-        self._known_rooms.update(room.room_id for room in added if room is not None)
+        self._known_rooms.update(room.room_id for room in added)
 
     def delete_encrypted_room(self, room: str) -> None:
         """Forget that this account has an encrypted room of this id."""
-        self._known_rooms.discard(room)
-        self._delete(partial(records.EncryptedRoom, room))
+        room_id = stored_id(room)
+        self._known_rooms.discard(room_id)
+        self._write(Changes(deletes=[(records.EncryptedRoom, (room_id,))]))
 
     def save_sync_token(self, token: str) -> None:
         """Hold a sync token until the keys of its sync are durable: nio calls this before it handles the sync."""
@@ -189,7 +190,7 @@ class NioStore(MatrixStore):
     def load_sync_token(self) -> str | None:
         """The last sync token whose sync was handled."""
         stored = self._storage.get(records.SyncToken, [()])
-        return stored[()].token if stored else None
+        return token_that_came(stored[()].token) if stored else None
 
     def load_outgoing_key_requests(self) -> dict[str, OutgoingKeyRequest]:
         """The room keys that were asked for and have not come yet, by request id."""

@@ -76,6 +76,18 @@ def test_another_event_with_a_used_index_is_refused_after_a_restart(url: str) ->
     assert len(pages) == 3
 
 
+ODD_KEYS: Final = ["", "\0", "\ud800", "\ud801", "k" * 256, "k" * 257]
+
+
+def test_no_session_or_sender_is_too_odd(memory_url: str) -> None:
+    sessions = [(odd, "curve") for odd in ODD_KEYS] + [("session", odd) for odd in ODD_KEYS]
+    with reader(memory_url) as first:
+        assert all(first.use(7, event(number), session) for number, session in enumerate(sessions))
+    with reader(memory_url) as second:
+        assert not any(second.use(7, event(number + 1), session) for number, session in enumerate(sessions))
+        assert all(second.use(7, event(number), session) for number, session in enumerate(sessions))
+
+
 def test_sessions_and_senders_are_told_apart(memory_url: str) -> None:
     sessions = [(session, sender) for session in ("one", "two") for sender in ("curve", "other curve")]
     for _ in range(2):

@@ -18,7 +18,9 @@ from cryptostore import (
     UnreadableRecord,
     WrongPickleKey,
 )
+from cryptostore.nio import NioStore
 from cryptostore.nio.importing import Findings
+from cryptostore.nio.standins import stored_id
 from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of, edited, import_all, reasons
 
 OTHER_KEY = "the other pickle key"
@@ -154,14 +156,17 @@ def test_rows_of_an_account_that_is_not_there(memory_url: str, alice: Client) ->
 
 
 def test_ids_that_no_database_may_store(memory_url: str, alice: Client) -> None:
-    too_long = "!" + "r" * 255
-    alice.store.save_encrypted_rooms([ROOM, too_long, "!nul\0:example.org"])
+    odd = ["!" + "r" * 255, "!nul\0:example.org"]
+    alice.store.save_encrypted_rooms([ROOM, *odd])
+    alice.ask_for_key("k" * 256)
     findings = import_all(alice.path, memory_url)
-    assert all_of(memory_url, EncryptedRoom) == [EncryptedRoom(ROOM)]
-    assert reasons(findings, "encrypted room") == {
-        "no database may store it: room_id must be at most 255 UTF-8 bytes, not 256": (too_long,),
-        "no database may store it: room_id must not contain NUL": ("!nul\0:example.org",),
-    }
+    assert {room.room_id for room in all_of(memory_url, EncryptedRoom)} == {ROOM, *map(stored_id, odd)}
+    reason = "no database may store it: request_id must be at most 255 UTF-8 bytes, not 256"
+    assert reasons(findings, "key request") == {reason: ("k" * 256,)}
+    store = NioStore(ALICE.user_id, ALICE.device_id, memory_url, KEY)
+    rooms = store.load_encrypted_rooms()
+    assert all(room in rooms for room in odd)
+    store.close()
 
 
 def test_bytes_that_are_no_text(memory_url: str, alice: Client) -> None:

@@ -7,6 +7,7 @@ from nio.crypto import OlmDevice
 from nio.crypto import OutgoingKeyRequest as KeyRequest
 
 from cryptostore import Device, EncryptedRoom, InboundGroupSession, OutgoingKeyRequest, SyncToken
+from cryptostore.nio import bounds
 from nio_places import ROOM, Ours, Ratchet
 
 BOB = "@bob:example.org"
@@ -35,15 +36,41 @@ def test_a_room_key_for_an_impossible_room(ours: Ours, bad: str, caplog: pytest.
 
 
 @unstorable
-def test_an_impossible_room_beside_a_token(ours: Ours, bad: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_impossible_room_stays_encrypted(ours: Ours, bad: str) -> None:
     store = ours.open()
-    store.save_sync_token("s1")
-    store.save_encrypted_rooms({bad, ROOM})
-    assert dropped(caplog, bad) == 1
-    assert ours.stored(EncryptedRoom) == [EncryptedRoom(ROOM)]
+    for _ in range(2):
+        store.save_sync_token("s1")
+        store.save_encrypted_rooms({bad, ROOM})
+        assert len(ours.stored(EncryptedRoom)) == 2
     assert ours.stored(SyncToken) == [SyncToken("s1")]
+    store = ours.reopen(store)
+    rooms = store.load_encrypted_rooms()
+    assert bad in rooms
+    assert ROOM in rooms
+    assert not any(other in rooms for other in (f"{bad}x", f"{ROOM}x"))
+    rooms.discard(bad)
+    assert rooms == {ROOM}
     store.delete_encrypted_room(bad)
     assert ours.reopen(store).load_encrypted_rooms() == {ROOM}
+
+
+TOKENS = ["s\0" + "1", "s\ud800", "", "\0", "cryptostore escaped", 'cryptostore escaped "s1"']
+
+
+@pytest.mark.parametrize("token", TOKENS, ids=ascii)
+def test_a_sync_token_is_any_text(ours: Ours, token: str) -> None:
+    store = ours.open()
+    store.save_sync_token(token)
+    store.save_encrypted_rooms(set())
+    assert ours.reopen(store).load_sync_token() == token
+
+
+def test_before_a_sync_token_that_is_too_long_the_place_stays(in_memory: Ours) -> None:
+    store = in_memory.open()
+    for token in ("s1", "x" * (bounds.TOKEN + 1)):
+        store.save_sync_token(token)
+        store.save_encrypted_rooms(set())
+    assert in_memory.reopen(store).load_sync_token() == "s1"
 
 
 @unstorable
@@ -56,7 +83,10 @@ def test_a_device_with_an_impossible_id(ours: Ours, bad: str, caplog: pytest.Log
     # nio looks every device up again after adding it.
     store.save_device_keys({BOB: dict(devices[BOB]), bad: {"DEVICE": devices[bad]["DEVICE"]}})
     assert dropped(caplog, bad) == 2
-    assert not store.verify_device(devices[BOB][bad])
+    for device in (devices[BOB][bad], devices[bad]["DEVICE"]):
+        # What the owner decides about it cannot be stored, and would be forgotten.
+        assert not store.verify_device(device)
+        assert store.is_device_blacklisted(device)
     assert [row.key for row in ours.stored(Device)] == [(BOB, "GOOD")]
     assert not store._devices._users.pinned()
     assert list(ours.reopen(store).load_device_keys()[bad]) == []
@@ -64,7 +94,15 @@ def test_a_device_with_an_impossible_id(ours: Ours, bad: str, caplog: pytest.Log
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
-    [("a\0b", "a\ufffdb"), ("a\ud800b", "a\ufffdb"), (None, ""), (7, ""), ("é\U0001d56c", "é\U0001d56c")],
+    [
+        ("a\0b", "a\ufffdb"),
+        ("a\ud800b", "a\ufffdb"),
+        (None, ""),
+        (7, ""),
+        ("é\U0001d56c", "é\U0001d56c"),
+        ("é" * 1_000_000, "é" * 256),
+    ],
+    ids=["NUL", "surrogate", "none", "number", "other planes", "1 MB"],
 )
 def test_display_names_are_cleaned(ours: Ours, sent: object, kept: str) -> None:
     store = ours.open()

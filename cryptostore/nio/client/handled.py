@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from cryptostore import records
-from cryptostore.nio.pickles import if_valid
+from cryptostore.nio.standins import stored_id
 from cryptostore.records.changes import Changes
 
 from .buffer import BufferedStorage
@@ -43,7 +42,7 @@ class HandledMessages:
     @staticmethod
     def key(sender_key: str, ciphertext: str) -> MessageKey:
         """What a ciphertext is remembered by."""
-        return sender_key, hashlib.sha256(ciphertext.encode()).hexdigest()
+        return stored_id(sender_key), hashlib.sha256(ciphertext.encode(errors="surrogatepass")).hexdigest()
 
     def __contains__(self, key: MessageKey) -> bool:
         return key in self._saved or key in self._unsaved
@@ -74,10 +73,10 @@ class HandledMessages:
 
     def collect(self) -> Changes:
         """What a flush in the middle of a sync writes."""
-        rows = [if_valid(partial(records.OlmMessage, *key)) for key in self._unsaved]
+        rows = [records.OlmMessage(*key) for key in self._unsaved]
         self._saved |= self._unsaved
         self._unsaved = set()
-        return Changes(row for row in rows if row is not None)
+        return Changes(rows)
 
     def forget(self) -> Changes:
         """What the batch with the token writes: the server will not send these again."""
@@ -86,6 +85,5 @@ class HandledMessages:
             # The server keeps what was acknowledged, and brings it page by page.
             ahead |= self._ahead.difference(self._noted)
         gone = self._saved - ahead
-        valid = [row for key in gone if (row := if_valid(partial(records.OlmMessage, *key))) is not None]
         self._saved, self._unsaved, self._ahead, self._noted = self._saved & ahead, self._unsaved & ahead, ahead, {}
-        return Changes(deletes=[(records.OlmMessage, row.key) for row in valid])
+        return Changes(deletes=[(records.OlmMessage, key) for key in gone])

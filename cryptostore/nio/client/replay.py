@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from cryptostore import records
 from cryptostore.nio.cache import LiveCache
-from cryptostore.nio.pickles import if_valid
+from cryptostore.nio.standins import stored_id
 from cryptostore.records.changes import Changes
 
 from .buffer import BufferedStorage
@@ -24,7 +23,7 @@ _EVENT_BYTES: Final = 12
 
 def page_of(session_id: str, sender_key: str, index: int) -> PageKey:
     """The page on which the use of a message index is written down."""
-    return session_id, sender_key, index // _INDICES
+    return stored_id(session_id), stored_id(sender_key), index // _INDICES
 
 
 class Page:
@@ -43,7 +42,7 @@ class Page:
         return not self._is_readable or index % _INDICES in self._events
 
     def record(self, key: PageKey) -> records.ReplayPage:
-        """What to store. Raises InvalidRecord."""
+        """What to store."""
         used = sum(1 << index for index in self._events)
         events = b"".join([self._events[index] for index in sorted(self._events)])
         return records.ReplayPage(*key, used.to_bytes(_MAP_BYTES, "big"), events)
@@ -83,10 +82,10 @@ class ReplayProtection:
         return bool(self._dirty)
 
     def collect(self) -> Changes:
-        """The records to write. A page that cannot be stored stays in memory for as long as this process lives."""
-        rows = [if_valid(partial(page.record, key)) for key, page in self._dirty.items()]
+        """The records to write."""
+        rows = [page.record(key) for key, page in self._dirty.items()]
         self._dirty = {}
-        return Changes(row for row in rows if row is not None)
+        return Changes(rows)
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable."""

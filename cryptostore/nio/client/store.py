@@ -12,6 +12,7 @@ from cryptostore import records
 from cryptostore.errors import ConfigurationError
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
+from cryptostore.nio.standins import stored_id, stored_token, token_record
 from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import PUBLIC_PICKLE_KEYS, NioStore
 from cryptostore.records.changes import Changes
@@ -107,13 +108,15 @@ class ProductionStore(NioStore):
         """The records of all live objects that changed, as they are now."""
         puts: list[records.Record] = []
         for (sender_key, session_id), session in self._changed_sessions.items():
+            if not self._sessions.is_kept(sender_key, session):
+                continue
             record = if_valid(partial(self._sessions.record, sender_key, session))
             if record is None:
                 self._sessions.release(sender_key, session_id)
             else:
                 puts.append(record)
         self._changed_sessions.clear()
-        changes = self._group_sessions.collect().followed_by(Changes(puts))
+        changes = self._group_sessions.collect().followed_by(Changes(puts, self._sessions.take_forgotten()))
         if self._account_changed:
             self._account_changed = False
             changes = changes.followed_by(self._account.changes())
@@ -157,9 +160,10 @@ class ProductionStore(NioStore):
 
     def complete_sync(self, token: str) -> None:
         """All of a sync was handled: its token goes with the next batch."""
-        record = if_valid(partial(records.SyncToken, token))
-        puts = [record, records.Value(*_TRACKED_UNTIL, token.encode())] if record else []
-        self._storage.write(Changes(puts).followed_by(self.handled.forget()))
+        record = token_record(token)
+        if record is not None:
+            puts = [record, records.Value(*_TRACKED_UNTIL, record.token.encode())]
+            self._storage.write(Changes(puts).followed_by(self.handled.forget()))
 
     def save_account(self, account: OlmAccount) -> None:
         """Write the account with the next flush."""
@@ -182,16 +186,16 @@ class ProductionStore(NioStore):
 
     def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
         """Remember that rooms are encrypted. All that were are known since `load_encrypted_rooms`."""
-        added = [if_valid(partial(records.EncryptedRoom, room_id)) for room_id in set(rooms) - self._known_rooms]
-        self._storage.write(Changes(room for room in added if room is not None))
-        self._known_rooms.update(room.room_id for room in added if room is not None)
+        added = set(map(stored_id, rooms)) - self._known_rooms
+        self._storage.write(Changes(map(records.EncryptedRoom, added)))
+        self._known_rooms |= added
 
     def save_sync_token(self, token: str) -> None:
         """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""
 
     def _is_tracking_current(self, token: str | None) -> bool:
         marker = self._storage.get(records.Value, [_TRACKED_UNTIL]).get(_TRACKED_UNTIL)
-        return token is not None and marker is not None and marker.value == token.encode()
+        return token is not None and marker is not None and marker.value == stored_token(token).encode()
 
     def _open(self, url: str) -> Storage:
         storage = super()._open(url)

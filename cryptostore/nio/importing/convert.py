@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nio.crypto import InboundGroupSession, OlmAccount, Session
 
 from cryptostore import records
 from cryptostore.errors import InvalidRecord
 from cryptostore.nio.pickles import Pickles
+from cryptostore.nio.standins import stored_id, stored_token
 from cryptostore.nio.times import to_local, to_utc
 
 from .devices import SourceDevices
@@ -25,6 +27,8 @@ R = TypeVar("R", bound=records.Record)
 _TIME_FORMATS: Final = ("%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S")
 
 _TABLES: Final = ("olmsessions", "megolminboundsessions", "devicekeys", "encryptedrooms", "outgoingkeyrequests")
+
+_SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 
 #: In vodozemac's words for a pickle that another key encrypted, or whose bytes were changed.
 _WRONG_MAC: Final = "MAC"
@@ -63,7 +67,7 @@ class AccountImport:
 
     def sync_token(self) -> records.SyncToken | None:
         """How far the account had read, if the source knows."""
-        tokens = list(self._all("synctokens", "sync token", (), lambda row: records.SyncToken(row["token"])))
+        tokens = list(self._all("synctokens", "sync token", (), _sync_token))
         return tokens[-1] if tokens else None
 
     def contents(self) -> Iterator[records.Record]:
@@ -120,7 +124,19 @@ class AccountImport:
 
 
 def _encrypted_room(row: Row) -> records.EncryptedRoom:
-    return records.EncryptedRoom(row["room_id"])
+    room_id = row["room_id"]
+    # Without its record, messages to a room would leave in the clear.
+    return records.EncryptedRoom(room_id if _is_damaged(room_id) else stored_id(room_id))
+
+
+def _sync_token(row: Row) -> records.SyncToken:
+    token = row["token"]
+    return records.SyncToken(token if _is_damaged(token) else stored_token(token))
+
+
+def _is_damaged(text: Any) -> bool:
+    """Whether this is no text, or one that was not UTF-8 in the file: then it has lone surrogates, and is refused."""
+    return not isinstance(text, str) or bool(_SURROGATES.search(text))
 
 
 def _key_request(row: Row) -> records.OutgoingKeyRequest:

@@ -8,7 +8,7 @@ from typing import Final
 from nio.crypto import TrustState
 
 from cryptostore import records
-from cryptostore.nio.devices import storable
+from cryptostore.nio.standins import stored_name
 from cryptostore.records.fields import DeviceTrust
 
 from .findings import Findings
@@ -42,7 +42,7 @@ class SourceDevices:
             user_id=row["user_id"],
             device_id=row["device_id"],
             keys=keys,
-            display_name=storable(row.get("display_name")),
+            display_name=stored_name(row.get("display_name")),
             deleted=bool(row["deleted"]),
             trust=self._trust(row, keys["ed25519"]),
         )
