@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -12,7 +10,6 @@ from urllib.parse import quote
 import pytest
 from nio.crypto import OlmAccount
 
-import cryptostore.cli
 from command_line import Ended, Run, on_a_terminal
 from cryptostore import Account, Changes, SyncToken, new_pickle_key, open_backend
 from cryptostore.cli.demo.audience import Audience
@@ -180,17 +177,3 @@ def test_no_json_is_longer_than_what_programs_read(run: Run, tmp_path: Path) -> 
         backend.open_store(Account("@ö:x", "Ω"), pickle_key=KEY).apply(Changes([SyncToken("s1")]))
     [account] = fit(run("stats", f"sqlite:///{quote(str(file))}", "--json")).document["accounts"]
     assert (account["user_id"], account["device_id"]) == ("@ö:x", "Ω")
-
-
-def imports() -> Iterator[tuple[str, str]]:
-    """Each module of the command line, with what it imports."""
-    [folder] = cryptostore.cli.__path__
-    for path in Path(folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                yield path.name, f"{node.module}"
-
-
-def test_one_module_shows_text() -> None:
-    """What rich takes for markup, or passes on raw, is decided in one place."""
-    assert {name for name, imported in imports() if imported.startswith("rich")} == {"output.py"}

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cryptostore
-import cryptostore_postgres
-import cryptostore_sqlite
 from cryptostore import CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.shown import shown
@@ -89,21 +83,3 @@ def test_a_logger_is_made_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_python_shows_of_an_error_is_escaped() -> None:
     shown_by_python = "".join(traceback.format_exception(CryptoStoreError(WORST)))
     assert raw_in(shown_by_python, lines=True) == []
-
-
-def modules() -> Iterator[Path]:
-    """Every module of the core and of our backends."""
-    for package in (cryptostore, cryptostore_sqlite, cryptostore_postgres):
-        for folder in package.__path__:
-            yield from Path(folder).rglob("*.py")
-
-
-def test_every_log_line_of_ours_is_escaped() -> None:
-    """No module has a logger of another make."""
-    made = {
-        f"{path.parent.name}/{path.name}"
-        for path in modules()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr == "getLogger"
-    }
-    assert made == {"cryptostore/logs.py"}

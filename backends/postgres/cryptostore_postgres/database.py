@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from psycopg.errors import LockNotAvailable
 
 from cryptostore.errors import ConfigurationError, SchemaError
+from cryptostore.logs import logger
 from cryptostore.store.interface import (
     MAX_KEY_BYTES,
     AccountRow,
@@ -42,7 +42,7 @@ _HEALTH: Final = Statement(
     b"pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes')"
 )
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger(__name__)
 
 
 class PostgresDatabase(Database):
