@@ -52,12 +52,15 @@ def opened_with(folder: Path, url: str, **options: Any) -> Backend:
 
 
 def _opened_sqlite(folder: Path, url: str, options: Mapping[str, Any], timeout: float) -> Database:
+    from cryptostore_sqlite import files
     from cryptostore_sqlite.connections import Connections
     from cryptostore_sqlite.database import SQLiteDatabase
     from cryptostore_sqlite.plugin import path_of
     from cryptostore_sqlite.schema import Migrations
 
-    return SQLiteDatabase(Connections(path_of(url), timeout, Migrations(folder)))
+    path = path_of(url)
+    files.ensure_private_file(path)
+    return SQLiteDatabase(Connections(path, timeout, Migrations(folder)))
 
 
 def _opened_postgres(folder: Path, url: str, options: Mapping[str, Any], timeout: float) -> Database:

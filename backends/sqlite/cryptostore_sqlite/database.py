@@ -48,6 +48,10 @@ _DELETE_ACCOUNT: Final = (
 _BEYOND_ALL_KEYS: Final = b"\xff" * (MAX_KEY_BYTES + 1)
 _NO_LIMIT: Final = -1
 
+#: After each of an account's first batches, the database file is whole by itself: the Olm account is in one of them,
+#: and in a copy that lacks the -wal it must not look as if it had never been.
+_FIRST_BATCHES: Final = 8
+
 
 class SQLiteDatabase(Database):
     """A handle on a database file."""
@@ -56,7 +60,7 @@ class SQLiteDatabase(Database):
         self._connections = connections
 
     def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
-        with self._connections.writing(timeout, opening=True) as connection:
+        with self._connections.writing(timeout, opening=True, checkpoint=True) as connection:
             account_id = _find_or_insert(connection, user_id, device_id, claim.new_id)
             connection.execute(_TAKE_OVER, (claim.incarnation, claim.owner, claim.since, account_id))
             row = _account_row(connection, _BY_ID, account_id)
@@ -76,7 +80,7 @@ class SQLiteDatabase(Database):
             return list(_account_rows(connection, _ACCOUNTS))
 
     def delete(self, account_id: int, timeout: float) -> None:
-        with self._connections.writing(timeout, erases=True) as connection:
+        with self._connections.writing(timeout, checkpoint=True) as connection:
             for statement in _DELETE_ACCOUNT:
                 connection.execute(statement, (account_id,))
 
@@ -94,7 +98,8 @@ class SQLiteDatabase(Database):
             return list(_rows(connection, account_id, within, size))
 
     def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
-        with self._connections.writing(timeout, erases=bool(batch.deletes)) as connection:
+        checkpoint = bool(batch.deletes) or batch.number <= _FIRST_BATCHES
+        with self._connections.writing(timeout, checkpoint=checkpoint) as connection:
             row = _account_row(connection, _BY_ID, account_id)
             if row is None or not batch.follows(row):
                 return row

@@ -18,10 +18,31 @@ from cryptostore.plugins.folders import flush_folder
 
 _PRIVATE: Final = 0o600
 
+#: What a -wal begins with; one that is no longer holds no data.
+LOG_HEADER_BYTES: Final = 32
+
 #: Held while a descriptor of a new file is open, so that no other thread's SQLite has locks on it yet.
 _creating: Final = threading.Lock()
 
 _log: Final = logger(__name__)
+
+
+def resolved(path: Path) -> Path:
+    """Where the file is that SQLite opens: it follows links, and keeps its -wal beside the file, not beside the link.
+
+    Raises ConfigurationError for a link to nothing.
+    """
+    real = Path(os.path.realpath(path))
+    if path.is_symlink() and not real.exists():
+        raise ConfigurationError(
+            f"{path} is a link to {real}, which is not there; is a disk not mounted? Mount it, or correct the link"
+        )
+    return real
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file that SQLite keeps beside the database: -wal, -shm or -journal."""
+    return path.with_name(f"{path.name}{suffix}")
 
 
 def ensure_private_file(path: Path) -> None:
@@ -54,9 +75,23 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def require(path: Path) -> None:
+    """Raise ConfigurationError if there is no file."""
+    if not path.exists():
+        raise ConfigurationError(
+            f"there is no database {path}, and create=never forbids to make one; is a disk not mounted? Correct the "
+            "path in the database URL, or open it once with create=auto"
+        )
+
+
 def has_write_ahead_log(path: Path) -> bool:
     """Whether there is a -wal file: somebody has the database open, or was killed."""
-    return path.with_name(f"{path.name}-wal").exists()
+    return beside(path, "-wal").exists()
+
+
+def holds_data(log_bytes: int) -> bool:
+    """Whether a -wal of this size has more than its header."""
+    return log_bytes > LOG_HEADER_BYTES
 
 
 def _create(path: Path) -> None:

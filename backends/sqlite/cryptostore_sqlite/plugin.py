@@ -21,6 +21,8 @@ from cryptostore import (
 )
 from cryptostore.plugins.urls import refuse_unknown
 
+from . import files
+from .checks import refuse_unsafe
 from .connections import Connections
 from .database import SQLiteDatabase
 
@@ -39,11 +41,16 @@ _CAPABILITIES: Final = {
     Capability.TLS: Claim(Support.UNSUPPORTED, "there is no network"),
 }
 
+#: Options that errors and logs may show.
+_SHOWN_OPTIONS: Final = frozenset({"create", "file_system"})
+
 
 def open_sqlite(url: str, options: Mapping[str, Any], timeout: float) -> SQLiteDatabase:
     """Open `sqlite:///relative/path` or `sqlite:////absolute/path`; a missing file is created, a missing folder is not.
 
-    Knows no options but the core's. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
+    The options are `create` ("auto", or "never": a missing file is an error) and `file_system` ("local", or "any": one
+    on which SQLite may lose data is not refused). Raises ConfigurationError, SchemaError, BackendUnavailable,
+    StorageFull.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
@@ -51,8 +58,16 @@ def open_sqlite(url: str, options: Mapping[str, Any], timeout: float) -> SQLiteD
             f"this Python was built with SQLite {sqlite3.sqlite_version}; matrix-cryptostore-sqlite needs {oldest} or "
             "newer: use a newer Python or operating system"
         )
-    refuse_unknown(options, "deadline, owner")
-    return SQLiteDatabase(Connections(path_of(url), timeout))
+    given = dict(options)
+    may_create = _is_default(given, "create", "auto", "never")
+    must_be_local = _is_default(given, "file_system", "local", "any")
+    refuse_unknown(given, "create, deadline, file_system, owner")
+    path = files.resolved(path_of(url))
+    refuse_unsafe(path, any_file_system=not must_be_local)
+    if not may_create:
+        files.require(path)
+    files.ensure_private_file(path)
+    return SQLiteDatabase(Connections(path, timeout))
 
 
 def path_of(url: str) -> Path:
@@ -76,7 +91,15 @@ def path_of(url: str) -> Path:
     return Path(name).absolute()
 
 
+def _is_default(options: dict[str, Any], name: str, default: str, other: str) -> bool:
+    """Remove an option that has two values, and say whether it is at its default."""
+    value = options.pop(name, default)
+    if value not in (default, other):
+        raise ConfigurationError(f"the option {name!r} must be {default!r} or {other!r}")
+    return bool(value == default)
+
+
 @hookimpl
 def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The SQLite backend."""
-    return [BackendPlugin("sqlite", INTERFACE_VERSION, open_sqlite, _CAPABILITIES)]
+    return [BackendPlugin("sqlite", INTERFACE_VERSION, open_sqlite, _CAPABILITIES, _SHOWN_OPTIONS)]

@@ -150,19 +150,20 @@ def test_a_database_in_a_read_only_folder_is_named(ordinary_users_folder: Path) 
         open_backend(url)
 
 
-def test_a_read_only_file_is_read_and_not_owned(ordinary_users_folder: Path) -> None:
+def test_a_file_that_this_user_may_only_read_is_read_beside_its_owner(ordinary_users_folder: Path) -> None:
     path = ordinary_users_folder / "keys.db"
     url = f"sqlite:///{path}"
-    with closing(open_sqlite(url, {}, TIMEOUT)) as database:
-        row = commit(database, take_over(database), {b"key": b"value"})
-    path.chmod(0o400)
-    with closing(open_sqlite(url, {}, TIMEOUT)) as database:
-        assert not database.health(TIMEOUT).writable
-        assert database.get(row.id, [b"key"], TIMEOUT) == [Row(b"key", b"value")]
-        with pytest.raises(ConfigurationError, match="must be able to write"):
-            database.take_over(row.user_id, row.device_id, new_claim(), TIMEOUT)
-        with pytest.raises(BackendUnavailable, match="cannot be written"):
-            database.commit(row.id, next_batch(row, {b"key": b"other"}), TIMEOUT)
+    with closing(open_sqlite(url, {}, TIMEOUT)) as owner:
+        row = commit(owner, take_over(owner), {b"key": b"value"})
+        path.chmod(0o400)
+        with closing(open_sqlite(url, {}, TIMEOUT)) as database:
+            assert not database.health(TIMEOUT).writable
+            assert database.get(row.id, [b"key"], TIMEOUT) == [Row(b"key", b"value")]
+            with pytest.raises(ConfigurationError, match="must be able to write"):
+                database.take_over(row.user_id, row.device_id, new_claim(), TIMEOUT)
+            with pytest.raises(BackendUnavailable, match="cannot be written"):
+                database.commit(row.id, next_batch(row, {b"key": b"other"}), TIMEOUT)
+        row = commit(owner, row)
     path.chmod(0o600)
     with closing(open_sqlite(url, {}, TIMEOUT)) as database:
         assert database.accounts(TIMEOUT) == [row]
@@ -278,7 +279,7 @@ def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_in_the_way(url: s
         from cryptostore import StorageFull, open_backend
 
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        for size in range(0, 200_000, 10_000):
+        for size in range(0, 200_000, 4_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
             try:
                 open_backend(sys.argv[1]).close()
@@ -307,7 +308,12 @@ def test_a_forked_process_can_neither_use_nor_reopen_the_database(url: str, path
             store.apply(Changes([SyncToken("t")]))
             backend.close()
         else:
-            attempts = [lambda: store.apply(Changes([SyncToken("x")])), lambda: open_backend(url)]
+            attempts = [
+                lambda: store.apply(Changes([SyncToken("x")])),
+                lambda: store.get(SyncToken, [()]),
+                backend.accounts,
+                lambda: open_backend(url),
+            ]
             for attempt in attempts:
                 try:
                     attempt()
@@ -317,7 +323,7 @@ def test_a_forked_process_can_neither_use_nor_reopen_the_database(url: str, path
             open_backend(url + "2").close()
             os._exit(0)
     """
-    assert run(script, url).splitlines() == ["StoreClosed 1", "ConfigurationError 1"]
+    assert run(script, url).splitlines() == [*["StoreClosed 1"] * 3, "ConfigurationError 1"]
     with open_backend(url) as backend:
         assert [ownership.sequence for ownership in backend.accounts().values()] == [1]
 

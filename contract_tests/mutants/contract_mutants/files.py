@@ -22,7 +22,7 @@ from cryptostore import (
     Support,
     TakeOver,
 )
-from cryptostore_sqlite import connections, database
+from cryptostore_sqlite import connecting, database, opening
 from cryptostore_sqlite.connections import Connections
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.schema import Migrations
@@ -85,8 +85,8 @@ def deletion_forgets_the_rows(patch: pytest.MonkeyPatch) -> None:
 @mutant("ISOLATION-4", "ISOLATION-5", backend="sqlite")
 def deleted_rows_left_in_the_file(patch: pytest.MonkeyPatch) -> None:
     """Nothing is written over with zeros."""
-    patch.setattr(connections, "_SETTINGS", connections._SETTINGS.replace("secure_delete = ON", "secure_delete = OFF"))
-    patch.setattr(Connections, "_erase", lambda _self, _writer: None)
+    patch.setattr(connecting, "SETTINGS", connecting.SETTINGS.replace("secure_delete = ON", "secure_delete = OFF"))
+    patch.setattr(Connections, "_checkpoint", lambda _self, _writer: None)
 
 
 @mutant("SCHEMA-2", backend="sqlite")
@@ -102,7 +102,7 @@ def newer_schema_accepted(patch: pytest.MonkeyPatch) -> None:
 @mutant("SCHEMA-3", backend="sqlite")
 def newer_schema_touched_before_it_is_refused(patch: pytest.MonkeyPatch) -> None:
     """The settings of a connection are written into the file before anybody looks at its version."""
-    original = connections._inspect
+    original = opening._inspect
 
     def inspect(path: Path, *arguments: Any) -> Schema | None:
         with contextlib.closing(sqlite3.connect(path)) as other:
@@ -110,20 +110,20 @@ def newer_schema_touched_before_it_is_refused(patch: pytest.MonkeyPatch) -> None
             other.execute(f"PRAGMA user_version = {version + 1}")
         return original(path, *arguments)
 
-    patch.setattr(connections, "_inspect", inspect)
+    patch.setattr(opening, "_inspect", inspect)
 
 
 @mutant("SECRETS-1", backend="sqlite")
 def statements_logged(patch: pytest.MonkeyPatch) -> None:
     """A debug line shows every statement, with the values in it."""
-    original = connections._open_writer
+    original = opening.open_writer
 
     def open_writer(*arguments: Any) -> sqlite3.Connection:
         writer = original(*arguments)
         writer.set_trace_callback(_log.debug)
         return writer
 
-    patch.setattr(connections, "_open_writer", open_writer)
+    patch.setattr(opening, "open_writer", open_writer)
 
 
 @mutant("SECRETS-7", backend="sqlite")

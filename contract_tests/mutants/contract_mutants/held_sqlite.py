@@ -22,7 +22,7 @@ def owner_checked_before_the_lock(patch: pytest.MonkeyPatch) -> None:
             row = database._account_row(connection, database._BY_ID, account_id)
         if row is None or row[3:6] != (batch.epoch, batch.incarnation, batch.number - 1):
             return row
-        with self._connections.writing(timeout, erases=bool(batch.deletes)) as connection:
+        with self._connections.writing(timeout, checkpoint=bool(batch.deletes)) as connection:
             connection.executemany(database._PUT, ((account_id, key, value) for key, value in batch.puts))
             connection.executemany(database._DELETE, ((account_id, key) for key in batch.deletes))
             connection.execute(database._ADVANCE, (batch.number, account_id))
