@@ -17,7 +17,7 @@ from cryptostore.shown import shown
 
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of
-from .output import print_error
+from .output import print_error, write_every_letter
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     A CryptoStoreError is one line on standard error; a traceback means a bug.
     """
+    write_every_letter()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         build_app(words[0] if words else None)(args=words, prog_name="cryptostore")

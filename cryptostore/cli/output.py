@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,12 @@ from cryptostore.shown import shown
 
 #: Narrow enough to leave room for ids on a terminal of 80 columns.
 _BAR_WIDTH: Final = 20
+
+
+def write_every_letter() -> None:
+    """Let standard output escape what its encoding lacks, as standard error does: an id must not end a command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def print_json(document: Any) -> None:

@@ -129,11 +129,19 @@ def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None
         print_json({"database": shown_url(url), "accounts": [_document(*each) for each in done.items()]})
         return
     rows = [
-        (str(account), kind_name(kind), str(rekeyed.resealed[kind]), str(rekeyed.unreadable[kind]))
+        (str(account), "nothing" if kind is None else kind_name(kind), str(sealed), str(unreadable))
         for account, rekeyed in done.items()
-        for kind in sorted(rekeyed.resealed | rekeyed.unreadable)
+        for kind, sealed, unreadable in _counts(rekeyed)
     ]
     print_table(f"New pickle key in {shown_url(url)}", ["account", "kind", "sealed again", "unreadable"], rows)
+
+
+def _counts(rekeyed: Rekeyed) -> Iterator[tuple[int | None, int, int]]:
+    """How many records of each kind were sealed again, and how many could not be read."""
+    kinds = sorted(rekeyed.resealed | rekeyed.unreadable)
+    yield from ((kind, rekeyed.resealed[kind], rekeyed.unreadable[kind]) for kind in kinds)
+    if not kinds:
+        yield None, 0, 0
 
 
 def _document(account: Account, rekeyed: Rekeyed) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def _report(url: str, counted: Mapping[Account, Stored], *, as_json: bool) -> No
     rows = [
         (str(account) if position == 0 else "", kind, f"{stored.rows[kind]:,}", f"{stored.size[kind]:,}")
         for account, stored in counted.items()
-        for position, kind in enumerate(stored.rows)
+        for position, kind in enumerate(stored.rows or ["nothing"])
     ]
     print_table(f"Stored in {shown_url(url)}", ["account", "kind", "rows", "bytes"], rows)
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from nio.crypto import OlmAccount
 
-from command_line import Ended, Run, on_a_terminal
+from command_line import Ended, Run, on_a_terminal, run_process
 from cryptostore import Account, Changes, SyncToken, new_pickle_key, open_backend
 from cryptostore.cli.demo.audience import Audience
 from cryptostore.cli.exits import ExitCode
@@ -170,8 +170,16 @@ def test_the_demo_says_who_writes(name: str, capfd: pytest.CaptureFixture[str]) 
     assert raw_in(capfd.readouterr().err, lines=True) == []
 
 
-def test_no_json_is_longer_than_what_programs_read(run: Run, tmp_path: Path) -> None:
-    """A file name, which people choose, is in the JSON as it is."""
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_an_encoding_that_lacks_a_letter_ends_no_command(encoding: str) -> None:
+    with open_backend("sqlite:///keys.db") as backend:
+        backend.open_store(Account("@例:x", "Ω"), pickle_key=KEY).apply(Changes([SyncToken("s1")]))
+    ended = run_process("stats", "sqlite:///keys.db", env={"PYTHONIOENCODING": encoding}, encoding=encoding)
+    assert (ended.code, ended.err) == (0, "")
+    assert ("@例:x Ω" if encoding == "utf-8" else "@\\u4f8b:x \\u03a9") in ended.out
+
+
+def test_json_gives_programs_what_is_stored(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "naïve\u202e.db"
     with open_backend(f"sqlite:///{quote(str(file))}") as backend:
         backend.open_store(Account("@ö:x", "Ω"), pickle_key=KEY).apply(Changes([SyncToken("s1")]))

@@ -187,6 +187,13 @@ def test_wrap_only_leaves_the_records_as_they_are(run: Run, sqlite_url: str) -> 
     assert holds(sqlite_url, ratchet, NEW)
 
 
+def test_people_see_whose_pickle_key_was_changed_alone(run: Run, sqlite_url: str) -> None:
+    saved(sqlite_url)
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key", "--wrap-only")
+    assert ended.code == 0
+    assert str(ALICE) in ended.out
+
+
 def test_the_same_pickle_key_seals_again(run: Run, sqlite_url: str) -> None:
     ratchet = saved(sqlite_url)
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "old.key", "--json")

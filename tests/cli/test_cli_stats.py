@@ -53,6 +53,14 @@ def test_people_get_a_table(run: Run, filled: str) -> None:
     assert str(BOB) not in ended.out
 
 
+def test_people_see_an_account_without_rows(run: Run, url: str) -> None:
+    with open_backend(url) as backend:
+        backend.open_store(ALICE, pickle_key=KEY).close()
+    ended = run("stats", url)
+    assert ended.code == 0
+    assert str(ALICE) in ended.out
+
+
 def test_it_takes_nothing_over(run: Run, filled: str) -> None:
     with open_backend(filled) as backend, backend.open_store(ALICE, pickle_key=KEY) as owner:
         assert run("stats", filled).code == 0

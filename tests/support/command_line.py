@@ -48,14 +48,16 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
     return run_here
 
 
-def run_process(*words: object, env: Mapping[str, str] | None = None, timeout: float = 240) -> Ended:
+def run_process(
+    *words: object, env: Mapping[str, str] | None = None, timeout: float = 240, encoding: str = "utf-8"
+) -> Ended:
     """Run `cryptostore` with the given words as users do."""
     done = subprocess.run(
         [sys.executable, "-c", "from cryptostore.cli import main; main()", *map(str, words)],
         env={**os.environ, "COLUMNS": "250", **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding=encoding,
         timeout=timeout,
         check=False,
     )
