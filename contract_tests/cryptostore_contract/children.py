@@ -139,6 +139,27 @@ class Doomed:
         return said
 
 
+class Starts:
+    """Processes that each open the database, and of which one after the other is killed; forked as well."""
+
+    def __init__(self, parent: Child) -> None:
+        self._parent = parent
+
+    def kill_behind(self, step: int) -> bool:
+        """Kill a start behind a step, or let it go on to its end where it has fewer; fails if it ends with an error."""
+        self._parent.tell(f"{step}")
+        _, _, ended = self._parent.line().partition(" ")
+        assert ended in ("0", f"{-signal.SIGKILL}"), f"ended with {ended}:\n{self._parent.error()}"
+        return ended != "0"
+
+
+@contextmanager
+def starts(url: str, account: Account) -> Iterator[Starts]:
+    """Starts of a program that are killed, on one database."""
+    with child(url, account, "fork-starts") as parent:
+        yield Starts(parent)
+
+
 @contextmanager
 def doomed(url: str) -> Iterator[Doomed]:
     """Processes to be killed on one database, whose accounts are named one by one."""

@@ -60,12 +60,14 @@ class Ability(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Encrypted:
-    """The test's database on a server that takes encrypted connections only: three URLs, and who is connected."""
+    """The test's database on a server that takes encrypted connections only: four URLs, and who is connected."""
 
     #: Demands encryption, and a certificate of the authority that signed the server's.
     trusting: str
     #: The same with another authority, which did not sign it.
     distrusting: str
+    #: The first one, with another name of the server, which its certificate does not have.
+    misnamed: str
     #: Without encryption.
     plain: str
     #: For each connection that a backend has now, whether the server says that it is encrypted.

@@ -22,6 +22,7 @@ from cryptostore import (
     BackendUnavailable,
     Changes,
     CryptoStore,
+    CryptoStoreError,
     FencedOut,
     InboundGroupSession,
     Mode,
@@ -42,6 +43,7 @@ from cryptostore.store.values import encode_value
 from .moments import Events, kill_this_process, killed_after, seconds_of
 from .presence import attend
 from .samples import KEY, one_of_each, sample
+from .steps import Steps
 
 URL_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_URL"
 ACCOUNT_VARIABLE: Final = "CRYPTOSTORE_CONTRACT_ACCOUNT"
@@ -52,6 +54,10 @@ REPLACED: Final[tuple[type[Record], ...]] = (OlmAccount, SyncToken)
 
 #: How many values every batch replaces: many, so that there is a middle to be killed in.
 VALUES: Final = 60
+
+#: How often each of two processes asks, and the deadline in seconds of what both use.
+FORK_LOOKS: Final = 300
+FORK_DEADLINE: Final = 5.0
 
 #: Seconds that a forked process is given before it counts as hanging.
 FORK_SECONDS: Final = 60
@@ -181,22 +187,79 @@ def die_around_commit(account: Account, moment: str) -> None:
 
 
 def fork(_account: Account) -> None:
-    """For each order on standard input, fork a process that carries it out, and say how that ended.
+    """For each order on standard input, fork a process that applies a batch and is killed; see `die_applying`."""
+    # What the core works out once for each kind would be most of the events of a batch that comes first.
+    one_of_each()
+    fork_for_each_order(lambda order: die_applying(*pickle.loads(bytes.fromhex(order))))  # noqa: S301  # our own words
+
+
+def fork_starts(account: Account) -> None:
+    """For each step on standard input, fork a process that opens the database and is killed behind that step."""
+    fork_for_each_order(lambda step: die_starting(account, int(step)))
+
+
+def fork_for_each_order(carry_out: Callable[[str], None]) -> None:
+    """For each line on standard input, fork a process that carries it out, and say how that ended.
 
     The backend's plugin is imported once, here, which may be most of what a process costs; nothing is opened.
     """
     load_backend(scheme_of(os.environ[URL_VARIABLE]))
-    # What the core works out once for each kind would be most of the events of a batch that comes first.
-    one_of_each()
     for order in sys.stdin:
         process = os.fork()
         if not process:
             # If it hangs, and also if its parent is gone.
             signal.alarm(FORK_SECONDS)
-            die_applying(*pickle.loads(bytes.fromhex(order)))  # noqa: S301  # the suite's own words
+            carry_out(order)
             sys.exit()
         _, status = os.waitpid(process, 0)
         say(f"ended {os.waitstatus_to_exitcode(status)}")
+
+
+def die_starting(account: Account, step: int) -> None:
+    """Open the database and the account, and be killed behind a step of that, if it has so many."""
+
+    def start() -> None:
+        with open_backend(os.environ[URL_VARIABLE]) as backend:
+            backend.open_store(account, pickle_key=KEY).close()
+
+    Steps(scheme_of(os.environ[URL_VARIABLE]), step, kill_this_process, with_files=True).during(start)
+
+
+def use_after_fork(account: Account) -> None:
+    """Open the database, fork, and use it in both processes at once; say what was answered wrongly, and applied."""
+    with open_backend(os.environ[URL_VARIABLE], deadline=FORK_DEADLINE) as backend:
+        store = backend.open_store(account, pickle_key=KEY)
+        store.apply(Changes([Value("fork", name, name.encode()) for name in ("parent", "child")]))
+        process = os.fork()
+        if not process:
+            signal.alarm(FORK_SECONDS)
+            use_in_child(store)
+            backend.close()
+            # As multiprocessing ends what it has forked off.
+            os._exit(0)
+        look_again_and_again(store, "parent")
+        os.waitpid(process, 0)
+        look_again_and_again(store, "parent")
+        store.apply(Changes([Value("fork", "parent, later", b"")]))
+        say("applied parent, later")
+
+
+def use_in_child(store: CryptoStore) -> None:
+    """Use a store that was opened before a fork, as long as that is not refused."""
+    try:
+        look_again_and_again(store, "child")
+        store.apply(Changes([Value("fork", "child, later", b"")]))
+        say("applied child, later")
+    except CryptoStoreError as error:
+        say(f"refused {type(error).__name__}")
+
+
+def look_again_and_again(store: CryptoStore, name: str) -> None:
+    """Say each answer that is not the one to the question."""
+    for _ in range(FORK_LOOKS):
+        found = store.get(Value, [("fork", name)])
+        if found != {("fork", name): Value("fork", name, name.encode())}:
+            say(f"wrong {name} was answered with {len(found)} values, of {[key[-1] for key in found]}")
 
 
 def die_applying(account: Account, owner: str, changes: Changes, moment: str) -> None:
@@ -233,6 +296,8 @@ TASKS: Final[Mapping[str, Callable[..., None]]] = {
     "die-after": die_after,
     "die-around-commit": die_around_commit,
     "fork": fork,
+    "fork-starts": fork_starts,
+    "use-after-fork": use_after_fork,
 }
 
 

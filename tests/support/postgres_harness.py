@@ -166,8 +166,10 @@ class PostgresHarness(ExternalPostgresHarness):
         with self.server.only_encrypted() as (trusted, distrusted):
             # Of tests before this one; the server may not have noticed their end yet.
             self.database.end_sessions()
+            trusting = f"{self.url}&sslmode=verify-full&sslrootcert={quote(str(trusted))}"
             yield Encrypted(
-                trusting=f"{self.url}&sslmode=verify-full&sslrootcert={quote(str(trusted))}",
+                trusting=trusting,
+                misnamed=trusting.replace("127.0.0.1", "localhost"),
                 distrusting=f"{self.url}&sslmode=verify-full&sslrootcert={quote(str(distrusted))}",
                 plain=f"{self.url}&sslmode=disable",
                 connections=self._are_encrypted,

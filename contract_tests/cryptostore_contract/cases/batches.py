@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,11 @@ from cryptostore_contract.handles import Handles, by_kind, put, read
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import RawOwner, found, rows_of
 from cryptostore_contract.samples import ALICE, changed, one_of_each, sample, samples
+
+_MEBIBYTE = 2**20
+
+#: So many that each would be seen to leave something.
+_MANY_REFUSALS = 112
 
 #: More than a pool has connections.
 _REFUSALS = 12
@@ -131,6 +139,50 @@ class BatchCases(CaseGroup):
                 raw.row = found(raw.database)
             raw.put({b"key": b"value"})
         assert rows_of(handles.open().database, raw.row.id) == {b"key": b"value"}
+
+    @case("BATCHES-10", checks=("COMMIT-2", "COMMIT-5", "COMMIT-7", "DATABASE-3"))
+    @pytest.mark.parametrize("mebibytes", [1, 5, 17])
+    def test_a_large_batch_that_is_refused_leaves_nothing(
+        self, raw: RawOwner, handles: Handles, mebibytes: int
+    ) -> None:
+        rows = {b"key %03d" % number: bytes([number]) * (_MEBIBYTE // 4) for number in range(4 * mebibytes)}
+        raw.put({b"key 000": b"before"})
+        assert raw.commit(raw.batch(rows, ahead=2)) == raw.row, "a batch that was not the next one"
+        assert raw.everything() == {b"key 000": b"before"}, "a batch that was not the next one has left rows"
+        refused = with_a_bad_value(raw.batch(rows), len(rows) - 1)
+        with contextlib.suppress(Exception):
+            raw.commit(refused)
+        reader = handles.open().database
+        raw.row, left = found(reader), rows_of(reader, raw.row.id)
+        assert len(left) in (1, len(rows)), f"{len(left)} of {len(rows)} rows are there"
+        assert (len(left) == 1) == (raw.row.sequence < refused.number)
+        raw.put(rows)
+        _assert_same(raw.everything(), rows)
+
+    @case("BATCHES-11", checks=("COMMIT-5",))
+    def test_a_hundred_refused_batches_leave_nothing_open(self, raw: RawOwner) -> None:
+        for number in range(_MANY_REFUSALS):
+            if number == _REFUSALS:
+                before = open_handles()
+            with contextlib.suppress(Exception):
+                raw.commit(with_a_bad_value(raw.batch({b"key": b"refused"}), 0))
+            raw.row = found(raw.database)
+        raw.put({b"key": b"value"})
+        left = open_handles() - before
+        assert left < _REFUSALS, f"{left} files, connections or threads more than {_MANY_REFUSALS} refusals before"
+
+
+def _assert_same(stored: dict[bytes, bytes], rows: dict[bytes, bytes]) -> None:
+    """By their lengths first: megabytes that differ are compared for minutes to show where."""
+    assert {key: len(value) for key, value in stored.items()} == {key: len(value) for key, value in rows.items()}
+    assert [key for key, value in rows.items() if stored[key] != value] == []
+
+
+def open_handles() -> int:
+    """How many files, connections and threads this process has."""
+    # What is garbage is not kept.
+    gc.collect()
+    return len(list(Path("/dev/fd").iterdir())) + threading.active_count()
 
 
 def with_a_bad_value(batch: Batch, position: int) -> Batch:

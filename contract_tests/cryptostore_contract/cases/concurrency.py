@@ -23,7 +23,9 @@ from cryptostore import (
 )
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.cases.contests import Looks
+from cryptostore_contract.children import child
 from cryptostore_contract.handles import Handles, own, put
+from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.held import halve
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import EVERYTHING, TIMEOUT, RawOwner, found, rows_of
@@ -247,6 +249,18 @@ class ConcurrencyCases(CaseGroup):
     def test_a_large_batch_whose_writer_is_held_inside_it_is_seen_whole_or_not_at_all(self, handles: Handles) -> None:
         looks = Looks(handles, _LARGE_BATCH, _LARGE_VALUE)
         halve(looks.events_of_a_batch(), looks.look_comes_first)
+
+    @case("CONCURRENCY-11", checks=("STORE-1", "BACKEND-1", "COMMIT-2"), needs=(Ability.OTHER_PROCESS,))
+    def test_a_process_that_is_forked_off_is_answered_rightly_or_refused(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        with child(harness.url, ALICE, "use-after-fork") as forking:
+            said, error = forking.end(), forking.error()
+        wrong = [line for line in said if line.startswith("wrong ")]
+        assert not wrong, f"{len(wrong)} answers were not to the question, such as: {wrong[0]}"
+        assert "applied parent, later" in said, f"after a fork, the parent's store did not go on: {error}"
+        acknowledged = {line.removeprefix("applied ") for line in said if line.startswith("applied ")}
+        assert acknowledged <= {value.name for value in handles.stored(Value)}
 
 
 def value_of(namespace: str, number: int) -> Value:

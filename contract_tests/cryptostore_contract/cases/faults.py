@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -27,11 +28,12 @@ from cryptostore import (
     Value,
 )
 from cryptostore_contract.cases.base import CaseGroup, assert_away
+from cryptostore_contract.cases.batches import open_handles
 from cryptostore_contract.handles import Handles, by_kind, own, put, read
 from cryptostore_contract.harness import Ability, Harness, lacks
 from cryptostore_contract.manifest import case
 from cryptostore_contract.proxy import Proxy
-from cryptostore_contract.raw import EVERYTHING, new_claim
+from cryptostore_contract.raw import EVERYTHING, RawOwner, found, new_claim
 from cryptostore_contract.samples import ALICE, BOB, changed, in_key_order, one_of_each, sample, samples
 from cryptostore_contract.waiting import finishes, result_of, start
 
@@ -43,6 +45,12 @@ _LATENCY = 0.05
 
 #: A deadline in seconds that no outage in these cases lasts for, on a slow machine either.
 LONG = 50.0
+
+#: So many batches that each would be seen to leave something; the first few may fill a pool.
+_MANY_FAILURES = 112
+_FEW_FAILURES = 12
+
+T = TypeVar("T")
 
 #: What is wrong with a harness that has no connection to cut.
 _NONE_CUT = "no connection was cut: does every one by `url` lead through what cuts them?"
@@ -219,6 +227,23 @@ class FaultCases(CaseGroup):
         time.sleep(max(0.0, began + 2 * (SHORT + _LATENCY) - time.monotonic()))
         assert_written(5, handles)
 
+    @case("FAULTS-14", checks=("COMMIT-6", "STORE-3"), needs=(Ability.CUT_CONNECTIONS,))
+    def test_a_hundred_batches_that_fail_with_their_connections_leave_nothing_open(
+        self, raw: RawOwner, harness: Harness
+    ) -> None:
+        failed = 0
+        for number in range(_MANY_FAILURES):
+            if number == _FEW_FAILURES:
+                before = open_handles()
+            assert harness.cut_connections(), _NONE_CUT
+            try:
+                raw.commit(raw.batch({b"key": b"%d" % number}))
+            except BackendUnavailable:
+                failed += 1
+            raw.row = in_the_end(lambda: found(raw.database))
+        left = open_handles() - before
+        assert left < _FEW_FAILURES, f"{left} files, connections or threads more, and {failed} batches had failed"
+
 
 def batch_number(number: int) -> list[OlmSession | Value]:
     """Enough records for a batch to have a middle, all of them replaced by the next."""
@@ -314,7 +339,12 @@ def outage(handles: Handles) -> Iterator[tuple[Backend, CryptoStore]]:
 
 def apply_in_the_end(store: CryptoStore, changes: Changes) -> None:
     """Apply a batch again and again, as a caller does: a connection may take longer to come back than SHORT."""
+    in_the_end(partial(store.apply, changes))
+
+
+def in_the_end(call: Callable[[], T]) -> T:
+    """Call again and again, as long as the database is unavailable."""
     for _ in range(20):
         with contextlib.suppress(BackendUnavailable):
-            return finishes(partial(store.apply, changes))
-    raise AssertionError("the database is back, and the batch still does not apply")
+            return finishes(call)
+    raise AssertionError("the database is back, and is still not to be had")

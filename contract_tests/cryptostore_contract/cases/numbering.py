@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -16,11 +17,17 @@ from cryptostore import (
     SyncToken,
     Value,
 )
+from cryptostore.plugins.urls import scheme_of
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.handles import Handles, by_kind, put
+from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import TIMEOUT, RawOwner, found, rows_of
-from cryptostore_contract.samples import ALICE, changed, one_of_each, sample
+from cryptostore_contract.samples import ALICE, BOB, changed, one_of_each, sample
+from cryptostore_contract.steps import interrupted
+
+#: How many batches follow on an interrupt: a pool may not give its connections out in their order.
+_OTHERS = 3
 
 
 class NumberingCases(CaseGroup):
@@ -145,6 +152,44 @@ class NumberingCases(CaseGroup):
         monkeypatch.undo()
         store.close()
         assert handles.everything() == {}
+
+    @case("NUMBERING-11", checks=("COMMIT-7", "COMMIT-2", "APPLY-8"), needs=(Ability.OTHER_PROCESS,))
+    def test_an_interrupt_inside_the_backend_leaves_no_half_batch_to_the_next_one(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        # What lives in its handles alone has no driver whose calls could be interrupted.
+        scheme = scheme_of(harness.url)
+        interrupts = Interrupts(handles)
+        count = next(step for step in itertools.count(1) if not interrupts.come_behind(scheme, step))
+        assert count > 1, "the backend calls no driver that the suite can see"
+
+
+class Interrupts:
+    """Two accounts of one handle: Alice's batch is interrupted, and Bob's are the next to be committed."""
+
+    def __init__(self, handles: Handles) -> None:
+        database = handles.open().database
+        self._alice = RawOwner(database, ALICE)
+        self._bob = RawOwner(database, BOB)
+        self._others = handles.open().database
+        self._rows: dict[bytes, bytes] = {}
+
+    def come_behind(self, scheme: str, step: int) -> bool:
+        """Interrupt a batch behind a step; fails if a half of it is found then. Whether it had so many steps."""
+        rows = {b"key %02d of batch %d" % (number, step): b"value" for number in range(20)}
+        batch = self._alice.batch(rows, self._rows)
+        came = interrupted(scheme, step, lambda: self._alice.commit(batch))
+        for _ in range(_OTHERS):
+            self._bob.put({b"key": b"behind step %d" % step})
+        found_rows = rows_of(self._others, self._alice.row.id)
+        assert found_rows in (self._rows, rows), f"a batch that was interrupted behind step {step} is there by half"
+        answer = self._alice.commit(batch)
+        self._alice.row = found(self._others)
+        assert answer == self._alice.row, f"a batch that was interrupted behind step {step}, sent again"
+        assert answer.sequence == batch.number, f"a batch that was interrupted behind step {step}, sent again"
+        assert rows_of(self._others, self._alice.row.id) == rows, f"the batch that was interrupted behind step {step}"
+        self._rows = rows
+        return came
 
 
 def lose_answers(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +19,15 @@ from cryptostore_contract.held import halve
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import TIMEOUT, RawOwner, found, new_claim
 from cryptostore_contract.samples import ALICE, BOB, one_of_each, sample
+
+#: Names of owners: of as many characters as a host may have and more, each of one byte, or of four.
+_OWNERS = ("one", "", "owner ß of host \U0001d56c", "'; --", "x" * 255, "\U0001d56c" * 200)
+
+#: By their rules, so that no system need know their names: India, Newfoundland, Middle Europe.
+_ZONES = ("IST-5:30", "NST3:30NDT,M3.2.0,M11.1.0", "CET-1CEST,M3.5.0,M10.5.0/3")
+
+#: Two moments that a clock in the last of them says to be the same, and one that it leaves out, in microseconds.
+_HALF_PAST_TWO = (1_698_539_400_000_000, 1_698_543_000_000_000, 1_711_848_600_000_000)
 
 
 class OwnershipCases(CaseGroup):
@@ -106,7 +119,7 @@ class OwnershipCases(CaseGroup):
     @pytest.mark.parametrize("since", [0, 1, 2**53 + 1, 2**63 - 1])
     def test_a_take_over_is_as_it_was_claimed(self, handles: Handles, since: int) -> None:
         database = handles.open().database
-        for epoch, owner in enumerate(("one", "", "owner ß of host \U0001d56c", "'; --", "x" * 255), 1):
+        for epoch, owner in enumerate(_OWNERS, 1):
             claim = new_claim(new_id=5, incarnation=2**63 - epoch, owner=owner, since=since)
             raw = RawOwner(database, ALICE, claim)
             names = (ALICE.user_id, ALICE.device_id)
@@ -138,8 +151,29 @@ class OwnershipCases(CaseGroup):
         take_overs = TakeOvers(handles)
         halve(take_overs.events(), take_overs.comes_first)
 
+    @case("OWNERSHIP-13", checks=("TAKE-1", "FIND-1", "ACCOUNTS-1"))
+    @pytest.mark.parametrize("since", _HALF_PAST_TWO)
+    def test_times_are_in_utc_whatever_the_time_zone_of_the_process(self, handles: Handles, since: int) -> None:
+        for written, was_read in itertools.permutations(_ZONES, 2):
+            with time_zone(written):
+                row = RawOwner(handles.open().database, ALICE, new_claim(since=since)).row
+            with time_zone(was_read):
+                database = handles.open().database
+                seen = {found(database).since, *(account.since for account in database.accounts(TIMEOUT))}
+            assert (row.since, seen) == (since, {since}), f"written in {written}, and read in {was_read}"
+
     @case("OWNERSHIP-12", checks=("COMMIT-1", "COMMIT-2", "COMMIT-3"), needs=(Ability.ACCOUNT_LOCK,))
     def test_a_commit_that_waits_for_the_lock_behind_a_take_over_changes_nothing(
         self, handles: Handles, harness: Harness
     ) -> None:
         Queue(handles, harness).run()
+
+
+@contextlib.contextmanager
+def time_zone(rules: str) -> Iterator[None]:
+    """A time zone for this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", rules)
+        time.tzset()
+        yield
+    time.tzset()

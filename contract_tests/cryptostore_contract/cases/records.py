@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cryptostore import KINDS, Changes, CryptoStore, FieldType, InvalidRecord, Record, fields_of, key_fields_of
 from cryptostore.store.interface import MAX_KEY_BYTES, MAX_STORED_BYTES
-from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.base import CaseGroup, nothing_in_the_way
 from cryptostore_contract.handles import Handles, put
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import EVERYTHING, TIMEOUT, RawOwner
@@ -209,6 +209,19 @@ class RecordCases(CaseGroup):
         assert list(database.ranges(gone.id, [EVERYTHING], TIMEOUT)) == []
         database.delete(gone.id, TIMEOUT)
         assert (list(database.accounts(TIMEOUT)), raw.everything()) == ([raw.row], {b"key": b"value"})
+
+    @case("RECORDS-12", checks=("COMMIT-1", "ROWS-1", "DATABASE-3"))
+    def test_the_longest_values_are_stored_and_later_batches_go_on(self, raw: RawOwner, handles: Handles) -> None:
+        rows = {b"key %d" % number: _EVERY_BYTE * (MAX_STORED_BYTES // 256) for number in range(5)}
+        with nothing_in_the_way("a batch of the longest values, and what came behind it"):
+            raw.put(rows)
+            raw.put({b"key": b"value"}, [b"key 0"])
+        stored = dict(handles.open().database.get(raw.row.id, sorted([*rows, b"key"]), TIMEOUT))
+        assert {key: len(value) for key, value in stored.items()} == {
+            **dict.fromkeys(list(rows)[1:], MAX_STORED_BYTES),
+            b"key": len(b"value"),
+        }
+        assert all(stored[key] == rows[key] for key in list(rows)[1:])
 
 
 def changed_in_the_last_byte(record: Record, name: str, number: int) -> Record:

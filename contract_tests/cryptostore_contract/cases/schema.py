@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final
@@ -10,7 +11,7 @@ import pytest
 
 from cryptostore import SchemaTooNew, SyncToken, Value
 from cryptostore_contract.cases.base import CaseGroup
-from cryptostore_contract.children import child
+from cryptostore_contract.children import Starts, child, starts
 from cryptostore_contract.golden import GOLDEN, check
 from cryptostore_contract.handles import Handles, by_kind, own, put
 from cryptostore_contract.harness import Ability, Harness
@@ -92,6 +93,21 @@ class SchemaCases(CaseGroup):
         for _ in _golden_databases(handles, harness):
             _start_together(handles, harness)
             check(handles.open())
+
+    @case("SCHEMA-9", checks=("SCHEMA-3", "OPEN-5"), needs=(Ability.OTHER_PROCESS,))
+    def test_a_start_goes_on_from_where_the_one_before_it_was_killed(self, handles: Handles, harness: Harness) -> None:
+        with starts(harness.url, ALICE) as killed:
+            steps = next(step for step in itertools.count(1) if not _starts_and_dies(killed, step))
+        assert steps > 1, "the backend calls no driver that the suite can see"
+        put(handles.own(), sample(SyncToken))
+        assert handles.everything() == by_kind([sample(SyncToken)])
+
+
+def _starts_and_dies(killed: Starts, step: int) -> bool:
+    try:
+        return killed.kill_behind(step)
+    except AssertionError as error:
+        pytest.fail(f"a start behind one that was killed behind its step {step - 1} {error}")
 
 
 def _start_together(handles: Handles, harness: Harness) -> None:

@@ -118,6 +118,12 @@ class SecretCases(CaseGroup):
             open_backend(server.trusting).close()
         _assert_refused(server.trusting)
 
+    @case("SECRETS-9", checks=("DATABASE-5",), needs=(Ability.TLS,))
+    def test_a_server_whose_certificate_is_for_another_name_is_told_nothing(self, harness: Harness) -> None:
+        with harness.encrypted() as server:
+            _assert_refused(server.misnamed)
+            open_backend(server.trusting).close()
+
     @case("SECRETS-6", checks=("DATABASE-4", "SCHEMA-2"), needs=(Ability.NEWER_SCHEMA, Ability.REOPEN))
     def test_no_secret_is_in_the_refusal_of_a_newer_schema(
         self, handles: Handles, harness: Harness, capfd: pytest.CaptureFixture[str]

@@ -33,7 +33,7 @@ __all__ = [
 _OF_BACKENDS: Final = {
     "broken": ("crashes",),
     "sqlite": ("sqlite", "files", "processes", "held_sqlite"),
-    "postgres": ("postgres", "postgres_connections", "postgres_secrets", "held_postgres"),
+    "postgres": ("postgres", "postgres_connections", "postgres_secrets", "held_postgres", "processes"),
 }
 
 

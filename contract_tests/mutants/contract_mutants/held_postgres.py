@@ -1,17 +1,21 @@
-"""Mutants of the PostgreSQL backend that break where a call is held in its middle."""
+"""Mutants of the PostgreSQL backend that break where a call is held or interrupted in its middle."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from cryptostore import AccountRow, Batch, Row
-from cryptostore_postgres.connecting import Connection
+from cryptostore import AccountRow, BackendUnavailable, Batch, Row
+from cryptostore_postgres import connections
+from cryptostore_postgres.connecting import Connection, Connector
 from cryptostore_postgres.database import PostgresDatabase
+from cryptostore_postgres.options import PostgresOptions
 from cryptostore_postgres.pipeline import Statement, run
 from cryptostore_postgres.portions import Portion
-from cryptostore_postgres.transactions import write
+from cryptostore_postgres.transactions import begin, commit, write
 
 from .postgres import _change_sql
 from .registry import mutant
@@ -64,3 +68,64 @@ def large_batch_in_parts(patch: pytest.MonkeyPatch) -> None:
         return original(self, connection, account_id, batch._replace(puts=batch.puts[middle:]))
 
     patch.setattr(PostgresDatabase, "_committed", committed)
+
+
+@mutant("NUMBERING-11", backend="postgres")
+def interrupted_session_goes_back_into_the_pool(patch: pytest.MonkeyPatch) -> None:
+    """A batch is several round trips, and only errors end its transaction: Ctrl-C leaves it to the next batch."""
+    leave_clean = connections._leave_clean
+
+    def committed(self: PostgresDatabase, connection: Connection, account_id: int, batch: Batch) -> AccountRow | None:
+        owner = [account_id, batch.epoch, batch.incarnation]
+        middle = len(batch.puts) // 2
+        first = Portion(batch.puts[:middle], ())
+        rest = Portion(batch.puts[middle:], batch.deletes)
+        storing = self._storing(first, [batch.number, *owner, batch.number - 1])
+        rows = run(connection, *begin(connection, by_index=True), storing)[-1]
+        if rows:
+            [rows] = run(connection, self._storing(rest, [batch.number, *owner, batch.number]))
+        commit(connection)
+        return AccountRow._make(rows[0]) if rows else None
+
+    def leave(connection: Connection, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            leave_clean(connection, error)
+
+    patch.setattr(PostgresDatabase, "_committed", committed)
+    patch.setattr(connections, "_leave_clean", leave)
+
+
+@mutant("FAULTS-14", backend="postgres")
+def connection_left_open_by_each_failed_batch(patch: pytest.MonkeyPatch) -> None:
+    """After an outage another connection is made, beside that which the pool makes, and closed with the database."""
+    original, close = PostgresDatabase.commit, PostgresDatabase.close
+
+    def commit(self: PostgresDatabase, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        try:
+            return original(self, account_id, batch, timeout)
+        except BackendUnavailable:
+            another = self._connections._connector.connect(time.monotonic() + timeout)
+            self.__dict__.setdefault("others", []).append(another)
+            raise
+
+    def close_all(self: PostgresDatabase) -> None:
+        for another in self.__dict__.get("others", []):
+            another.close()
+        close(self)
+
+    patch.setattr(PostgresDatabase, "commit", commit)
+    patch.setattr(PostgresDatabase, "close", close_all)
+
+
+@mutant("SECRETS-9", backend="postgres")
+def host_name_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """A certificate of the right authority will do, whatever name it is for."""
+    original = Connector.__init__
+
+    def init(connector: Connector, options: PostgresOptions) -> None:
+        named = dict(options.connection)
+        if named.get("sslmode") == "verify-full":
+            named["sslmode"] = "verify-ca"
+        original(connector, replace(options, connection=named))
+
+    patch.setattr(Connector, "__init__", init)

@@ -1,13 +1,16 @@
-"""Mutants of the SQLite backend that break where a call is held in its middle."""
+"""Mutants of the SQLite backend that break where a call is held or interrupted in its middle."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from sqlite3 import Connection
 
 import pytest
 
 from cryptostore import AccountRow, Batch, Row
-from cryptostore_sqlite import database
+from cryptostore_sqlite import connections, database
+from cryptostore_sqlite.connecting import connect
 from cryptostore_sqlite.database import SQLiteDatabase
 
 from .registry import mutant
@@ -41,3 +44,64 @@ def look_up_in_chunks_of_500(patch: pytest.MonkeyPatch) -> None:
         return [row for chunk in chunks for row in original(self, account_id, chunk, timeout)]
 
     patch.setattr(SQLiteDatabase, "get", get)
+
+
+@mutant("NUMBERING-11", backend="sqlite")
+def interrupted_transaction_gone_on_with(patch: pytest.MonkeyPatch) -> None:
+    """Only errors roll a transaction back, and Ctrl-C is none: the next one is made in what is left open."""
+
+    @contextmanager
+    def transaction(connection: Connection, begin: str) -> Iterator[None]:
+        try:
+            if not connection.in_transaction:
+                connection.execute(begin)
+            yield
+            connection.execute("COMMIT")
+        except Exception:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    patch.setattr(connections, "transaction", transaction)
+
+
+@mutant("BATCHES-10", backend="sqlite")
+def megabyte_by_megabyte(patch: pytest.MonkeyPatch) -> None:
+    """What is put goes to the disk a megabyte at a time, each in a transaction of its own."""
+    original = SQLiteDatabase.commit
+
+    def commit(self: SQLiteDatabase, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        found = original(self, account_id, batch._replace(puts=[], deletes=[], number=0), timeout)
+        if found is None or found[3:6] != (batch.epoch, batch.incarnation, batch.number - 1):
+            return found
+        rest = list(batch.puts)
+        while len(rest) > 4:
+            with self._connections.writing(timeout) as connection:
+                connection.executemany(database._PUT, [(account_id, *row) for row in rest[:4]])
+            del rest[:4]
+        return original(self, account_id, batch._replace(puts=rest), timeout)
+
+    patch.setattr(SQLiteDatabase, "commit", commit)
+
+
+@mutant("BATCHES-11", backend="sqlite")
+def file_left_open_by_each_failed_batch(patch: pytest.MonkeyPatch) -> None:
+    """After an error a new connection is made, and the old one is closed when the database is."""
+    original, close = SQLiteDatabase.commit, SQLiteDatabase.close
+
+    def commit(self: SQLiteDatabase, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        try:
+            return original(self, account_id, batch, timeout)
+        except Exception:
+            another = connect(self._connections._path, timeout)
+            another.execute("SELECT count(*) FROM account").fetchone()
+            self.__dict__.setdefault("failed", []).append(another)
+            raise
+
+    def close_all(self: SQLiteDatabase) -> None:
+        for each in self.__dict__.get("failed", []):
+            each.close()
+        close(self)
+
+    patch.setattr(SQLiteDatabase, "commit", commit)
+    patch.setattr(SQLiteDatabase, "close", close_all)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from cryptostore import AccountRow, Batch, TakeOver
@@ -209,3 +211,23 @@ def last_opened_account_written(patch: pytest.MonkeyPatch) -> None:
     sound = MemoryHandle.commit
     patch.setattr(MemoryHandle, "take_over", take_over)
     patch.setattr(MemoryHandle, "commit", commit)
+
+
+@mutant("OWNERSHIP-13")
+def time_kept_as_a_local_one(patch: pytest.MonkeyPatch) -> None:
+    """A time is stored as a clock on the wall shows it, and read as if that clock hung where it is read."""
+    walls: dict[int, datetime] = {}
+    take_over, find = MemoryHandle.take_over, MemoryHandle.find
+
+    def take_over_here(
+        handle: MemoryHandle, user_id: str, device_id: str, claim: TakeOver, timeout: float
+    ) -> AccountRow:
+        walls[claim.incarnation] = datetime.fromtimestamp(claim.since // 1_000_000)  # noqa: DTZ006  # that is the bug
+        return take_over(handle, user_id, device_id, claim, timeout)
+
+    def find_here(handle: MemoryHandle, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
+        row = find(handle, user_id, device_id, timeout)
+        return None if row is None else row._replace(since=int(walls[row.incarnation].timestamp()) * 1_000_000)
+
+    patch.setattr(MemoryHandle, "take_over", take_over_here)
+    patch.setattr(MemoryHandle, "find", find_here)

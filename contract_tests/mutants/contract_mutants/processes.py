@@ -10,13 +10,18 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final
 
 import pytest
 
 from cryptostore import AccountRow, Batch, InboundGroupSession, OlmSession, Row, SyncToken, TakeOver
 from cryptostore.store.ring import RING_KEYS
+from cryptostore_postgres.connections import Connections
+from cryptostore_sqlite import schema
 from cryptostore_sqlite.database import SQLiteDatabase
+from cryptostore_sqlite.opened import OpenFile
 
 from .registry import HOME, Break, mutant
 from .sqlite import change_sql, commit_in_parts, kind_by_kind
@@ -24,7 +29,7 @@ from .sqlite import change_sql, commit_in_parts, kind_by_kind
 _BUGS: Final[dict[str, Break]] = {}
 
 
-def _in_children(*killed_by: str) -> Callable[[Break], Break]:
+def _in_children(*killed_by: str, backend: str = "sqlite") -> Callable[[Break], Break]:
     """Make a function a mutant that breaks the backend in child processes, and not in this one."""
 
     def add(bug: Break) -> Break:
@@ -44,7 +49,7 @@ def _in_children(*killed_by: str) -> Callable[[Break], Break]:
             patch.setattr(subprocess, "Popen", start)
 
         start_broken.__name__, start_broken.__doc__ = bug.__name__, bug.__doc__
-        mutant(*killed_by, backend="sqlite")(start_broken)
+        mutant(*killed_by, backend=backend)(start_broken)
         return bug
 
     return add
@@ -168,6 +173,34 @@ def empty_tables_made_anew(patch: pytest.MonkeyPatch) -> None:
 def ratchet_not_replaced_in_a_new_process(patch: pytest.MonkeyPatch) -> None:
     """An Olm session stays as the first process left it, and its ratchet goes back at every start."""
     _change_puts(patch, lambda batch: [row for row in batch.puts if row.key[0] != OlmSession.kind_number])
+
+
+@_in_children("CONCURRENCY-11")
+def used_after_a_fork(patch: pytest.MonkeyPatch) -> None:
+    """A process that was forked off goes on with the files that its parent has open."""
+    patch.setattr(OpenFile, "is_inherited", lambda _file: False)
+
+
+@_in_children("CONCURRENCY-11", backend="postgres")
+def connection_used_after_a_fork(patch: pytest.MonkeyPatch) -> None:
+    """A process that was forked off goes on in its parent's session."""
+    patch.setattr(Connections, "_is_inherited", lambda _connections: False)
+
+
+@_in_children("SCHEMA-9")
+def version_stored_before_the_tables(patch: pytest.MonkeyPatch) -> None:
+    """Each statement of a migration is a transaction, and the version is stored by the first ones."""
+    original = schema._statements
+
+    def migrate(self: schema.Migrations, connection: Connection, path: Path) -> None:
+        if self.inspect(connection, path) is None:
+            for script in self._scripts:
+                for statement in original(script):
+                    connection.execute(statement)
+                    connection.execute("COMMIT")
+                    connection.execute("BEGIN IMMEDIATE")
+
+    patch.setattr(schema.Migrations, "migrate", migrate)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cryptostore import OlmSession, Row
-from cryptostore.store.memory import MemoryRecords
+from cryptostore import AccountRow, BackendUnavailable, Batch, OlmSession, Row
+from cryptostore.store.memory import MemoryHandle, MemoryRecords
 from cryptostore.store.ring import RING_KEYS
 
 from .passing import change_batches, change_pages, change_values
@@ -186,3 +186,16 @@ def long_read_waits(patch: pytest.MonkeyPatch) -> None:
         return rows
 
     change_pages(patch, page)
+
+
+@mutant("RECORDS-12")
+def packet_limit_taken_for_an_outage(patch: pytest.MonkeyPatch) -> None:
+    """A batch above the server's packet limit is unavailable, and sent again for ever."""
+    original = MemoryHandle.commit
+
+    def commit(handle: MemoryHandle, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
+        if sum(len(row.value) for row in batch.puts) > 16 * 1024 * 1024:
+            raise BackendUnavailable("the server has gone away")
+        return original(handle, account_id, batch, timeout)
+
+    patch.setattr(MemoryHandle, "commit", commit)

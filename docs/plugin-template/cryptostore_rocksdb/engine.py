@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,12 +40,15 @@ class Engine:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         self.users = 0
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._rdict: Rdict | None = None
 
     @contextmanager
     def using(self, timeout: float) -> Iterator[Rdict]:
         """The open database, for one use at a time. Raises BackendUnavailable, and what an opening raises."""
+        if self._is_inherited():
+            raise StoreClosed(f"{self.path} was opened before a fork; fork before the database is opened")
         if not self._lock.acquire(timeout=timeout):
             raise BackendUnavailable(f"{self.path} was busy until the deadline", outcome_unknown=False)
         try:
@@ -73,9 +77,13 @@ class Engine:
 
     def close(self) -> None:
         """Give RocksDB's lock back: at once, or at the end of a use that is under way."""
-        if self._lock.acquire(blocking=False):
+        # RocksDB's threads stayed with the parent, and so did whoever holds our lock.
+        if not self._is_inherited() and self._lock.acquire(blocking=False):
             self._shut()
             self._lock.release()
+
+    def _is_inherited(self) -> bool:
+        return self._process != os.getpid()
 
     def _opened(self) -> Rdict:
         if self._rdict is None:
