@@ -69,7 +69,7 @@ def _redacted(words: Sequence[str]) -> Iterator[None]:
         # What typer shows of a usage error, whose classes it does not export.
         message = getattr(error, "message", "")
         for word in words:
-            if ":" in word:
+            if ":" in word or "=" in word:
                 message = message.replace(word, redact(word)).replace(repr(word), repr(redact(word)))
         if message:
             vars(error)["message"] = shown(message)

@@ -29,7 +29,8 @@ _PARTS: Final = {
 #: What stands for parts that are given nowhere, unless libpq finds the server in another way.
 _DEFAULTS: Final = {"host": "localhost", "port": "5432"}
 _OTHER_WAYS: Final = frozenset({"hostaddr", "service"})
-_SECRETS: Final = frozenset({"CRYPTOSTORE_PICKLE_KEY", "CRYPTOSTORE_URL", "POSTGRES_PASSWORD"})
+_SECRETS: Final = ("CRYPTOSTORE_PICKLE_KEY", "POSTGRES_PASSWORD")
+_URL_WITH_A_PASSWORD: Final = re.compile(r"://[^/]*:.*@|password=", re.DOTALL)
 _OURS: Final = re.compile(r"\b(CRYPTOSTORE|MATRIX|POSTGRES|USE_POSTGRES)_")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
@@ -60,7 +61,7 @@ def postgres_url(pg_config: Mapping[str, Any], variables: Mapping[str, str]) -> 
     """The URL of a PostgreSQL database, its parts from `pg_config` and, where that is silent, from `POSTGRES_*`.
 
     Everything else in `pg_config` becomes an option of the URL, for the backend to judge. Raises ConfigurationError
-    where there is no database name, and for hosts and ports that do not go together.
+    where there is no database name, for a port that is no number, and for hosts and ports that do not go together.
     """
     given = {name: str(value) for name, value in pg_config.items() if value not in (None, "")}
     options = {name: value for name, value in given.items() if name not in _PARTS}
@@ -83,6 +84,8 @@ def _hosts(host: str, port: str) -> str:
     ports = ports * len(hosts) if len(ports) == 1 else ports
     if len(ports) != len(hosts):
         raise ConfigurationError(f"there are {len(hosts)} PostgreSQL hosts and {len(ports)} ports; give one for all")
+    if not all(number.isdecimal() or not number for number in ports):
+        raise ConfigurationError("pg_config's port, or POSTGRES_PORT, is not a number; correct it")
     return ",".join(f"{_encoded(name)}:{number}".rstrip(":") for name, number in zip(hosts, ports, strict=True))
 
 
@@ -94,7 +97,7 @@ def _variables_in(file: Path) -> dict[str, str]:
             return {}
         raise ConfigurationError(f"there is no file {file}, which env_file names; correct it, or give env_file=None")
     found = _parsed(file, read_private(file, "the settings"))
-    if any(found.get(name) for name in _SECRETS):
+    if any(map(found.get, _SECRETS)) or _URL_WITH_A_PASSWORD.search(found.get("CRYPTOSTORE_URL", "")):
         warn_if_shared(file, "the secret")
     return found
 

@@ -69,7 +69,7 @@ def test_the_parts_of_a_postgres_url(run: Run, command: str) -> None:
     write("USE_POSTGRES_STORE=true", "POSTGRES_DB=keys", "POSTGRES_PORT=many", "NEW_KEY=new")
     ended = run(*COMMANDS[command])
     assert ended.code == ExitCode.USAGE
-    assert "has something else than a number for its port" in ended.err
+    assert "POSTGRES_PORT, is not a number" in ended.err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -67,6 +67,14 @@ def test_a_url_in_the_wrong_place_is_quoted_without_its_password(run: Run, comma
     assert "secret" not in ended.err
 
 
+@pytest.mark.parametrize("command", [("stats", "sqlite:///keys.db"), ("backends",)])
+def test_connection_parameters_in_the_wrong_place_are_not_quoted(run: Run, command: list[str]) -> None:
+    ended = run(*command, "host=db password=s3cr3t-canary")
+    assert ended.code == ExitCode.USAGE
+    assert "***" in ended.err
+    assert "s3cr3t-canary" not in ended.err
+
+
 def test_every_error_has_its_exit_code() -> None:
     expected = {
         errors.BackendNotFound: ExitCode.USAGE,

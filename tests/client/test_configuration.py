@@ -163,6 +163,7 @@ def test_a_path_is_no_url(given: Any) -> None:
         ({"pg_config": {"databse": "x"}}, "no database is named: .*; pg_config has 'databse'"),
         ({"pg_config": {"host": "x"}}, "POSTGRES_DB"),
         ({"pg_config": {"host": "a,b,c", "port": "1,2", "database": "x"}}, "3 PostgreSQL hosts and 2 ports"),
+        ({"pg_config": {"port": "many", "database": "x"}}, "pg_config's port, or POSTGRES_PORT, is not a number"),
         ({"store": "keys.db"}, "begins with the name of its backend"),
         ({"pg_config": {"database": "x"}, "use_postgres": False}, "use_postgres=False forbids"),
         ({"store": "memory://", "use_postgres": True}, "not both"),

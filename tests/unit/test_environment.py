@@ -131,7 +131,19 @@ def test_a_key_that_is_gone_after_it_was_read(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize(("text", "warned"), [("CRYPTOSTORE_PICKLE_KEY=key", 1), ("MATRIX_USER_ID=@a:b", 0)])
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("CRYPTOSTORE_PICKLE_KEY=key", 1),
+        ("CRYPTOSTORE_PICKLE_KEY=", 0),
+        ("POSTGRES_PASSWORD=secret", 1),
+        ("CRYPTOSTORE_URL=postgresql://bot:secret@host/keys", 1),
+        ("CRYPTOSTORE_URL=postgresql://host/keys?user=bot&sslpassword=secret", 1),
+        ("CRYPTOSTORE_URL=postgresql://bot@host:5432/keys?schema=x", 0),
+        ("CRYPTOSTORE_URL=sqlite:////home/@bot:x/keys.db", 0),
+        ("MATRIX_USER_ID=@a:b", 0),
+    ],
+)
 def test_an_env_file_with_secrets_that_others_may_read(
     text: str, warned: int, caplog: pytest.LogCaptureFixture
 ) -> None:
