@@ -2,7 +2,7 @@
 
     what                            at most          what is beyond it
     characters of a display name    256              is cut off
-    devices of a user               1,000            gets no keys until the owner decides; deleted ones make room
+    devices of a user               2,000            gets no keys until the owner decides; deleted ones make room
     keys of a device                16               the device gets no keys
     characters of a key             255              the device gets no keys
     Olm sessions with a device      10               the least recently used one is forgotten
@@ -19,7 +19,7 @@ from typing import Final
 #: Synapse takes 100 characters; nothing depends on the rest.
 DISPLAY_NAME: Final = 256
 #: So many sessions and devices of one person nobody has.
-DEVICES: Final = 1_000
+DEVICES: Final = 2_000
 #: Of each algorithm a device has one; nio knows two.
 DEVICE_KEYS: Final = 16
 KEY: Final = 255

@@ -14,7 +14,7 @@ import vodozemac
 from nio import LocalProtocolError, MatrixRoom, MegolmEvent, RoomMessageText
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import BackendUnavailable, InboundGroupSession, StoreClosed
+from cryptostore import Account, BackendUnavailable, InboundGroupSession, StoreClosed
 from cryptostore.store.memory import MemoryHandle
 from small_homeserver import SmallHomeserver
 
@@ -308,7 +308,7 @@ def test_an_import_is_compared_with_what_is_stored_and_survives_a_database_that_
             assert kept.first_known_index == good.first_known_index == 0
             assert bob.client.statistics.loop_reads == 0
             # Into an empty account, with the database away for a while.
-            carol = Person(alice.server, ALICE, f"{memory_url}-empty?deadline=0.01")
+            carol = Person(alice.server, Account("@carol:small", "CAROLPHONE"), f"{memory_url}-empty?deadline=0.01")
             await carol.start()
             unreliable.refuse(0, times=2)
             with pytest.raises(BackendUnavailable):

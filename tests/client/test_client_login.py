@@ -11,7 +11,7 @@ from client_pairs import CONFIG, abandon
 from cryptostore import Account, Changes, ConfigurationError, Row, Value, WrongPickleKey, hookimpl, open_backend
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client.buffer import BufferedStorage
-from cryptostore.nio.client.store import ACCESS_TOKEN
+from cryptostore.nio.client.saved_login import ACCESS_TOKEN, SavedLogin, saved_login
 from cryptostore.plugins.observers import observers
 from cryptostore.store.keys import encode_key
 from cryptostore.store.rekeying import rekey
@@ -159,7 +159,7 @@ def test_a_token_of_another_device_is_refused(memory_url: str) -> None:
             device_id, _ = await started(server, memory_url, "password")
             ((token, _),) = server.tokens.items()
             server.tokens[token] = (USER, "OTHER")
-            with pytest.raises(ConfigurationError, match=f"opened for {USER} {device_id}, not for {USER} OTHER"):
+            with pytest.raises(ConfigurationError, match=f"is that of {USER} OTHER, .* opened for {USER} {device_id}"):
                 await started(server, memory_url, None)
 
     asyncio.run(scenario())
@@ -187,6 +187,49 @@ def test_the_access_token_is_sealed(memory_url: str) -> None:
             assert all(token.encode() not in row.value for row in rows)
 
     asyncio.run(scenario())
+
+
+def test_a_token_goes_to_no_other_homeserver(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, small_homeserver() as other:
+            with open_backend(memory_url):
+                first = await started(server, memory_url, "password")
+                (token,) = server.tokens
+                other.tokens[token] = (USER, first[0])
+                with pytest.raises(ConfigurationError, match=rf"was stored for {server.url}.*give a password"):
+                    await started(other, memory_url, None)
+                assert other.requests == []
+                assert await started(server, memory_url, None) == first
+                assert len(server.asked("/login")) == 1
+                # A password is given to whom the caller names.
+                assert await started(other, memory_url, "password") == first
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("other", "is_the_same"),
+    [
+        ("https://matrix.example.org/", True),
+        ("HTTPS://Matrix.example.org:443", True),
+        ("http://matrix.example.org", False),
+        ("https://matrix.example.org:8448", False),
+        ("https://matrix.example.org.evil", False),
+        ("https://matrix.example.org@evil", False),
+        ("https://matrix.example.org/evil", False),
+        ("https://matrix.example.org:evil", False),
+        ("", False),
+    ],
+)
+def test_one_homeserver_may_be_spelt_in_several_ways(other: str, *, is_the_same: bool) -> None:
+    login = SavedLogin("https://matrix.example.org", "token")
+    assert login.token_for(other) == ("token" if is_the_same else "")
+
+
+@pytest.mark.parametrize("stored", [b"a token", b"\xff", b"[]", b'{"token": "a token"}'])
+def test_a_token_that_names_no_homeserver_is_not_used(stored: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    assert saved_login(Value(*ACCESS_TOKEN, stored)) is None
+    assert "does not say which homeserver" in caplog.text
 
 
 def damage_the_token(url: str, device_id: str) -> None:

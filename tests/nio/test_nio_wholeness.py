@@ -26,7 +26,7 @@ from cryptostore import (
 )
 from cryptostore import OlmAccount as OlmAccountRecord
 from cryptostore.nio import NioStore, ProductionMatrixClient
-from cryptostore.nio.client.store import ACCESS_TOKEN
+from cryptostore.nio.client.saved_login import ACCESS_TOKEN
 from cryptostore_contract.samples import ALICE, KEY
 from nio_places import ROOM, Ours
 from nio_sources import Client, import_all

@@ -73,6 +73,8 @@ class DurableClient(AsyncClient):
         self._flush_interval = flush_interval
         self._flusher: Flusher | None = None
         self._closed = False
+        #: Whether the homeserver was asked about an identity that is not confirmed yet.
+        self._was_asked_about = False
         self._openings = Openings()
         self._one_opening = asyncio.Lock()
 
@@ -154,7 +156,8 @@ class DurableClient(AsyncClient):
         store = self.production_store if self.store is not None else None
         try:
             if store is not None:
-                await self._buffer().stop()
+                # A new identity that the homeserver was asked about, and did not confirm, leaves nothing behind.
+                await self._buffer().stop(writes=store.is_confirmed or not self._was_asked_about)
         finally:
             self.store, self.olm, self._flusher = None, None, None
             await super().close()  # type: ignore[no-untyped-call]  # nio has no annotation
@@ -177,7 +180,7 @@ class DurableClient(AsyncClient):
         """
         store = self.store
         if store is not None:
-            await self._buffer().flush()
+            await self._flush_before_sending()
         if self._closed or self.store is not store:
             raise StoreClosed("this client was closed; `await client.open()` opens it again")
         if store is None and self.access_token:
@@ -187,6 +190,12 @@ class DurableClient(AsyncClient):
             )
         response: ClientResponse = await super().send(method, path, data, headers, trace_context, timeout)
         return response
+
+    async def _flush_before_sending(self) -> None:
+        if self.production_store.is_confirmed:
+            await self._buffer().flush()
+        else:
+            self._was_asked_about = True
 
     async def parse_body(self, transport_response: ClientResponse) -> dict[Any, Any]:
         """As nio's, but an answer that is not JSON is an error: nio takes it for an empty one, and so for a success."""
@@ -250,6 +259,7 @@ class DurableClient(AsyncClient):
         self.user_id, self.device_id = opened.store.user_id, opened.store.device_id
         self.store, self.olm = opened.store, opened.machine
         self.encrypted_rooms = opened.encrypted_rooms
+        self._was_asked_about = False
         # What an earlier opening of this client knew may be out of date: another process may have had the account.
         self.next_batch, self.loaded_sync_token = "", opened.token or ""
         self.rooms.clear()

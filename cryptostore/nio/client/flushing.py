@@ -87,10 +87,15 @@ class Flusher:
             self._final_error = error
             raise
 
-    async def stop(self) -> None:
-        """Flush for the last time, unless there was a final error."""
+    def confirm(self) -> None:
+        """The identity is the device's: what waited for that is written, by the timer at the latest."""
+        self._store.is_confirmed = True
+        self._start_timer()
+
+    async def stop(self, *, writes: bool = True) -> None:
+        """Flush for the last time, unless there was a final error, or nothing may be written."""
         try:
-            if self._final_error is None:
+            if writes and self._final_error is None:
                 await self.flush()
         finally:
             if self._timer is not None:
@@ -135,7 +140,8 @@ class Flusher:
         self._statistics.records += len(batch)
 
     def _start_timer(self) -> None:
-        if self._timer is None and self._store.is_dirty and not self._loop.is_closed():
+        may_write = self._store.is_confirmed and self._store.is_dirty
+        if self._timer is None and may_write and not self._loop.is_closed():
             self._timer = self._loop.call_later(self._interval, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -11,19 +11,25 @@ from typing import Final
 from nio import LoginResponse, WhoamiResponse
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.logs import logger
 from cryptostore.nio.storage import backends
 from cryptostore.records import Account, Value
 from cryptostore.records.changes import Changes
 
 from .answers import failure, is_token_rejected
 from .identity import IdentityClient
-from .store import ACCESS_TOKEN
+from .saved_login import ACCESS_TOKEN, SavedLogin, saved_login
 
 _DEVICE_ID_LENGTH: Final = 10
+
+_log: Final = logger(__name__)
 
 
 class LoginClient(IdentityClient):
     """A client that keeps its device id and its access token beside its keys."""
+
+    #: Why the stored access token was not used, for an error's text.
+    _token_elsewhere = ""
 
     async def login_or_restore(
         self, password: str | None = None, device_name: str = "", token: str | None = None
@@ -42,9 +48,11 @@ class LoginClient(IdentityClient):
             raise ConfigurationError(
                 f"{self.user!r} is no full user id such as @bot:example.org, which finds the account"
             )
+        makes_device = self.store is None and not self.device_id
         await self._openings.run(self._open_found_account())
-        # The homeserver must not know a device whose keys could still be lost.
-        await self.flush()
+        if makes_device or self.production_store.is_confirmed:
+            # The homeserver must not know a device whose keys could still be lost. One that it may know has to wait.
+            await self.flush()
         self.access_token = self.access_token or await self._saved_token()
         if not await self._is_token_accepted():
             await self._log_in(password, device_name, token)
@@ -79,8 +87,12 @@ class LoginClient(IdentityClient):
 
     def _read_token(self) -> str:
         # One that cannot be read was reported, and a new login replaces it.
-        row = self.production_store.storage.get(Value, [ACCESS_TOKEN]).get(ACCESS_TOKEN)
-        return row.value.decode(errors="replace") if row else ""
+        saved = saved_login(self.production_store.storage.get(Value, [ACCESS_TOKEN]).get(ACCESS_TOKEN))
+        token = saved.token_for(self.homeserver) if saved else ""
+        if saved and not token:
+            self._token_elsewhere = f" (the stored one was stored for {saved.homeserver}, and is sent nowhere else)"
+            _log.warning("the access token was stored for %s, and is not sent to %s", saved.homeserver, self.homeserver)
+        return token
 
     async def _is_token_accepted(self) -> bool:
         if not self.access_token:
@@ -96,12 +108,14 @@ class LoginClient(IdentityClient):
     async def _log_in(self, password: str | None, device_name: str, token: str | None) -> None:
         if password is None and token is None:
             raise ConfigurationError(
-                f"{self.user_id} {self.device_id} has no access token that the homeserver accepts; give a password"
+                f"{self.user_id} {self.device_id} has no access token that the homeserver accepts"
+                f"{self._token_elsewhere}; give a password"
             )
         answer = await self.login(password, device_name, token)
         if not isinstance(answer, LoginResponse):
             raise failure(f"the homeserver does not log {self.user_id} in", answer)
-        self.production_store.storage.write(Changes([Value(*ACCESS_TOKEN, self.access_token.encode())]))
+        self._has_shown(self.access_token)
+        self.production_store.storage.write(Changes([SavedLogin(self.homeserver, self.access_token).record()]))
         await self.flush()
 
 

@@ -24,12 +24,11 @@ from .group_sessions import OfferedGroupSessions
 from .handled import HandledMessages
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
+from .saved_login import ACCESS_TOKEN
 from .statistics import Statistics
 from .takeovers import HISTORY, NotYetError, TakeOvers, next_turn
 from .tracking import TrackedUsers
 
-#: The record, by namespace and name, in which a client keeps its login.
-ACCESS_TOKEN: Final = ("client", "access token")
 #: A second copy of the token: a stock client, which tracks no users, moves only the first.
 _TRACKED_UNTIL: Final = ("client", "tracked until")
 
@@ -65,6 +64,8 @@ class ProductionStore(NioStore):
         self._check_caller = check
         self._history = history
         super().__init__(account.user_id, account.device_id, url, pickle_key)
+        #: Whether this device has an identity that it was known with, or one that the homeserver does not contradict.
+        self.is_confirmed = self._account.account is not None
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
         try:
