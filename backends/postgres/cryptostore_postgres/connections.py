@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Final
+from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -31,6 +32,10 @@ _IDLE_SECONDS: Final = 600.0
 _log: Final = logger(__name__)
 
 
+class _Call:
+    """One use of a connection, while it lasts."""
+
+
 class Connections:
     """At most `pool_size` connections to one database, each for one call at a time.
 
@@ -45,7 +50,8 @@ class Connections:
         self._watchdog: Final = Watchdog()
         self._process: Final = os.getpid()
         self._changed: Final = threading.Condition()
-        self._used = 0
+        #: Weakly: an interrupt may end a call before it is taken out.
+        self._calls: WeakSet[_Call] = WeakSet()
         #: In the order in which they came back.
         self._idle: list[Connection] = []
         self._closed = False
@@ -64,8 +70,10 @@ class Connections:
         """
         self._refuse_inherited()
         ends = time.monotonic() + timeout
-        connection = self._reserve(timeout)
+        call = _Call()
+        connection = None
         try:
+            connection = self._reserve(call, timeout)
             if connection is None or not self._works(connection, ends):
                 connection = self._connect(ends)
             connection.ends = ends
@@ -80,11 +88,16 @@ class Connections:
                         raise DidNotAnswer(place, timeout) from error
                     raise
             self._reason = ""
-        except BackendUnavailable as error:
+        except Exception as error:
             self._explain(error)
             raise
+        except BaseException:
+            # An interrupt may have come at any place, and its session may be in the middle of anything.
+            if connection is not None:
+                connection.close()
+            raise
         finally:
-            self._give_back(connection)
+            self._give_back(call, connection)
 
     def _put_last_if_stuck(self, connection: Connection) -> None:
         """Let the next connection be to another host, where there is one, if this one's server let a call down."""
@@ -92,12 +105,13 @@ class Connections:
             connection.close()
             self._connector.put_last(connection.host)
 
-    def _explain(self, error: BackendUnavailable) -> None:
+    def _explain(self, error: Exception) -> None:
         """Let a call whose time was over tell what the one before it was told."""
-        if not isinstance(error, DidNotAnswer):
+        if isinstance(error, DidNotAnswer):
+            if self._reason:
+                error.args = (f"{error}; before that: {self._reason}",)
+        elif isinstance(error, BackendUnavailable):
             self._reason = str(error)
-        elif self._reason:
-            error.args = (f"{error}; before that: {self._reason}",)
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
@@ -109,10 +123,10 @@ class Connections:
         self._drop_idle()
         self._watchdog.stop()
 
-    def _reserve(self, timeout: float) -> Connection | None:
+    def _reserve(self, call: _Call, timeout: float) -> Connection | None:
         """Wait until less than all connections are in use. The one that came back last, or None to make one."""
         with self._changed:
-            is_free = self._changed.wait_for(lambda: self._used < self._size, timeout)
+            is_free = self._changed.wait_for(lambda: len(self._calls) < self._size, timeout)
             if self._closed:
                 raise StoreClosed("the PostgreSQL backend was closed; open it again to use it")
             if not is_free:
@@ -121,7 +135,7 @@ class Connections:
                     "URL, or let fewer threads share this backend",
                     outcome_unknown=False,
                 )
-            self._used += 1
+            self._calls.add(call)
             return self._idle.pop() if self._idle else None
 
     def _works(self, connection: Connection, ends: float) -> bool:
@@ -146,10 +160,10 @@ class Connections:
             # The same login was let in when the database was opened, and may be again.
             raise BackendUnavailable(str(error), outcome_unknown=False) from error
 
-    def _give_back(self, connection: Connection | None) -> None:
+    def _give_back(self, call: _Call, connection: Connection | None) -> None:
         now = time.monotonic()
         with self._changed:
-            self._used -= 1
+            self._calls.discard(call)
             self._changed.notify()
             if connection is not None and not connection.closed:
                 connection.used_at = now

@@ -136,14 +136,17 @@ def connection_kept_after_an_error(patch: pytest.MonkeyPatch) -> None:
     """A connection leaks from the pool wherever a statement fails."""
     leave_clean, give_back, close = connections._leave_clean, Connections._give_back, Connections.close
     leaked: list[Connection] = []
+    unended: list[connections._Call] = []
 
     def leave(connection: Connection, error: BaseException) -> None:
         leave_clean(connection, error)
         leaked.append(connection)
 
-    def give_back_others(self: Connections, connection: Connection | None) -> None:
+    def give_back_others(self: Connections, call: connections._Call, connection: Connection | None) -> None:
         if connection is None or connection not in leaked:
-            give_back(self, connection)
+            give_back(self, call, connection)
+        else:
+            unended.append(call)
 
     def close_all(self: Connections) -> None:
         close(self)
