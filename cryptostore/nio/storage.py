@@ -20,6 +20,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
 
 from .ahead import ReadAhead
+from .pieces import in_pieces
 
 R = TypeVar("R", bound=Record)
 
@@ -88,7 +89,7 @@ class Storage:
             self._held.clear()
             batch = self._waiting.followed_by(changes)
             try:
-                self._store.apply(batch)
+                self._apply(batch)
             except BaseException as error:
                 # After an interrupt, too: the batch may become durable yet, and what waits must not be older.
                 if isinstance(error, BackendUnavailable | StorageFull) or not isinstance(error, Exception):
@@ -96,6 +97,10 @@ class Storage:
                 raise
             self._waiting = Changes()
             return batch
+
+    def _apply(self, batch: Changes) -> None:
+        for piece in in_pieces(batch):
+            self._store.apply(piece)
 
     @contextmanager
     def hold_back(self) -> Iterator[None]:

@@ -101,7 +101,8 @@ class NioStore(MatrixStore):
 
         A client that handles one sync inside one block, its token included, can be killed at any moment: the server
         sends again what is not in the database, and the ratchets there can still read it. Room keys in bulk, such as
-        those of `AsyncClient.import_keys`, cost one look-up for all and one commit, instead of both for each.
+        those of `AsyncClient.import_keys`, cost one look-up for all and one commit, instead of both for each. Of more
+        than 5,000 records, devices and room keys go first, in several commits.
 
         If the block raises, a token that still waits for its `save_encrypted_rooms` is dropped. The rest goes with the
         next save: the live sessions have moved on, and what they have read cannot be read again. Blocks do not nest.

@@ -94,8 +94,9 @@ class BatchSequence:
                 error.outcome_unknown = outcome_unknown
                 if attempts.pause():
                     continue
-                if not outcome_unknown:
-                    self._pending = None
+                if outcome_unknown:
+                    raise BackendUnavailable(f"{error}; {_waiting(sent.batch)}") from error
+                self._pending = None
                 raise
             except FencedOut as error:
                 error.outcome_unknown = outcome_unknown
@@ -109,6 +110,15 @@ class BatchSequence:
             self._last_committed = sent.batch.number
             self._pending = None
             return
+
+
+def _waiting(batch: Batch) -> str:
+    count = len(batch.puts) + len(batch.deletes)
+    records = f"{count:,} record{'s' * (count != 1)}"
+    return (
+        f"batch {batch.number} ({records}, {_size(batch):,} bytes) is tried again, unchanged, before anything newer; "
+        "if it takes longer than the deadline, put a longer one into the URL"
+    )
 
 
 def _size(batch: Batch) -> int:

@@ -162,6 +162,17 @@ def unavailable(attempts: Attempts) -> BatchSequence:
     return sequence
 
 
+def test_a_batch_that_waits_says_which_it_is_and_how_large(clock: Clock) -> None:
+    attempts = Attempts(*[AWAY] * 1000)
+    sequence = attempts.sequence(6, 1)
+    for changes in (FIRST, SECOND):
+        with pytest.raises(
+            BackendUnavailable, match=r"away; batch 7 \(1 record, 4 bytes\) is tried again, unchanged"
+        ) as info:
+            sequence.apply(changes)
+        assert info.value.__cause__ is AWAY
+
+
 def test_a_pending_batch_goes_before_the_next(clock: Clock) -> None:
     attempts = Attempts()
     sequence = unavailable(attempts)

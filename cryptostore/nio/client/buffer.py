@@ -66,7 +66,7 @@ class BufferedStorage(Storage):
 
     def apply_taken(self) -> None:
         """Make the batch in flight durable. Raises what `CryptoStore.apply` raises."""
-        self._store.apply(self._in_flight)
+        self._apply(self._in_flight)
 
     def taken(self) -> None:
         """The batch in flight is durable."""
