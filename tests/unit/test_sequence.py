@@ -136,7 +136,7 @@ def test_pauses_grow_to_a_limit_and_end_at_the_deadline(clock: Clock) -> None:
     attempts = Attempts(*[AWAY] * 100)
     with pytest.raises(BackendUnavailable) as caught:
         attempts.sequence(0, 10).apply(FIRST)
-    assert caught.value is AWAY
+    assert caught.value.__cause__ is AWAY
     assert caught.value.outcome_unknown
     assert clock.now < 1010
     assert 10 < len(attempts.batches) < 40
