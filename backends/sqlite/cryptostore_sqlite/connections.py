@@ -47,6 +47,7 @@ class Connections:
         self._checkpoint_is_due = files.has_write_ahead_log(path)
         with mapped_errors(path, opening=True):
             self._writer = opening.open_writer(path, timeout, migrations)
+        self._file.has_begun()
 
     @contextmanager
     def reading(self, timeout: float) -> Iterator[sqlite3.Connection]:

@@ -96,3 +96,5 @@ def _use_write_ahead_log(connection: sqlite3.Connection, path: Path, ends: float
         raise ConfigurationError(
             f"SQLite cannot keep a write-ahead log beside {path}; move the database to a local disk"
         )
+    # SQLite makes it at the first look.
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

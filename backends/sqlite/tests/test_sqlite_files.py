@@ -273,6 +273,28 @@ def test_a_database_that_was_moved_takes_no_batch_until_it_is_back(database: SQL
     assert database.commit(row.id, batch, TIMEOUT) == row._replace(sequence=1)
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_lost_file_beside_it_takes_no_batch_and_closing_saves_what_was_in_it(
+    database: SQLiteDatabase, url: str, path: Path, suffix: str
+) -> None:
+    row = take_over(database)
+    for number in range(20):
+        row = commit(database, row, {b"key": b"%d" % number})
+    path.with_name(f"{path.name}{suffix}").unlink()
+    attempts: list[Callable[[], object]] = [
+        lambda: commit(database, row, {b"key": b"late"}),
+        lambda: database.accounts(TIMEOUT),
+        lambda: database.health(TIMEOUT),
+    ]
+    for attempt in attempts:
+        with pytest.raises(BackendUnavailable, match=rf"{suffix} was moved, deleted or replaced .* close") as caught:
+            attempt()
+        assert not caught.value.outcome_unknown
+    database.close()
+    with closing(open_sqlite(url, {}, TIMEOUT)) as later:
+        assert later.get(row.id, [b"key"], TIMEOUT) == [Row(b"key", b"19")]
+
+
 def test_a_disk_that_is_full_at_the_first_start_leaves_nothing_in_the_way(url: str, path: Path) -> None:
     script = """
         import resource, sys

@@ -25,7 +25,6 @@ from cryptostore import (
 from cryptostore_sqlite import connecting, database, opening
 from cryptostore_sqlite.connections import Connections
 from cryptostore_sqlite.database import SQLiteDatabase
-from cryptostore_sqlite.schema import Migrations
 
 from .registry import mutant
 
@@ -92,11 +91,7 @@ def deleted_rows_left_in_the_file(patch: pytest.MonkeyPatch) -> None:
 @mutant("SCHEMA-2", backend="sqlite")
 def newer_schema_accepted(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks at `min_compatible`."""
-
-    def accept(_self: Migrations, found: Schema, _path: Path) -> Schema:
-        return found
-
-    patch.setattr(Migrations, "_refuse_too_new", accept)
+    patch.setattr(Schema, "refuse_if_newer", lambda *_: None)
 
 
 @mutant("SCHEMA-3", backend="sqlite")
