@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from cryptostore import Account, Changes
@@ -85,14 +86,21 @@ class Child:
         return self._errors.read()[-4_000:]
 
 
+def _paths() -> str:
+    """Where this process finds its modules, so that a child tests the same copy of each."""
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return os.pathsep.join(dict.fromkeys(str(Path(path).absolute()) for path in [*inherited, *sys.path]))
+
+
 @contextmanager
 def child(url: str, account: Account, *task: str) -> Iterator[Child]:
     """A child at one of the tasks of `worker`; killed at the end of the block if it still runs."""
-    named = {URL_VARIABLE: url, ACCOUNT_VARIABLE: f"{account.user_id}\n{account.device_id}"}
+    named = {URL_VARIABLE: url, ACCOUNT_VARIABLE: f"{account.user_id}\n{account.device_id}", "PYTHONPATH": _paths()}
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "cryptostore_contract.worker", *task],
+            # Without the working folder, in which another copy of what is tested may be.
+            [sys.executable, "-P", "-m", "cryptostore_contract.worker", *task],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -17,6 +17,8 @@ CASE_PROPERTY: Final = "cryptostore_case"
 CALL_PROPERTY: Final = "cryptostore_call"
 #: … and what the database says it is.
 SERVER_PROPERTY: Final = "cryptostore_server"
+#: Why its harness could not be made.
+HARNESS_PROPERTY: Final = "cryptostore_harness"
 
 #: A harness: its name, the scheme of its URL, and what it can do.
 Description: TypeAlias = list[str]
@@ -58,6 +60,8 @@ class Observed:
 
     name: str
     server: str = ""
+    #: Why no harness could be made, and for how many tests.
+    unmade: Counter[str] = field(default_factory=Counter)
     nodes: dict[str, Node] = field(default_factory=dict)
 
     @property
@@ -96,6 +100,8 @@ class Observer:
         observed = self.expect(contract)
         node = observed.nodes.setdefault(report.nodeid, Node(case_id))
         node.add(report)
+        if HARNESS_PROPERTY in told and report.when == "setup":
+            observed.unmade[str(told[HARNESS_PROPERTY])] += 1
         if CALL_PROPERTY in told:
             node.stranger, node.harness, node.missing = told[CALL_PROPERTY]
         observed.server = str(told.get(SERVER_PROPERTY, observed.server))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import _pytest
 import pytest
 
-from .observed import CALL_PROPERTY, CASE_ATTRIBUTE, CASE_PROPERTY, Description, Observer
+from .observed import CALL_PROPERTY, CASE_ATTRIBUTE, CASE_PROPERTY, HARNESS_PROPERTY, Description, Observer
 
 if TYPE_CHECKING:
     from .harness import Harness
@@ -62,6 +62,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     case = _case_of(item)
     if case is not None and item.parent is not None:
         item.user_properties.append((CASE_PROPERTY, [item.parent.nodeid, case.id]))
+        # For -k: "RECORDS-" is the group, "RECORDS-1" begins other IDs as well, and "RECORDS-1." is one case.
+        item.extra_keyword_matches.add(f"{case.id}.")
         _plugin_of(item.config).observer.expect(item.parent.nodeid)
 
 
@@ -87,6 +89,46 @@ def _sort_cases(items: list[pytest.Item]) -> None:
         ordered = sorted((items[place] for place in places), key=lambda item: ranks.get(noted[item][1], len(ranks)))
         for place, item in zip(places, ordered, strict=True):
             items[place] = item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Note what a harness is made of and could not be made."""
+    try:
+        return (yield)
+    except Exception as error:
+        if fixturedef.argname == "harness" or not _is_from_home(fixturedef.func):
+            _plugin_of(request.config).unmade[error] = f"{fixturedef.argname}: {type(error).__name__}: {error}"
+        raise
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Tell once why a harness could not be made, and afterwards only that it was the same again."""
+    plugin = _plugin_of(item.config)
+    try:
+        return (yield)
+    except Exception as error:
+        # pytest raises the same again where what failed is for more than one test.
+        reason = plugin.unmade.get(error)
+        if _case_of(item) is None or reason is None:
+            raise
+        item.user_properties.append((HARNESS_PROPERTY, reason))
+        if reason not in plugin.told:
+            plugin.told.add(reason)
+            raise
+    pytest.fail(f"the harness could not be made, as before: {reason}", pytrace=False)
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Say by kind, key and field how records differ, whose reprs show no values."""
+    if op != "==" or _SUITE not in sys.modules:
+        return None
+    from .comparing import explained
+
+    return explained(left, right)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -212,6 +254,9 @@ class ContractPlugin:
 
     def __init__(self, config: pytest.Config, path: str | None) -> None:
         self.observer = Observer()
+        #: Why harnesses could not be made, by their errors, and those of the reasons that were told.
+        self.unmade: dict[Exception, str] = {}
+        self.told: set[str] = set()
         self._path = path
         config.pluginmanager.register(self.observer, "cryptostore-contract-observer")
 

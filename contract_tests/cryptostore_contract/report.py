@@ -53,6 +53,8 @@ def terminal_lines(contracts: Iterable[Observed], *, narrowed: bool) -> Iterator
 def _terminal_lines(found: Document, narrowed: bool) -> Iterator[str]:
     for contract in found["contracts"]:
         yield f"{contract['contract']}: {headline(contract)}"
+        for reason, count in contract["harness_not_made"].items():
+            yield f"  the harness could not be made for {count} tests: {reason}"
         if contract["counts"]["passed"] + contract["counts"]["failed"]:
             yield from (f"  {line}" for line in _details(contract, narrowed))
     yield "  ".join(f"{name} {version}" for name, version in _versions(found))
@@ -84,6 +86,7 @@ def _contract(observed: Observed) -> Document:
         "version": backend.version if backend else "",
         "server": observed.server,
         "verdict": verdict_on(judged).value,
+        "harness_not_made": dict(observed.unmade),
         "counts": _counts(judged),
         "failed": [each.case.id for each in judged if each.outcome is Outcome.FAILED],
         "advice": {each.case.id: _advice(each.case) for each in judged if each.outcome is Outcome.FAILED},
@@ -165,6 +168,8 @@ def _origin(contract: Document) -> str:
 
 def _markdown_sections(contract: Document) -> Iterator[str]:
     yield f"{_origin(contract)}; server: {contract['server'] or 'not asked'}."
+    for reason, count in contract["harness_not_made"].items():
+        yield from ("", f"The harness could not be made for {count} tests: {reason}")
     outcomes = [outcome.value for outcome in Outcome]
     groups = [(name.lower(), *(str(counts[one]) for one in outcomes)) for name, counts in contract["groups"].items()]
     yield from ("", *_table(["group", *outcomes], groups))

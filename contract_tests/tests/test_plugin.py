@@ -163,7 +163,7 @@ def test_a_failing_case_shows_what_was_compared(pytester: pytest.Pytester) -> No
     result = pytester.runpytest_subprocess(*_STRICT, "-k", "opening_again")
     result.assert_outcomes(failed=1, deselected=_deselected(result))
     # Only a rewritten assertion can say this.
-    result.stdout.fnmatch_lines("E*assert {} == {<class*")
+    result.stdout.fnmatch_lines("E*the olm_account is missing")
 
 
 def test_the_plugin_does_not_load_the_suite(pytester: pytest.Pytester) -> None:
@@ -178,3 +178,46 @@ def test_the_plugin_does_not_load_the_suite(pytester: pytest.Pytester) -> None:
         """
     )
     pytester.runpytest_subprocess(*_STRICT).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(("word", "passed"), [("ISOLATION-9", 1), ("RESTART-1.", 1)])
+def test_cases_are_chosen_by_their_group_and_id(pytester: pytest.Pytester, word: str, passed: int) -> None:
+    pytester.makepyfile(_SOUND_CONTRACT)
+    outcomes = pytester.runpytest(*_STRICT, "-k", word).parseoutcomes()
+    assert outcomes["passed"] == passed
+
+
+_SOUND_CONTRACT = _CONTRACT.replace('        monkeypatch.setattr(MemoryHandle, "delete", lambda *_: None)\n', "")
+
+_UNMADE = _CONTRACT.replace("        yield from", '        raise OSError("no server")\n        yield from')
+_UNMADE_BELOW = """
+@pytest.fixture(scope="session")
+def server():
+    raise OSError("no server")
+"""
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_harness_that_could_not_be_made_is_told_once_and_first(pytester: pytest.Pytester, below: bool) -> None:
+    made = _CONTRACT.replace("def harness(self, monkeypatch)", "def harness(self, server, monkeypatch)")
+    pytester.makepyfile(made + _UNMADE_BELOW if below else _UNMADE)
+    result = pytester.runpytest(*_STRICT, "-k", "NUMBERING-1. or NUMBERING-2")
+    result.assert_outcomes(errors=2, deselected=_deselected(result))
+    reason = f"the harness could not be made for 2 tests: {'server' if below else 'harness'}: OSError: no server"
+    said = ["the harness could not be made, as before: *", "*::TestMemory: FAIL (2 failed*", f"  {reason}"]
+    result.stdout.fnmatch_lines(said)
+    assert result.stdout.str().count("E       OSError: no server") == 1
+
+
+def test_records_that_differ_are_told_apart(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from cryptostore import SyncToken
+        from cryptostore_contract import StoreContract
+
+        def test_it():
+            assert {SyncToken: [SyncToken("one")]} == {SyncToken: [SyncToken("other")]}
+        """
+    )
+    result = pytester.runpytest(*_STRICT)
+    result.stdout.fnmatch_lines(["E * assert records differ", "E * the sync_token differs in token"])
