@@ -74,6 +74,9 @@ _SECOND: Final = (
     "UPDATE {schema}.schema_version SET version = 2, min_compatible = 2;\n",
 )
 
+#: The statements that a first start makes the tables with.
+_FIRST: Final = (_MIGRATIONS / RELEASED[1].name).read_text().split(";")
+
 
 @pytest.fixture
 def schema(postgres_database: PostgresDatabase) -> Iterator[str]:
@@ -234,6 +237,24 @@ def test_a_migration_whose_program_is_killed_half_way_leaves_the_old_schema_whol
     assert_first_schema(url)
     assert_second_schema(second, url)
     assert times_migrated(postgres_database, schema) == 1
+
+
+@pytest.mark.parametrize("after", range(1, len(_FIRST) - 1))
+def test_a_first_start_that_is_cut_off_leaves_nothing_and_the_next_one_everything(
+    breakable_database: PostgresDatabase, tmp_path: Path, after: int
+) -> None:
+    """As between the table with the version and the others, which would be a schema error for ever."""
+    schema = breakable_database.new_schema()
+    url = breakable_database.url(schema)
+    ending = [*_FIRST[:after], "\nSELECT pg_terminate_backend(pg_backend_pid())", *_FIRST[after:]]
+    (tmp_path / "0001_cut_off.sql").write_text(";".join(ending))
+    with pytest.raises(BackendUnavailable, match="terminating connection"):
+        opened_with(tmp_path, url, deadline=0.5)
+    with breakable_database.connect() as connection:
+        assert connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None
+    with open_backend(url) as backend:
+        own(backend).apply(Changes([SyncToken("t")]))
+    breakable_database.drop_schema(schema)
 
 
 def test_a_migration_whose_server_is_killed_half_way_leaves_the_old_schema_whole(
