@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
+#: The least part of the deadline for an attempt: one with less could tell only that its time was over, and not why.
+_LEAST_PART: Final = 1 / 20
 
 
 class Attempts:
@@ -34,7 +36,7 @@ class Attempts:
 
     def pause(self) -> bool:
         """Wait before the next attempt, longer each time; False at once where the deadline comes first."""
-        if self._pause >= self.remaining:
+        if self._pause + _LEAST_PART * self._deadline >= self.remaining:
             return False
         # Random, so that the clients of a server that came back do not return in one wave.
         time.sleep(self._pause * random.uniform(0.5, 1.0))

@@ -249,7 +249,7 @@ def test_a_first_start_that_is_cut_off_leaves_nothing_and_the_next_one_everythin
     ending = [*_FIRST[:after], "\nSELECT pg_terminate_backend(pg_backend_pid())", *_FIRST[after:]]
     (tmp_path / "0001_cut_off.sql").write_text(";".join(ending))
     with pytest.raises(BackendUnavailable, match="terminating connection"):
-        opened_with(tmp_path, url, deadline=0.5)
+        opened_with(tmp_path, url, deadline=2)
     with breakable_database.connect() as connection:
         assert connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None
     with open_backend(url) as backend:
