@@ -11,6 +11,7 @@ from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevic
 from nio.store import MatrixStore
 
 from cryptostore import records
+from cryptostore.errors import FencedOut
 from cryptostore.logs import logger
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records.changes import Changes
@@ -21,6 +22,7 @@ from cryptostore.store.crypto_store import CryptoStore
 from .account import LiveAccount
 from .devices import LazyDeviceStore
 from .group_sessions import LazyGroupSessionStore
+from .lost import lost_accounts
 from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
 from .standins import EncryptedRooms, stored_id, token_record, token_that_came
@@ -45,6 +47,9 @@ class NioStore(MatrixStore):
     A save that raises BackendUnavailable or StorageFull is not lost while the process lives: it goes with the next one.
 
     `database_name` is accepted and not used: the URL names the database, which serves any number of accounts.
+
+    A process whose save raised FencedOut does not take the account back while the new owner may be alive: opening it
+    again raises FencedOut, too. A process that is started after that may.
 
     Raises ConfigurationError for a `store_path` that is not a URL, WrongPickleKey before anything is taken over,
     UnreadableRecord, before anything is taken over too, for a damaged Olm account or one that is missing although other
@@ -253,10 +258,15 @@ class NioStore(MatrixStore):
         backend, release = backends.acquire(url)
         try:
             store = backend.open_store(self._account_id, pickle_key=self.pickle_key, look=self._look)
+            lost_accounts.opened(self._place, store.ownership)
             return self._make_storage(store, release)
         except BaseException:
             release()
             raise
+
+    @property
+    def _place(self) -> tuple[str, records.Account]:
+        return self.store_path, self._account_id
 
     @property
     def _read_at_opening(self) -> tuple[tuple[type[records.Record], records.Key], ...]:
@@ -282,8 +292,9 @@ class NioStore(MatrixStore):
     #: The values that are read before the account is taken over, in one round trip.
     _looked_at: ClassVar[tuple[records.Key, ...]] = ()
 
-    def _judge(self, store: CryptoStore, found: Found[records.Value]) -> None:
+    def _judge(self, store: CryptoStore, _found: Found[records.Value]) -> None:
         """Check what was found under `_looked_at`. Raises if the account must not be taken over."""
+        lost_accounts.check(self._place, store)
 
     def _write(self, changes: Changes) -> None:
         """Write what nio saves; all of it comes through here."""
@@ -292,7 +303,11 @@ class NioStore(MatrixStore):
             with self._storage.hold_back():
                 self._storage.write(changes)
                 changes = self._group_sessions.collect()
-        batch = self._storage.write(changes)
+        try:
+            batch = self._storage.write(changes)
+        except FencedOut:
+            lost_accounts.fenced(self._place)
+            raise
         if not batch:
             return
         self._account.settle(batch)
