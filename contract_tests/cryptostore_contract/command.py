@@ -106,7 +106,15 @@ def _cleared(place: Place) -> Iterator[Place]:
     try:
         yield place
     finally:
+        _clear(place)
+
+
+def _clear(place: Place) -> None:
+    """Remove all that is left. What cannot be removed is told, and takes nothing from the verdict."""
+    try:
         place.clear()
+    except (CryptoStoreError, OSError) as error:
+        sys.stderr.write(f"{place.name}… may be left behind: {error}\n")
 
 
 class _Witness:

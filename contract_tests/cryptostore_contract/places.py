@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
-from cryptostore import BackendUnavailable, ConfigurationError
+from cryptostore import ConfigurationError, load_backend
+from cryptostore.plugins.plugin import MakeScratch
 from cryptostore.plugins.urls import scheme_of
 
-if TYPE_CHECKING:
-    import psycopg
-
-#: Before every name that the suite gives to a folder or a schema.
+#: Before every name that the suite gives to what it makes.
 _PREFIX: Final = "cryptostore_contract_"
-
-#: Seconds that the server is given to end sessions.
-_PATIENCE: Final = 30.0
-
-#: Options in a PostgreSQL URL that are the backend's, and that the driver does not know.
-_BACKENDS_OPTIONS: Final = frozenset({"deadline", "owner", "schema", "migrate", "pool_size"})
 
 
 class Place(ABC):
@@ -98,61 +87,24 @@ class FolderPlace(Place):
         return Path(unquote(urlsplit(self.url).path[1:])).absolute().parent / f".{self.name}"
 
 
-class SchemaPlace(Place):
-    """Schemas of a PostgreSQL database."""
+class PluginsPlace(Place):
+    """What the backend's plugin makes room in."""
+
+    def __init__(self, url: str, run: str, make: MakeScratch) -> None:
+        super().__init__(url, run)
+        self._scratch: Final = make(url, self.name)
 
     def new_url(self) -> str:
-        schema = f"{self.name}_{uuid4().hex[:12]}"
-        others = self._options(without=frozenset({"schema", "application_name"}))
-        return f"{self._base}?{'&'.join([*others, f'application_name={self.name}', f'schema={schema}'])}"
+        return self._scratch.new_url()
 
     def prepare(self) -> None:
-        pass  # a backend makes its schema when it first opens one
+        pass  # made with the first database, or with the place
 
     def remove(self, url: str) -> None:
-        schema = url.rpartition("schema=")[2]
-        with self._connected(schema) as connection:
-            _drop(connection, schema)
+        self._scratch.remove(url)
 
     def clear(self) -> None:
-        with self._connected(self.name) as connection:
-            _end_sessions(connection, self.name)
-            _drop(connection, self.name)
-
-    @property
-    def _base(self) -> str:
-        return self.url.partition("?")[0]
-
-    def _options(self, without: frozenset[str]) -> list[str]:
-        options = self.url.partition("?")[2].split("&")
-        return [option for option in options if option and option.partition("=")[0] not in without]
-
-    @contextlib.contextmanager
-    def _connected(self, beginning: str) -> Iterator[psycopg.Connection]:
-        import psycopg  # a backend's driver, which is there where its URL could be opened
-
-        url = f"{self._base}?{'&'.join(self._options(without=_BACKENDS_OPTIONS))}"
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                yield connection
-        except psycopg.OperationalError as error:
-            raise BackendUnavailable(f"schemas named {beginning}… could not be dropped; drop them by hand") from error
-
-
-def _end_sessions(connection: psycopg.Connection, application: str) -> None:
-    """End the sessions of processes that are gone: the server still carries out what it was sent, such as a COMMIT."""
-    ends = time.monotonic() + _PATIENCE
-    named = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
-    while connection.execute(named, [application]).fetchall() and time.monotonic() < ends:
-        time.sleep(0.05)
-
-
-def _drop(connection: psycopg.Connection, beginning: str) -> None:
-    from psycopg.sql import SQL, Identifier
-
-    named = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)"
-    for (schema,) in connection.execute(named, [beginning]).fetchall():
-        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
+        self._scratch.clear()
 
 
 def place_for(url: str, run: str) -> Place:
@@ -160,12 +112,14 @@ def place_for(url: str, run: str) -> Place:
     scheme = scheme_of(url)
     if scheme == "memory":
         return MemoryPlace(url, run)
-    if scheme in ("postgresql", "postgres"):
-        return SchemaPlace(url, run)
+    scratch = load_backend(scheme).scratch
+    if scratch is not None:
+        return PluginsPlace(url, run, scratch)
     parts = urlsplit(url)
     if parts.netloc or len(parts.path) < 2:
         raise ConfigurationError(
-            f"the suite knows how to make databases of its own for PostgreSQL and for paths ({scheme}:///PATH), "
-            "and would not touch yours; write a Harness to test another kind"
+            f"the suite would not touch your database, and does not know how to make one of its own beside it: the "
+            f"backend of {scheme}:// offers no `scratch` (see BackendPlugin), and only for paths ({scheme}:///PATH) it "
+            "can do without; write a Harness, or ask the backend's authors"
         )
     return FolderPlace(url, run)

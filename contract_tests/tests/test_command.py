@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from contract_command import FEW, interrupt, run
-from cryptostore import ConfigurationError, open_backend
+from cryptostore import INTERFACE_VERSION, BackendPlugin, ConfigurationError, open_backend
+from cryptostore.plugins.memory import open_memory
+from cryptostore.plugins.plugin import MakeScratch
+from cryptostore_contract import places
 from cryptostore_contract.places import place_for
 from unverified import published
 
@@ -64,7 +69,7 @@ def test_people_read_it_and_it_is_written_as_well(tmp_path: Path) -> None:
     [
         (("sqlite:////nowhere/at/all/keys.db",), "cannot make a folder of its own in /nowhere/at/all"),
         (("memory://", "--report", "report.pdf"), "must end in .json or .md"),
-        (("nothing://host/database",), "the suite knows how to make databases of its own"),
+        (("nothing://host/database",), "nothing"),
         (("postgresql://nobody@127.0.0.1:1/none?deadline=1",), "127.0.0.1"),
     ],
 )
@@ -99,6 +104,58 @@ def test_a_schema_takes_the_place_of_the_urls_own() -> None:
     assert url != place.new_url()
 
 
-def test_what_is_neither_path_nor_postgresql_is_left_alone() -> None:
-    with pytest.raises(ConfigurationError, match="would not touch yours"):
+class Databases:
+    """Room that a plugin makes."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.made = f"{url}/{name}"
+        self.left = ["one"]
+
+    def new_url(self) -> str:
+        return f"{self.made}_1"
+
+    def remove(self, url: str) -> None:
+        self.left.remove(url)
+
+    def clear(self) -> None:
+        self.left.clear()
+
+
+def plugin_with(scratch: MakeScratch | None) -> Callable[[str], BackendPlugin]:
+    return lambda scheme: BackendPlugin(scheme, INTERFACE_VERSION, open_memory, scratch=scratch)
+
+
+def test_a_plugin_says_where_the_suite_may_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "load_backend", plugin_with(Databases))
+    place = place_for("mydb://host", "run")
+    place.prepare()
+    assert place.new_url() == "mydb://host/cryptostore_contract_run_1"
+    place.remove("one")
+    place.clear()
+
+
+def test_a_server_whose_plugin_makes_no_room_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "load_backend", plugin_with(None))
+    with pytest.raises(ConfigurationError, match="would not touch your database"):
         place_for("mydb://host/database", "run")
+
+
+def test_a_clean_up_that_fails_is_told_and_hides_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(_FAILING)
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    env["PYTEST_ADDOPTS"] = f"-p failing {FEW['PYTEST_ADDOPTS']}"
+    ended = run(f"sqlite:///{tmp_path}/keys.db", "--json", env=env)
+    [contract] = json.loads(ended.stdout)["contracts"]
+    assert (contract["verdict"], contract["counts"]["passed"], contract["counts"]["failed"]) == ("INCOMPLETE", 2, 0)
+    assert "may be left behind: the server has gone away" in ended.stderr
+
+
+_FAILING = """
+from cryptostore import BackendUnavailable
+from cryptostore_contract.places import FolderPlace
+
+def fail(*_):
+    raise BackendUnavailable("the server has gone away")
+
+FolderPlace.clear = FolderPlace.remove = fail
+"""

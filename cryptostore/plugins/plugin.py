@@ -22,12 +22,38 @@ class OpenDatabase(Protocol):
     def __call__(self, url: str, options: Mapping[str, Any], timeout: float) -> Database: ...
 
 
+class Scratch(Protocol):
+    """Room for empty databases of a test run, beside the one that a URL names, which is not touched.
+
+    Every process makes the same of the same URL and name.
+    """
+
+    def new_url(self) -> str:
+        """The URL of a database that is not there yet; opening it makes it, or it was made here."""
+
+    def remove(self, url: str) -> None:
+        """Remove one database. Raises BackendUnavailable."""
+
+    def clear(self) -> None:
+        """Remove all databases of this name, those of processes that are gone included. Raises BackendUnavailable."""
+
+
+class MakeScratch(Protocol):
+    """How a plugin makes room. `name` has letters, digits and underscores, 33 at most, and begins what is made.
+
+    Raises ConfigurationError.
+    """
+
+    def __call__(self, url: str, name: str) -> Scratch: ...
+
+
 @dataclass(frozen=True)
 class BackendPlugin:
     """A backend: its name, the interface version that it was written for, how to open it, and what it can do.
 
     A capability that is not named counts as unknown. `shown_options` names the options of its URLs that errors and
-    commands may show; every other one is hidden, since it may be a secret.
+    commands may show; every other one is hidden, since it may be a secret. `scratch` is where `cryptostore contract`
+    works on a server; a backend whose URLs are paths needs none.
     """
 
     name: str
@@ -35,6 +61,7 @@ class BackendPlugin:
     open: OpenDatabase
     capabilities: Mapping[Capability, Claim] = field(default_factory=dict)
     shown_options: frozenset[str] = frozenset()
+    scratch: MakeScratch | None = None
 
     def claim(self, capability: Capability) -> Claim:
         """The plugin's statement about one capability."""

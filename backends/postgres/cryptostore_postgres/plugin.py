@@ -11,6 +11,7 @@ from cryptostore.plugins.hookspecs import hookimpl
 
 from .database import open_postgres
 from .options import SHOWN_OPTIONS
+from .scratch import Schemas
 
 #: The interface that this backend was written for.
 _INTERFACE: Final = (2, 0)
@@ -36,6 +37,6 @@ _CAPABILITIES: Final = {
 def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The PostgreSQL backend under both of its names."""
     return [
-        BackendPlugin(name, _INTERFACE, open_postgres, _CAPABILITIES, SHOWN_OPTIONS)
+        BackendPlugin(name, _INTERFACE, open_postgres, _CAPABILITIES, SHOWN_OPTIONS, Schemas)
         for name in ("postgresql", "postgres")
     ]

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from contract_command import interrupt, interrupt_over_an_orphan, run
+from cryptostore import open_backend
 from cryptostore_contract.places import place_for
 from postgres_database import PASSWORD, PostgresDatabase
 
@@ -67,6 +68,14 @@ def test_an_interrupt_leaves_nothing_behind(
 
 def test_a_child_of_a_process_that_was_killed_makes_nothing_after_the_end(breakable_database: PostgresDatabase) -> None:
     assert interrupt_over_an_orphan(breakable_database.url("mine")) == 130
+    assert schemas(breakable_database) == []
+
+
+def test_clearing_ends_no_session_of_its_own(breakable_database: PostgresDatabase) -> None:
+    """A pooler may give it one that has the name of those that are to be ended."""
+    place = place_for(f"{breakable_database.url('mine')}&application_name=cryptostore_contract_run", "run")
+    open_backend(place.new_url()).close()
+    place.clear()
     assert schemas(breakable_database) == []
 
 
