@@ -76,8 +76,8 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def require(path: Path) -> None:
-    """Raise ConfigurationError if there is no file."""
-    if not path.exists():
+    """Raise ConfigurationError if there is no file, or an empty one."""
+    if not path.exists() or path.stat().st_size == 0:
         raise ConfigurationError(
             f"there is no database {path}, and create=never forbids to make one; is a disk not mounted? Correct the "
             "path in the database URL, or open it once with create=auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
@@ -28,6 +27,7 @@ from cryptostore import (
 )
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.plugin import open_sqlite
+from left_alone import contents
 from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
 Execute = Callable[..., list[tuple[Any, ...]]]
@@ -69,10 +69,6 @@ _WATCH = """
 def run(script: str, *arguments: object) -> str:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def test_every_file_is_private_at_every_moment(tmp_path: Path) -> None:

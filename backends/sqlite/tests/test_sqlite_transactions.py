@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from cryptostore import BackendUnavailable, Batch, CryptoStoreError, Range, Row, open_backend
+from cryptostore import (
+    BackendUnavailable,
+    Batch,
+    ConfigurationError,
+    CryptoStoreError,
+    Range,
+    Row,
+    open_backend,
+)
+from cryptostore_sqlite import connecting
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.plugin import open_sqlite
 from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
@@ -245,3 +254,39 @@ def test_erasing_that_fails_fails_no_batch(database: SQLiteDatabase, caplog: pyt
     writer.set_authorizer(None)
     assert "cannot empty" in caplog.text
     assert database.find(row.user_id, row.device_id, TIMEOUT) == row._replace(sequence=2)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="not verified: this system does not count descriptors")
+def test_failures_leave_nothing_open(url: str, path: Path, database: SQLiteDatabase) -> None:
+    row = take_over(database)
+    batch = next_batch(row, {b"key": b"value"})
+    no_bytes: Any = object()
+    text = path.with_name("text.db")
+    text.write_text("no database")
+
+    def fail(other: sqlite3.Connection) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BackendUnavailable):
+            database.commit(row.id, batch, 0)
+        other.execute("ROLLBACK")
+        with pytest.raises(CryptoStoreError, match="refused a statement"):
+            database.commit(row.id, batch._replace(puts=[Row(b"key", no_bytes)]), TIMEOUT)
+        with pytest.raises(ConfigurationError, match="not a SQLite database"):
+            open_backend(f"sqlite:///{text}")
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        fail(other)
+        before = open_descriptors()
+        for _ in range(100):
+            fail(other)
+        assert open_descriptors() == before
+
+
+def test_a_sqlite_that_does_not_wait_for_the_disk_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "SETTINGS", connecting.SETTINGS.replace("FULL", "NORMAL"))
+    with pytest.raises(ConfigurationError, match="does not wait for the disk"):
+        open_backend(url)
