@@ -29,6 +29,9 @@ _CHECK_SECONDS: Final = 2.0
 #: Seconds after which a connection that is not needed is closed.
 _IDLE_SECONDS: Final = 600.0
 
+#: By place, why calls failed, until one succeeds. Each attempt to open a database is another object.
+_reasons: Final[dict[str, str]] = {}
+
 _log: Final = logger(__name__)
 
 
@@ -55,12 +58,14 @@ class Connections:
         #: In the order in which they came back.
         self._idle: list[Connection] = []
         self._closed = False
-        #: Why the calls before this one failed.
-        self._reason = ""
 
     def open(self, ends: float) -> None:
         """Make the first connection. Raises ConfigurationError for what trying again cannot mend."""
-        self._idle.append(self._connector.connect(ends))
+        try:
+            self._idle.append(self._connector.connect(ends))
+        except BackendUnavailable as error:
+            self._explain(error)
+            raise
 
     @contextlib.contextmanager
     def use(self, timeout: float) -> Iterator[Connection]:
@@ -87,7 +92,7 @@ class Connections:
                     if isinstance(error, psycopg.OperationalError) and time.monotonic() >= ends:
                         raise DidNotAnswer(place, timeout) from error
                     raise
-            self._reason = ""
+            _reasons.pop(self._place, None)
         except Exception as error:
             self._explain(error)
             raise
@@ -107,11 +112,12 @@ class Connections:
 
     def _explain(self, error: Exception) -> None:
         """Let a call whose time was over tell what the one before it was told."""
-        if isinstance(error, DidNotAnswer):
-            if self._reason:
-                error.args = (f"{error}; before that: {self._reason}",)
-        elif isinstance(error, BackendUnavailable):
-            self._reason = str(error)
+        if not isinstance(error, BackendUnavailable):
+            return
+        if not isinstance(error, DidNotAnswer):
+            _reasons[self._place] = str(error)
+        elif reason := _reasons.get(self._place):
+            error.args = (f"{error}; before that: {reason}",)
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""

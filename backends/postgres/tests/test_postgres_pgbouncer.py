@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, LiteralString
 
+import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
@@ -50,7 +51,7 @@ def pooler_port(breakable_database: PostgresDatabase) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def pooler(breakable_database: PostgresDatabase, retry_seconds: int = 1) -> Iterator[int]:
+def pooler(breakable_database: PostgresDatabase, *settings_of_a_test: str) -> Iterator[int]:
     """The port of a PgBouncer in front of the server."""
     assert breakable_database.server is not None
     port = free_port()
@@ -63,7 +64,7 @@ def pooler(breakable_database: PostgresDatabase, retry_seconds: int = 1) -> Iter
         f"[databases]\n* = host=127.0.0.1 port={breakable_database.server.port}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 2\n"
-        f"server_login_retry = {retry_seconds}\n"
+        "server_login_retry = 1\n" + "\n".join(settings_of_a_test)
     )
     wrapper = breakable_database.server.wrapper
     assert PGBOUNCER is not None
@@ -137,7 +138,7 @@ def test_an_older_owner_is_fenced(backend: Backend) -> None:
 
 
 def test_what_keeps_the_pooler_from_the_server_is_told(breakable_database: PostgresDatabase, schema: str) -> None:
-    with pooler(breakable_database, retry_seconds=600) as port:
+    with pooler(breakable_database, "server_login_retry = 600") as port:
         url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}?schema={schema}&deadline=2"
         with open_backend(url) as backend:
             store = own(backend)
@@ -149,6 +150,25 @@ def test_what_keeps_the_pooler_from_the_server_is_told(breakable_database: Postg
                         call()
             finally:
                 set_role(breakable_database, "LOGIN")
+
+
+def test_a_pooler_without_a_free_place_for_a_client_is_told(breakable_database: PostgresDatabase, schema: str) -> None:
+    with pooler(breakable_database, "max_client_conn = 1") as port:
+        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}"
+        with psycopg.connect(url), pytest.raises(BackendUnavailable, match=r"\(max_client_conn\).* lower pool_size"):
+            open_backend(f"{url}?schema={schema}&deadline=1")
+
+
+def test_a_pooler_without_a_free_session_of_the_server_is_told(
+    breakable_database: PostgresDatabase, schema: str
+) -> None:
+    with pooler(breakable_database, "default_pool_size = 1", "query_wait_timeout = 1") as port:
+        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}"
+        with psycopg.connect(url) as holder:
+            # A transaction keeps the only session.
+            holder.execute("SELECT 1")
+            with pytest.raises(BackendUnavailable, match=r"query_wait_timeout.* raise its default_pool_size"):
+                open_backend(f"{url}?schema={schema}&deadline=6")
 
 
 def set_role(database: PostgresDatabase, may_log_in: LiteralString) -> None:
