@@ -9,7 +9,7 @@ import pytest
 from command_line import Run, on_a_terminal
 from cryptostore import InboundGroupSession, SyncToken
 from cryptostore.cli.exits import ExitCode
-from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of
+from nio_sources import ALICE, BOB, KEY, Client, accounts_in, all_of
 
 VARIABLE = "CRYPTOSTORE_PICKLE_KEY"
 
@@ -63,7 +63,7 @@ def test_an_incomplete_import_says_so(run: Run, folder: Path, sqlite_url: str, k
 
 def test_json(run: Run, alice: Client, sqlite_url: str, key_file: Path) -> None:
     alice.received_session()
-    alice.store.save_encrypted_rooms(["!" + "r" * 255])
+    alice.ask_for_key("r" * 256)
     ended = run("import-nio", alice.path, sqlite_url, "--json", "--pickle-key-file", key_file)
     assert ended.code == ExitCode.CHECK_FAILED
     document = ended.document
@@ -76,9 +76,9 @@ def test_json(run: Run, alice: Client, sqlite_url: str, key_file: Path) -> None:
     (finding,) = document["findings"]
     assert finding == {
         **ids_of_alice(),
-        "kind": "encrypted room",
-        "reason": "no database may store it: room_id must be at most 255 UTF-8 bytes, not 256",
-        "ids": ["!" + "r" * 255],
+        "kind": "key request",
+        "reason": "no database may store it: request_id must be at most 255 UTF-8 bytes, not 256",
+        "ids": ["r" * 256],
     }
 
 
@@ -189,6 +189,7 @@ def test_the_destination_from_the_environment(
 
 
 def test_many_ids_are_cut_for_people_only(run: Run, alice: Client, sqlite_url: str, key_file: Path) -> None:
-    alice.store.save_encrypted_rooms([ROOM, *(f"!{number}{'r' * 255}" for number in range(9))])
+    for number in range(9):
+        alice.ask_for_key(f"{number}{'r' * 255}")
     ended = run("import-nio", alice.path, sqlite_url, "--pickle-key-file", key_file)
     assert "and 4 more (--json has all)" in ended.out

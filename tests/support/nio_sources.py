@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from nio.crypto import InboundGroupSession, Olm, OlmDevice, OutboundGroupSession, OutgoingKeyRequest, Session
 from nio.store import MatrixStore, SqliteStore
+from unpaddedbase64 import decode_base64, encode_base64
 
 from cryptostore import Account, CryptoStore, Mode, Record, open_backend
 from cryptostore.nio.importing import Findings, open_source, read_accounts, transfer
@@ -106,6 +113,17 @@ def all_of(url: str, kind: type[R], account: Account = ALICE, key: str = KEY) ->
     """Every record of one kind."""
     with imported(url, account, key) as store:
         return store.select(kind, [()])[()]
+
+
+def with_version(pickle: str, key: str, version: int) -> str:
+    """A pickle of libolm's, sealed anew with another version."""
+    raw = decode_base64(pickle)
+    derived = HKDF(SHA256(), 80, None, b"Pickle").derive(key.encode())
+    cipher, mac_key = Cipher(AES(derived[:32]), CBC(derived[64:])), derived[32:64]
+    decryptor, encryptor = cipher.decryptor(), cipher.encryptor()
+    plain = decryptor.update(raw[:-8]) + decryptor.finalize()
+    sealed = encryptor.update(version.to_bytes(4, "big") + plain[4:]) + encryptor.finalize()
+    return str(encode_base64(sealed + hmac.digest(mac_key, sealed, "sha256")[:8]))
 
 
 def accounts_in(url: str) -> list[Account]:

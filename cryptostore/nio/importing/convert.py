@@ -28,6 +28,10 @@ _TIME_FORMATS: Final = ("%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S")
 
 _TABLES: Final = ("olmsessions", "megolminboundsessions", "devicekeys", "encryptedrooms", "outgoingkeyrequests")
 
+#: vodozemac's words.
+_OLD_VERSION: Final = re.compile(r"unsupported version, expected ([0-9]+), got ([0-9]+)")
+_TOO_OLD: Final = "pickle of version"
+
 _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 
 #: In vodozemac's words for a pickle that another key encrypted, or whose bytes were changed.
@@ -158,4 +162,21 @@ def _reason(error: Exception) -> str:
         return "its pickle was written with another pickle key (by another account of this file), or is damaged"
     if type(error) is ValueError:
         return str(error)
-    return "its pickle is damaged"
+    return why_too_old(error) or "its pickle is damaged"
+
+
+def why_too_old(error: Exception) -> str:
+    """What is wrong with a pickle of an old libolm; empty for another error."""
+    found = _OLD_VERSION.search(str(error))
+    if found is None:
+        return ""
+    expected, version = found.groups()
+    return (
+        f"it is a {_TOO_OLD} {version}, of an old libolm, and vodozemac reads version {expected}: let a client with "
+        "matrix-nio before 0.26 and python-olm 3.2 use it once, which writes a newer one"
+    )
+
+
+def is_too_old(reason: str) -> bool:
+    """Whether this is the reason that `why_too_old` gives."""
+    return _TOO_OLD in reason

@@ -11,7 +11,7 @@ from nio.crypto import InboundGroupSession, Session
 from cryptostore.errors import ConfigurationError, UnreadableRecord, WrongPickleKey
 from cryptostore.records import Account
 
-from .convert import AccountImport
+from .convert import AccountImport, is_too_old, why_too_old
 from .findings import Findings
 from .source import NioFile, SourceAccount, pickle_of
 
@@ -61,6 +61,7 @@ def read_accounts(
     if not opened:
         raise _why_none(chosen, findings)
     _report_orphans(source, findings)
+    source.report_what_is_unknown(findings)
     for each in opened:
         _report_taken_olm_sessions(source, each, findings)
         _report_taken_group_sessions(source, each, findings)
@@ -70,8 +71,9 @@ def read_accounts(
 def _open(source: NioFile, row: SourceAccount, pickle_key: str, findings: Findings) -> AccountImport | None:
     try:
         return AccountImport(source, row, pickle_key, findings)
-    except ValueError:
-        reason = _DAMAGED if _opens_a_session(source, row, pickle_key) else _LOCKED
+    except ValueError as error:
+        damaged_or_locked = _DAMAGED if _opens_a_session(source, row, pickle_key) else _LOCKED
+        reason = why_too_old(error) or damaged_or_locked
         findings.add(row.account, "account", reason, row.account)
         return None
 
@@ -93,8 +95,11 @@ def _opens_a_session(source: NioFile, row: SourceAccount, pickle_key: str) -> bo
 
 def _why_none(chosen: list[SourceAccount], findings: Findings) -> UnreadableRecord | WrongPickleKey:
     names = ", ".join(str(row.account) for row in chosen)
-    if any(finding.reason == _DAMAGED for finding in findings):
+    reasons = {finding.reason for finding in findings}
+    if _DAMAGED in reasons:
         return UnreadableRecord(f"the source holds no readable account ({names}): {_DAMAGED}; restore it from a backup")
+    if too_old := [reason for reason in reasons if is_too_old(reason)]:
+        return UnreadableRecord(f"the source holds no readable account ({names}): {too_old[0]}")
     return WrongPickleKey(
         f"the pickle key opens no account of the source ({names}); give the one that the client uses, "
         "with CRYPTOSTORE_PICKLE_KEY, --pickle-key-file or --ask-pickle-key"

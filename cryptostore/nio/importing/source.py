@@ -28,6 +28,30 @@ _JOURNAL_MODE: Final = slice(18, 20)
 _WAL: Final = b"\x02\x02"
 
 
+#: The tables of matrix-nio's own stores. It keeps nothing in that of tracked users.
+_TABLES: Final = frozenset(
+    {
+        "accounts",
+        "devicekeys",
+        "devicetruststate",
+        "encryptedrooms",
+        "forwardedchains",
+        "keys",
+        "megolminboundsessions",
+        "olmsessions",
+        "outgoingkeyrequests",
+        "storeversion",
+        "synctokens",
+        "trackedusers",
+    }
+)
+#: SQLite's own tables begin so.
+_INTERNAL: Final = "sqlite_"
+_VERSIONS: Final = (1, 2)
+#: Some of those that stores had until April 2019; their table of accounts has no number.
+_TABLES_OF_2018: Final = frozenset({"olm_sessions", "megolm_inbound_sessions", "device_keys"})
+
+
 class SourceAccount(NamedTuple):
     """One row of nio's table of accounts."""
 
@@ -50,6 +74,12 @@ class NioFile:
             raise ConfigurationError(f"{path} cannot be read as a SQLite database: {error}") from error
         if "accounts" not in self._tables:
             raise ConfigurationError(f"{path} is a SQLite database, but not a store of matrix-nio")
+        if not self._tables.isdisjoint(_TABLES_OF_2018):
+            raise ConfigurationError(
+                f"{path} was written by matrix-nio of 2018 or 2019, before its present tables, and is not read. Export "
+                "the room keys with the program that wrote it, log in as a new device, and take them in with "
+                "`import_keys`"
+            )
 
     def accounts(self, findings: Findings) -> list[SourceAccount]:
         """Every account, in the order of the rows; a row without valid ids becomes a finding."""
@@ -83,6 +113,20 @@ class NioFile:
                 return int(self._query(statement, (account.row_id,)).fetchone()["rows"])
         return 0
 
+    def report_what_is_unknown(self, findings: Findings) -> None:
+        """Note tables with rows that are not matrix-nio's, and a version that it did not write."""
+        for table in sorted(each for each in self._tables - _TABLES if not each.startswith(_INTERNAL)):
+            # A double quote in a name is doubled.
+            statement = f'SELECT count(*) AS rows FROM "{table.replace(chr(34), chr(34) * 2)}"'  # noqa: S608
+            with contextlib.suppress(sqlite3.DatabaseError):
+                if count := int(self._query(statement).fetchone()["rows"]):
+                    reason = "matrix-nio has no such table, and its rows stay behind"
+                    findings.add(None, table, reason, f"{count} rows")
+        for row in self.rows("storeversion", findings):
+            if row.get("version") not in _VERSIONS:
+                reason = "another program than matrix-nio wrote the file, and columns that it added stay behind"
+                findings.add(None, "file", reason, f"version {row.get('version')}")
+
     def trust_files(self, account: Account) -> TrustFiles:
         """The DefaultStore's files about the account; they lie beside the database."""
         return TrustFiles(self._path.parent, account)
@@ -107,6 +151,8 @@ def open_source(path: Path) -> Iterator[NioFile]:
     if path.is_dir():
         files = ", ".join(sorted(file.name for file in path.glob("*.db"))) or "none that ends with .db"
         raise ConfigurationError(f"{path} is a folder; name the store's file in it (there: {files})")
+    # SQLite's own files lie beside the file itself, not beside a link to it.
+    path = path.resolve()
     state = _state_of(path)
     with contextlib.ExitStack() as closing:
         try:
