@@ -54,6 +54,10 @@ class Ability(enum.StrEnum):
     CONNECTION_LIMIT = "connection limit"
     #: `locked_account` holds the lock that a commit and a take-over wait for.
     ACCOUNT_LOCK = "account lock"
+    #: `standby_away` takes the standby away that every commit waits for.
+    STANDBY_AWAY = "standby away"
+    #: `undurable` has the server acknowledge what is not on its disk.
+    UNDURABLE = "undurable"
     #: `encrypted` makes the server demand TLS.
     TLS = "tls"
 
@@ -164,6 +168,14 @@ class Harness(ABC):
         It gives a function that says how many sessions of the backend wait for a lock.
         """
         self._missing(Ability.ACCOUNT_LOCK)
+
+    def standby_away(self) -> AbstractContextManager[None]:
+        """While the context is open, no commit is durable: it waits for a standby that does not answer."""
+        self._missing(Ability.STANDBY_AWAY)
+
+    def undurable(self) -> AbstractContextManager[None]:
+        """While the context is open, the server is set not to wait for its disk."""
+        self._missing(Ability.UNDURABLE)
 
     def encrypted(self) -> AbstractContextManager[Encrypted]:
         """While the context is open, the server refuses connections without TLS; afterwards it knows none."""

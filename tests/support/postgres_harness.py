@@ -162,6 +162,19 @@ class PostgresHarness(ExternalPostgresHarness):
             yield
 
     @contextlib.contextmanager
+    def standby_away(self) -> Iterator[None]:
+        self.server.configure({"synchronous_standby_names": "nobody"})
+        try:
+            yield
+        finally:
+            self.server.configure({"synchronous_standby_names": ""})
+
+    @contextlib.contextmanager
+    def undurable(self) -> Iterator[None]:
+        with self.server.set_to({"fsync": "off"}):
+            yield
+
+    @contextlib.contextmanager
     def encrypted(self) -> Iterator[Encrypted]:
         with self.server.only_encrypted() as (trusted, distrusted):
             # Of tests before this one; the server may not have noticed their end yet.

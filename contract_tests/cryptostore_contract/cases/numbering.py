@@ -19,12 +19,16 @@ from cryptostore import (
 )
 from cryptostore.plugins.urls import scheme_of
 from cryptostore_contract.cases.base import CaseGroup
+from cryptostore_contract.cases.faults import in_the_end
 from cryptostore_contract.handles import Handles, by_kind, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.raw import TIMEOUT, RawOwner, found, rows_of
 from cryptostore_contract.samples import ALICE, BOB, changed, one_of_each, sample
 from cryptostore_contract.steps import interrupted
+
+#: Seconds of an attempt that cannot succeed.
+_ATTEMPT = 1.0
 
 #: How many batches follow on an interrupt: a pool may not give its connections out in their order.
 _OTHERS = 3
@@ -162,6 +166,22 @@ class NumberingCases(CaseGroup):
         interrupts = Interrupts(handles)
         count = next(step for step in itertools.count(1) if not interrupts.come_behind(scheme, step))
         assert count > 1, "the backend calls no driver that the suite can see"
+
+    @case("NUMBERING-12", checks=("COMMIT-4", "COMMIT-6"), needs=(Ability.STANDBY_AWAY, Ability.END_SESSIONS))
+    def test_a_batch_that_is_there_and_not_yet_durable_is_not_said_to_be_committed(
+        self, raw: RawOwner, handles: Handles, harness: Harness
+    ) -> None:
+        batch = raw.batch({b"key": b"value"})
+        reader = handles.open().database
+        with harness.standby_away():
+            for _ in range(2):
+                with pytest.raises(BackendUnavailable):
+                    raw.database.commit(raw.row.id, batch, _ATTEMPT)
+                # The server gives up waiting: from now on the batch is seen, and is on the primary alone.
+                harness.end_sessions()
+                seen = in_the_end(lambda: found(reader))
+                assert seen.sequence == batch.number, "a batch that waited for its standby was not to be seen"
+        assert in_the_end(lambda: raw.commit(batch)) == raw.row._replace(sequence=batch.number)
 
 
 class Interrupts:

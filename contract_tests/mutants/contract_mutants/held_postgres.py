@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from cryptostore import AccountRow, BackendUnavailable, Batch, Row
+from cryptostore import AccountRow, BackendUnavailable, Batch, Health, Row
 from cryptostore_postgres import connections
 from cryptostore_postgres.connecting import Connection, Connector
 from cryptostore_postgres.database import PostgresDatabase
@@ -129,3 +129,25 @@ def host_name_not_checked(patch: pytest.MonkeyPatch) -> None:
         original(connector, replace(options, connection=named))
 
     patch.setattr(Connector, "__init__", init)
+
+
+@mutant("NUMBERING-12", backend="postgres")
+def committed_already_read_from_the_primary(patch: pytest.MonkeyPatch) -> None:
+    """A batch that is there already is answered by a look at the row, whether its standby has it or not."""
+
+    def confirmed(self: PostgresDatabase, connection: Connection, account_id: int) -> AccountRow | None:
+        [rows] = run(connection, Statement(self._statements.accounts))
+        return next((AccountRow._make(row) for row in rows if row[0] == account_id), None)
+
+    patch.setattr(PostgresDatabase, "_confirmed", confirmed)
+
+
+@mutant("CAPABILITIES-4", backend="postgres")
+def durability_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """That the server waits for its disk is taken for granted."""
+    original = PostgresDatabase.health
+
+    def health(self: PostgresDatabase, timeout: float) -> Health:
+        return replace(original(self, timeout), not_durable="")
+
+    patch.setattr(PostgresDatabase, "health", health)
