@@ -14,7 +14,7 @@ from . import files
 from .connecting import connect, transaction, uri_of, wait_at_most
 from .errors import is_busy
 from .schema import Migrations
-from .write_ahead_log import count_transaction, header_of, logged_headers, refuse_anothers
+from .write_ahead_log import Header, belongs, count_transaction, header_of, logged_headers
 
 _RETRY_SECONDS: Final = 0.01
 
@@ -63,13 +63,24 @@ def _inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | Non
 
 
 def _refuse_anothers_log(path: Path) -> None:
-    # The file last: it may get newer meanwhile, but no older.
-    if logged := logged_headers(path):
-        # Immutable, so that SQLite looks at the file alone and takes no lock.
-        with closing(sqlite3.connect(uri_of(path, "ro&immutable=1"), uri=True)) as connection:
-            # Amid a checkpoint, the file may still be shorter than its header says. SQLite then wants this.
-            connection.execute("PRAGMA writable_schema = ON")
-            refuse_anothers(path, header_of(connection), logged)
+    logged = logged_headers(path)
+    file = _header_of_file(path)
+    # A -wal that has changed meanwhile is another program's, which has looked at it.
+    if logged and file and not belongs(file, logged) and logged_headers(path) == logged:
+        raise ConfigurationError(
+            f"{path}-wal was not written for this {path}: was a backup put back beside it? If so, move {path}-wal and "
+            f"{path}-shm away, and open it again; if not, put back the {path} that belongs to them. Nothing was changed"
+        )
+
+
+def _header_of_file(path: Path) -> Header | None:
+    # Immutable, so that SQLite looks at the file alone and takes no lock.
+    with closing(sqlite3.connect(uri_of(path, "ro&immutable=1"), uri=True)) as connection:
+        try:
+            return header_of(connection)
+        except sqlite3.DatabaseError:
+            # Amid a checkpoint, for one, the file may be shorter than its header says.
+            return None
 
 
 def _refuse_lost_log(connection: sqlite3.Connection, path: Path) -> None:

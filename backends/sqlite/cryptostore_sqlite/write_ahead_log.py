@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from cryptostore import ConfigurationError
-
 from . import files
 
 _FRAME_HEADER_BYTES: Final = 24
@@ -37,15 +35,6 @@ def count_transaction(connection: sqlite3.Connection) -> None:
     """Count the transaction that is open."""
     (count,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute(f"PRAGMA user_version = {(count + 1) % _COUNTS}")
-
-
-def refuse_anothers(path: Path, file: Header, logged: Sequence[Header]) -> None:
-    """Raise ConfigurationError if the -wal, with these headers, was not written for the file, with this one."""
-    if logged and not belongs(file, logged):
-        raise ConfigurationError(
-            f"{path}-wal was not written for this {path}: was a backup put back beside it? If so, move {path}-wal and "
-            f"{path}-shm away, and open it again; if not, put back the {path} that belongs to them. Nothing was changed"
-        )
 
 
 def belongs(file: Header, logged: Sequence[Header]) -> bool:

@@ -30,6 +30,8 @@ from cryptostore import (
 from cryptostore_contract.golden import GOLDEN
 from cryptostore_contract.handles import own
 from cryptostore_sqlite import schema
+from cryptostore_sqlite.write_ahead_log import Header, header_of
+from killed_programs import killed, saved
 from migrating import assert_golden, is_killed_at, migrations_of, opened_with, starting
 
 Execute = Callable[..., list[tuple[Any, ...]]]
@@ -213,6 +215,22 @@ def test_processes_that_start_at_once_migrate_once(
     assert execute("SELECT times FROM migrated") == [(1,)]
     with opened_with(second, url) as backend:
         assert_golden(backend)
+
+
+def test_a_migration_by_another_program_amid_the_look_is_no_strange_log(
+    path: Path, url: str, compatible: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(url, 20)
+
+    def after_a_migration(connection: sqlite3.Connection) -> Header:
+        monkeypatch.undo()
+        opened_with(compatible, url).close()
+        return header_of(connection)
+
+    monkeypatch.setattr("cryptostore_sqlite.opening.header_of", after_a_migration)
+    with open_backend(url) as backend:
+        assert backend.schema().version == 2
+    assert saved(url) == 20
 
 
 def test_an_older_program_is_refused_before_anything_is_touched(filled: Path, url: str, second: Path) -> None:
