@@ -80,6 +80,8 @@ class Connector:
             outcome = self._attempt(host, now + (ends - now) / (len(hosts) - number))
             if isinstance(outcome, Connection):
                 return outcome
+            if isinstance(outcome, DidNotAnswer):
+                self._hosts.put_last(host)
             refused.append(outcome)
         raise _all_of(refused)
 
@@ -99,8 +101,11 @@ class Connector:
 
     def _try(self, host: PostgresOptions) -> Connection | CryptoStoreError:
         """A connection, or what prevented it."""
+        started = time.monotonic()
         try:
             connection = Connection.connect(**arguments(host))
+        except psycopg.errors.ConnectionTimeout:
+            return DidNotAnswer(host.place, time.monotonic() - started, outcome_unknown=False)
         except Exception as error:  # noqa: BLE001  # whatever it is, somebody waits for it in another thread
             refused = self._meaning_of(host, error)
             refused.__cause__ = error
@@ -133,6 +138,9 @@ def _all_of(refused: Sequence[CryptoStoreError]) -> CryptoStoreError:
     if len(refused) == 1:
         return refused[0]
     told = "; ".join(map(str, refused))
+    if all(isinstance(each, DidNotAnswer) for each in refused):
+        refused[-1].args = (told,)
+        return refused[-1]
     if all(isinstance(each, ConfigurationError) for each in refused):
         error: CryptoStoreError = ConfigurationError(told)
     else:
