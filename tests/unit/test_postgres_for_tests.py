@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 import postgres_server
+from cryptostore_contract import server
 from postgres_database import _from_environment
 from postgres_server import NoPostgres, PostgresServer, find_binaries, usable_wrappers
 from postgres_wheels import WHEELS, copy_wheel, wheel_binaries
@@ -128,7 +129,7 @@ def test_a_server_outlives_no_run_that_was_killed(tmp_path: Path) -> None:
             postmaster, folder = run.stdout.readline().split()
             run.send_signal(signal.SIGKILL)
         ends = time.monotonic() + 60
-        while postgres_server._runs(int(postmaster)):
+        while server._runs(int(postmaster)):
             assert time.monotonic() < ends, f"the server under {usable_wrappers(tmp_path)[number]} goes on"
             time.sleep(0.02)
         shutil.rmtree(folder)
