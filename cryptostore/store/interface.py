@@ -41,7 +41,8 @@ class AccountRow(NamedTuple):
 
     `id` is drawn by the core, at random from 1 to 2^63 - 1, and is in every row of the account. `epoch` and
     `incarnation` identify the present owner. `sequence` is the number of the last committed batch. `owner` names the
-    process that took over, and `since` is when, in microseconds since 1970 (UTC). All integers are below 2^63.
+    process that took over, and `since` is when, in microseconds since 1970 (UTC). All integers are below 2^63. The user
+    id and the device id have up to 255 bytes in UTF-8, and the owner's name up to 255 characters.
     """
 
     id: int
@@ -154,14 +155,14 @@ class Database(ABC):
     def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> Sequence[Row]:
         """The rows under these keys that exist, in any order. Keys are given in order and once. [ROWS-1]
 
-        One round trip and one snapshot, however many keys: no batch is seen by half. [ROWS-2]
+        One snapshot, however many keys: no batch is seen by half. One round trip, or a few for very many keys. [ROWS-2]
         """
 
     @abstractmethod
     def ranges(self, account_id: int, ranges: Sequence[Range], timeout: float) -> Sequence[Row]:
         """All rows in these ranges, in key order. Ranges are given in order and do not overlap. [RANGES-1]
 
-        One round trip and one snapshot, however many ranges. [RANGES-2]
+        One snapshot, however many ranges. One round trip, or a few for very many ranges. [RANGES-2]
         """
 
     @abstractmethod
