@@ -25,6 +25,7 @@ from .opening import Openings
 from .statistics import Statistics
 from .store import ProductionStore
 from .takeovers import NotYetError, TakeOvers, Turn
+from .threads import in_thread, threads_of
 
 _log: Final = logger(__name__)
 _CHANGES_HANDS: Final = "waiting %.0f s before taking %s over from %s, since it changes hands too often"
@@ -75,7 +76,9 @@ class DurableClient(AsyncClient):
         self._closed = False
         #: Whether the homeserver was asked about an identity that is not confirmed yet.
         self._was_asked_about = False
-        self._openings = Openings()
+        #: For whatever waits for the database.
+        self.threads: Final = threads_of(url)
+        self._openings = Openings(self.threads)
         self._one_opening = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -162,7 +165,7 @@ class DurableClient(AsyncClient):
             self.store, self.olm, self._flusher = None, None, None
             await super().close()  # type: ignore[no-untyped-call]  # nio has no annotation
             if store is not None:
-                await asyncio.to_thread(store.close)
+                await in_thread(self.threads, store.close)
 
     async def send(
         self,
@@ -271,7 +274,7 @@ class DurableClient(AsyncClient):
 
     def _buffer(self) -> Flusher:
         if self._flusher is None:
-            self._flusher = Flusher(self.production_store, self.statistics, self._flush_interval)
+            self._flusher = Flusher(self.production_store, self.statistics, self._flush_interval, self.threads)
         return self._flusher
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
@@ -19,6 +20,7 @@ from cryptostore.logs import logger
 
 from .statistics import Statistics
 from .store import ProductionStore
+from .threads import in_thread
 
 #: After these, this store can never write again.
 _FINAL: Final = (FencedOut, DatabaseWentBack, AccountNotFound, StoreClosed)
@@ -33,8 +35,11 @@ class Flusher:
     After FencedOut, DatabaseWentBack, AccountNotFound or StoreClosed every later flush raises the same.
     """
 
-    def __init__(self, store: ProductionStore, statistics: Statistics, interval: float) -> None:
+    def __init__(
+        self, store: ProductionStore, statistics: Statistics, interval: float, threads: ThreadPoolExecutor
+    ) -> None:
         self._store = store
+        self._threads = threads
         self._statistics = statistics
         self._interval = interval
         self._loop = asyncio.get_running_loop()
@@ -64,7 +69,7 @@ class Flusher:
     async def settle_offers(self) -> None:
         """Compare new Megolm sessions with the stored ones. Raises BackendUnavailable; they stay offers then."""
         while keys := self._store.offered_sessions():
-            self._store.settle_offers(await asyncio.to_thread(self._store.read_offers, keys))
+            self._store.settle_offers(await in_thread(self._threads, self._store.read_offers, keys))
 
     def check(self) -> None:
         """Raise the error after which nothing can be written."""
@@ -80,7 +85,7 @@ class Flusher:
         self.check()
         self._statistics.ownership_checks += 1
         try:
-            await asyncio.to_thread(self._store.storage.check_ownership)
+            await in_thread(self._threads, self._store.storage.check_ownership)
         except (BackendUnavailable, StorageFull) as error:
             _log.debug("could not ask who owns the account: %s", error)
         except _FINAL as error:
@@ -130,7 +135,7 @@ class Flusher:
         if not batch:
             return
         try:
-            await asyncio.to_thread(self._store.storage.apply_taken)
+            await in_thread(self._threads, self._store.storage.apply_taken)
         except BaseException:
             self._store.storage.put_back()
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import string
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from cryptostore.records.changes import Changes
 from .answers import failure, is_token_rejected
 from .identity import IdentityClient
 from .saved_login import ACCESS_TOKEN, SavedLogin, saved_login
+from .threads import in_thread
 
 _DEVICE_ID_LENGTH: Final = 10
 
@@ -83,7 +83,7 @@ class LoginClient(IdentityClient):
         return found[0] if found else Account(self.user_id, _new_device_id())
 
     async def _saved_token(self) -> str:
-        return await asyncio.to_thread(self._read_token)
+        return await in_thread(self.threads, self._read_token)
 
     def _read_token(self) -> str:
         # One that cannot be read was reported, and a new login replaces it.

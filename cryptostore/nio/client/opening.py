@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 
 from cryptostore.errors import StoreClosed
@@ -27,9 +28,9 @@ class Opening(Generic[T]):
         self._is_given_up = False
         self._opened: T | None = None
 
-    def start(self) -> asyncio.Future[T]:
+    def start(self, threads: ThreadPoolExecutor | None = None) -> asyncio.Future[T]:
         """Run it in a thread. The answer is done when the thread is."""
-        thread = asyncio.get_running_loop().run_in_executor(None, self._run)
+        thread = asyncio.get_running_loop().run_in_executor(threads, self._run)
         thread.add_done_callback(_retrieve)
         return thread
 
@@ -67,7 +68,8 @@ class Opening(Generic[T]):
 class Openings:
     """The openings of a client that are under way: the tasks that wait, and all threads, given up or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._executor = threads
         #: What is done when that task waits no more.
         self._callers: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         self._given_up: set[asyncio.Task[Any]] = set()
@@ -101,7 +103,7 @@ class Openings:
         """The result of an `Opening`, after those that were given up are over: they could still take it away."""
         await self._threads_end()
         opening = Opening(open_it, close)
-        thread = opening.start()
+        thread = opening.start(self._executor)
         self._threads.add(thread)
         thread.add_done_callback(self._threads.discard)
         return await opening.result(thread)

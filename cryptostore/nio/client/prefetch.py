@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from .durable import DurableClient
 from .machine import ProductionOlm
 from .replay import Page, PageKey, page_of
 from .store import ProductionStore
+from .threads import in_thread
 
 
 @dataclass
@@ -162,12 +162,12 @@ class PrefetchingClient(DurableClient):
         wanted = Wanted()
         for request in waiting:
             wanted.add_key_request(request)
-        self.machine.kept_for_requests = await asyncio.to_thread(fetch, self.production_store, wanted)
+        self.machine.kept_for_requests = await in_thread(self.threads, fetch, self.production_store, wanted)
 
     @asynccontextmanager
     async def prefetched(self, wanted: Wanted) -> AsyncIterator[None]:
         """Have what is wanted in memory inside the block. Raises BackendUnavailable."""
         if wanted != Wanted():
             # Held by this name until the block ends.
-            _fetched = await asyncio.to_thread(fetch, self.production_store, wanted)
+            _fetched = await in_thread(self.threads, fetch, self.production_store, wanted)
         yield

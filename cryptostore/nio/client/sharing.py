@@ -27,6 +27,7 @@ from cryptostore.logs import logger
 
 from .outbound import DevicePair
 from .prefetch import PrefetchingClient, Wanted
+from .threads import in_thread
 
 #: How often sharing begins again because members or devices changed in the middle of it.
 _ROUNDS: Final = 5
@@ -140,7 +141,7 @@ class SharingClient(PrefetchingClient):
     async def _judge(self, room: MatrixRoom) -> None:
         """Decide about the room's session of an earlier process, from its members and devices as they are now."""
         await self._learn_devices(room)
-        shares = await asyncio.to_thread(self.machine.outbound.read_shares, room.room_id)
+        shares = await in_thread(self.threads, self.machine.outbound.read_shares, room.room_id)
         async with self.prefetched(Wanted(users=set(room.users))):
             if self._outdated(room):
                 self.machine.outbound.forget_restored(room.room_id)
