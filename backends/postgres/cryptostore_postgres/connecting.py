@@ -28,6 +28,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     #: Which of the URL's hosts it is to.
     host: PostgresOptions
+    #: The same for error texts, worked out once.
+    place: str
     #: When its present use is over.
     ends: float = 0.0
     #: When it was last found to work.
@@ -110,7 +112,7 @@ class Connector:
             refused = self._meaning_of(host, error)
             refused.__cause__ = error
             return refused
-        connection.host = host
+        connection.host, connection.place = host, host.place
         connection.used_at = time.monotonic()
         return connection
 

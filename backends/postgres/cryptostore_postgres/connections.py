@@ -82,15 +82,14 @@ class Connections:
             if connection is None or not self._works(connection, ends):
                 connection = self._connect(ends)
             connection.ends = ends
-            place = connection.host.place
-            with translated(place, self._password), self._watchdog.guard(connection, ends):
+            with translated(connection.place, self._password), self._watchdog.guard(connection, ends):
                 try:
                     yield connection
                 except BaseException as error:
                     _leave_clean(connection, error)
                     self._put_last_if_stuck(connection)
                     if isinstance(error, psycopg.OperationalError) and time.monotonic() >= ends:
-                        raise DidNotAnswer(place, timeout) from error
+                        raise DidNotAnswer(connection.place, timeout) from error
                     raise
             _reasons.pop(self._place, None)
         except Exception as error:

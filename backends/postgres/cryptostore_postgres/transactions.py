@@ -94,7 +94,7 @@ def _committed(connection: Connection) -> Iterator[None]:
     if warnings:
         connection.is_stuck = True
         raise BackendUnavailable(
-            f"PostgreSQL at {connection.host.place} committed on the primary only: the wait for its synchronous "
+            f"PostgreSQL at {connection.place} committed on the primary only: the wait for its synchronous "
             f"standby was cancelled; {_STANDBY_REMEDY}"
         )
 
@@ -104,7 +104,7 @@ def explain_lock(connection: Connection) -> None:
     if run(connection, _AWAITS_STANDBY)[0]:
         connection.is_stuck = True
         raise BackendUnavailable(
-            f"PostgreSQL at {connection.host.place} has a commit that waits for its synchronous standby, and this one "
+            f"PostgreSQL at {connection.place} has a commit that waits for its synchronous standby, and this one "
             f"waits for that one's lock; {_STANDBY_REMEDY}"
         )
 
