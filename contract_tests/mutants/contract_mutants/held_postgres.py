@@ -9,13 +9,12 @@ from dataclasses import replace
 import pytest
 
 from cryptostore import AccountRow, BackendUnavailable, Batch, Health, Row
-from cryptostore_postgres import connections
 from cryptostore_postgres.connecting import Connection, Connector
 from cryptostore_postgres.database import PostgresDatabase
 from cryptostore_postgres.options import PostgresOptions
 from cryptostore_postgres.pipeline import Statement, run
 from cryptostore_postgres.portions import Portion
-from cryptostore_postgres.transactions import begin, commit, write
+from cryptostore_postgres.transactions import write
 
 from .postgres import _change_sql
 from .registry import mutant
@@ -68,31 +67,6 @@ def large_batch_in_parts(patch: pytest.MonkeyPatch) -> None:
         return original(self, connection, account_id, batch._replace(puts=batch.puts[middle:]))
 
     patch.setattr(PostgresDatabase, "_committed", committed)
-
-
-@mutant("NUMBERING-11", backend="postgres")
-def interrupted_session_goes_back_into_the_pool(patch: pytest.MonkeyPatch) -> None:
-    """A batch is several round trips, and only errors end its transaction: Ctrl-C leaves it to the next batch."""
-    leave_clean = connections._leave_clean
-
-    def committed(self: PostgresDatabase, connection: Connection, account_id: int, batch: Batch) -> AccountRow | None:
-        owner = [account_id, batch.epoch, batch.incarnation]
-        middle = len(batch.puts) // 2
-        first = Portion(batch.puts[:middle], ())
-        rest = Portion(batch.puts[middle:], batch.deletes)
-        storing = self._storing(first, [batch.number, *owner, batch.number - 1])
-        rows = run(connection, *begin(connection, by_index=True), storing)[-1]
-        if rows:
-            [rows] = run(connection, self._storing(rest, [batch.number, *owner, batch.number]))
-        commit(connection)
-        return AccountRow._make(rows[0]) if rows else None
-
-    def leave(connection: Connection, error: BaseException) -> None:
-        if isinstance(error, Exception):
-            leave_clean(connection, error)
-
-    patch.setattr(PostgresDatabase, "_committed", committed)
-    patch.setattr(connections, "_leave_clean", leave)
 
 
 @mutant("FAULTS-14", backend="postgres")
