@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, groupby
@@ -55,7 +56,7 @@ class LazyDeviceStore(DeviceStore):
 
     Trust is what the owner said about a device's Ed25519 key. It stays when the device's name or Curve25519 key
     changes; under another Ed25519 key only a blacklisting stays. nio itself never takes another Ed25519 key for a
-    device that it knows.
+    device that it knows, unless an answer of the homeserver lacked the device in between.
     """
 
     # Nothing here needs the base class's dictionary.
@@ -104,6 +105,23 @@ class LazyDeviceStore(DeviceStore):
         else:
             self._keep(device.user_id, devices, device)
         return True
+
+    @contextmanager
+    def absent_ones_aside(self, device_ids: Mapping[str, Iterable[str]]) -> Iterator[None]:
+        """Inside the block, those of these devices that an earlier answer lacked are new to nio.
+
+        nio leaves a device as it is that it calls deleted. One that was not added inside the block is back after it.
+        """
+        absent = []
+        for user_id, ids in device_ids.items():
+            devices = self[user_id]
+            gone = [devices[device_id] for device_id in ids if device_id in devices and devices[device_id].deleted]
+            absent += [(devices, devices.pop(device.id)) for device in gone]
+        try:
+            yield
+        finally:
+            for devices, device in absent:
+                devices.setdefault(device.id, device)
 
     def prefetch(self, user_ids: Iterable[str]) -> Mapping[str, UserDevices]:
         """Read the devices of many users in one round trip. They stay in memory as long as the answer does."""

@@ -29,6 +29,7 @@ class ProductionOlm(Olm):
         self.outbound = store.outbound
         self.tracking = store.tracking
         self.replays = store.replays
+        self.devices = store.load_device_keys()
         self._handled = store.handled
         #: What requests for room keys need that wait for the owner. The caches alone might forget it.
         self.kept_for_requests: object = None
@@ -111,6 +112,11 @@ class ProductionOlm(Olm):
             return bool(super().verify_json(json, user_key, user_id, device_id))  # type: ignore[no-untyped-call]  # nio's
         except (ValueError, AttributeError, TypeError):
             return False
+
+    def _handle_key_query(self, response: Any) -> None:
+        # Absent is not deleted: a device that this answer has again is served again.
+        with self.devices.absent_ones_aside(response.device_keys):
+            super()._handle_key_query(response)
 
     def _handle_key_claiming(self, response: Any) -> None:
         # One by one: an invalid one-time key must not keep the others from being used.
