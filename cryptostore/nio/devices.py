@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from nio.crypto import DeviceStore, OlmDevice, TrustState
@@ -49,6 +49,14 @@ class _Stored(NamedTuple):
 
     rows: list[records.Device]
     unreadable: list[str]
+
+
+class DevicesByUser(Protocol):
+    """Devices by user id and device id: a dictionary, or one of nio's containers."""
+
+    def items(self) -> Iterable[tuple[str, Mapping[str, OlmDevice]]]:
+        """Each user with their devices by id."""
+        ...
 
 
 class LazyDeviceStore(DeviceStore):
@@ -133,13 +141,15 @@ class LazyDeviceStore(DeviceStore):
             return DeviceTrust.BLACKLISTED
         return _trust_that_holds(self._record(device), device)
 
-    def changes(self, device_keys: Mapping[str, Mapping[str, OlmDevice]]) -> Changes:
+    def changes(self, device_keys: DevicesByUser) -> Changes:
         """What saving these devices writes: those that differ from what is stored. Trust stays as it is stored."""
-        self.prefetch(device_keys)
+        given = dict(device_keys.items())
+        self.prefetch(given)
         changed = {}
-        for user_id, by_id in device_keys.items():
+        for user_id, by_id in given.items():
             devices = self[user_id]
-            for device_id, device in by_id.items():
+            # They may be the same mapping.
+            for device_id, device in list(by_id.items()):
                 if device_id in devices.refused:
                     self._refuse(devices, device)
                     continue
@@ -159,16 +169,16 @@ class LazyDeviceStore(DeviceStore):
         """
         changed = {}
         for device in devices:
-            known = self._record(device)
-            if trust is not DeviceTrust.BLACKLISTED and known is not None and not _same_key(known, device):
-                _log.warning("left the trust in %s %s as it is: it has another Ed25519 key", *known.key)
-                continue
-            if self.trust(device) is trust and not self._is_refused(device):
-                continue
-            record = self._decide(device, known, trust)
+            record = self._decide(device, trust)
             if record is not None:
                 changed[record.key] = record
+            self.show_trust(device)
         return Changes(changed.values())
+
+    def show_trust(self, device: OlmDevice) -> None:
+        """Set the trust of this object, and of the one that nio goes by, to what the owner decided."""
+        for shown in (device, self[device.user_id].get(device.id, device)):
+            shown.trust_state = TrustState[self.trust(shown).value]
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable."""
@@ -176,14 +186,19 @@ class LazyDeviceStore(DeviceStore):
             user_id, device_id = record.key
             self._release(str(user_id), str(device_id))
 
-    def _decide(self, device: OlmDevice, known: records.Device | None, trust: DeviceTrust) -> records.Device | None:
-        if known is None:
-            return self._hand_over(self[device.user_id], device.user_id, device.id, device, trust)
+    def _decide(self, device: OlmDevice, trust: DeviceTrust) -> records.Device | None:
+        """What a decision changes, or None for nothing."""
+        known = self._record(device)
+        if trust is not DeviceTrust.BLACKLISTED and known is not None and not _same_key(known, device):
+            _log.warning("left the trust in %s %s as it is: it has another Ed25519 key", *known.key)
+            return None
+        if self.trust(device) is trust and not self._is_refused(device):
+            return None
         devices = self[device.user_id]
+        if known is None:
+            return self._hand_over(devices, device.user_id, device.id, device, trust)
         devices.records[device.id] = record = replace(known, trust=trust)
-        live = devices.get(device.id, device)
-        live.trust_state = device.trust_state = TrustState[trust.value]
-        self._keep(device.user_id, devices, live)
+        self._keep(device.user_id, devices, devices.get(device.id, device))
         return record
 
     def _hand_over(

@@ -20,7 +20,7 @@ from cryptostore.store.answers import Found
 from cryptostore.store.crypto_store import CryptoStore
 
 from .account import LiveAccount
-from .devices import LazyDeviceStore
+from .devices import DevicesByUser, LazyDeviceStore
 from .group_sessions import LazyGroupSessionStore
 from .lost import lost_accounts
 from .pickles import Pickles, if_valid
@@ -159,8 +159,8 @@ class NioStore(MatrixStore):
         """The devices. Nothing is read before it is asked for."""
         return self._devices
 
-    def save_device_keys(self, device_keys: dict[str, dict[str, OlmDevice]]) -> None:
-        """Save devices, by user id and device id, in one batch."""
+    def save_device_keys(self, device_keys: DevicesByUser) -> None:
+        """Save devices, by user id and device id, in one batch; also those of a client's whole `device_store`."""
         self._write(self._devices.changes(device_keys))
 
     def load_encrypted_rooms(self) -> set[str]:
@@ -327,7 +327,10 @@ class NioStore(MatrixStore):
         return bool(changes)
 
     def _undecide(self, device: OlmDevice, trust: DeviceTrust) -> bool:
-        return self._devices.trust(device) is trust and self._decide(device, DeviceTrust.UNSET)
+        if self._devices.trust(device) is trust:
+            return self._decide(device, DeviceTrust.UNSET)
+        self._devices.show_trust(device)
+        return False
 
 
 def _room_ids(keys: Iterable[records.Key | None]) -> set[str]:
