@@ -20,6 +20,11 @@ SERVER_PROPERTY: Final = "cryptostore_server"
 #: Why its harness could not be made.
 HARNESS_PROPERTY: Final = "cryptostore_harness"
 
+
+class Unverifiable(Exception):
+    """Raised by a case that finds out as it runs what it needs and does not get, which the message names."""
+
+
 #: A harness: its name, the scheme of its URL, and what it can do.
 Description: TypeAlias = list[str]
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 import _pytest
 import pytest
 
-from .observed import CALL_PROPERTY, CASE_ATTRIBUTE, CASE_PROPERTY, HARNESS_PROPERTY, Description, Observer
+from .observed import (
+    CALL_PROPERTY,
+    CASE_ATTRIBUTE,
+    CASE_PROPERTY,
+    HARNESS_PROPERTY,
+    Description,
+    Observer,
+    Unverifiable,
+)
 
 if TYPE_CHECKING:
     from .harness import Harness
@@ -143,10 +151,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     told: list[Any] = ["", _described(harness) if harness else None, missing]
     item.user_properties.append((CALL_PROPERTY, told))
     if missing:
-        pytest.skip(f"not verified: {case.id} needs {', '.join(missing)}, which the harness {told[1][0]!r} lacks")
+        pytest.skip(_unverified(case, told))
     told[0] = _stranger_in(item, case)
     try:
         return (yield)
+    except Unverifiable as lacking:
+        # What stands in a case's place may not spare itself.
+        if told[0]:
+            raise
+        missing.append(str(lacking))
+        pytest.skip(_unverified(case, told))
     finally:
         # A conftest can make pytest call nothing at all, or swallow what is raised.
         # Asked whatever else is wrong: what is not asked for now would speak for the case's next test.
@@ -189,6 +203,12 @@ def _missing(case: Case, harness: Harness) -> list[str]:
     if case.unless_denied is not None and lacks(harness, case.unless_denied):
         missing.append(f"a backend that {case.unless_denied.value}")
     return missing
+
+
+def _unverified(case: Case, told: list[Any]) -> str:
+    """Why a case is skipped, from what is told of its call."""
+    _, description, missing = told
+    return f"not verified: {case.id} needs {', '.join(missing)}, which the harness {description[0]!r} lacks"
 
 
 def _described(harness: Harness) -> Description:

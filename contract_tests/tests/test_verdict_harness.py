@@ -64,6 +64,31 @@ def test_a_harness_that_gives_up_on_a_case_is_found_out(pytester: pytest.Pyteste
     assert reason.endswith("no time")
 
 
+#: A harness for which the suite sees no call to a driver, and what may spare itself a case in its place.
+_WITHOUT_A_DRIVER = """
+    @pytest.fixture
+    def harness(self):
+        class Elsewhere(MemoryHarness):
+            abilities = MemoryHarness.abilities | {{Ability.OTHER_PROCESS}}
+        yield from managed(Elsewhere())
+{stranger}
+"""
+
+
+@pytest.mark.parametrize("case_id", ["NUMBERING-11"])
+def test_a_case_is_not_verified_where_the_suite_sees_no_driver(pytester: pytest.Pytester, case_id: str) -> None:
+    contract = run(pytester, "-k", f"{case_id}.", body=_WITHOUT_A_DRIVER.format(stranger=""))
+    assert contract["not_verified"][case_id] == "needs a driver whose calls the suite can see"
+
+
+def test_what_stands_in_the_place_of_a_case_does_not_make_it_unverified(pytester: pytest.Pytester) -> None:
+    function = functions_of(StoreContract)["NUMBERING-11"].__name__
+    raises = "raise __import__('cryptostore_contract.observed').observed.Unverifiable('a driver')"
+    body = _WITHOUT_A_DRIVER.format(stranger=f"    def {function}(self, harness): {raises}")
+    contract = run(pytester, "-k", "NUMBERING-11.", body=body)
+    assert contract["failed"] == ["NUMBERING-11"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from cryptostore import AccountRow, BackendUnavailable, Batch, Health, Row
+from cryptostore_postgres import database
 from cryptostore_postgres.connecting import Connection, Connector
+from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase
 from cryptostore_postgres.options import PostgresOptions
 from cryptostore_postgres.pipeline import Statement, run
@@ -67,6 +70,30 @@ def large_batch_in_parts(patch: pytest.MonkeyPatch) -> None:
         return original(self, connection, account_id, batch._replace(puts=batch.puts[middle:]))
 
     patch.setattr(PostgresDatabase, "_committed", committed)
+
+
+@mutant("NUMBERING-11", backend="postgres")
+def interrupted_session_goes_back_into_the_pool(patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the two halves of a batch leaves the transaction open, and the pool gives it to the next batch."""
+    use = Connections.use
+
+    @contextmanager
+    def use_and_keep(self: Connections, timeout: float) -> Iterator[Connection]:
+        interrupt: BaseException | None = None
+        with use(self, timeout) as connection:
+            try:
+                yield connection
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def halves(batch: Batch) -> list[Portion]:
+        middle = len(batch.puts) // 2
+        return [Portion(batch.puts[:middle], ()), Portion(batch.puts[middle:], batch.deletes)]
+
+    patch.setattr(Connections, "use", use_and_keep)
+    patch.setattr(database, "portions", halves)
 
 
 @mutant("FAULTS-14", backend="postgres")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+# What is first imported in a run of pytester's is imported again in the next, and cryptography's Rust code then meets
+# classes that it does not know.
+import trustme as trustme
+
 from contract_mutants import Mutant, load
 from contract_mutants.trials import check_all, check_named
 from postgres_database import PostgresDatabase
