@@ -235,6 +235,44 @@ class Device(Record):
 
 
 @record_kind
+class UnreachedDevice(Record):
+    """A device without an Olm session, for which the homeserver had no one-time key: when it is asked for one again.
+
+    `attempts` have failed since the device was last reached. `was_told` says that the device was told of it.
+    """
+
+    kind_number = 17
+    kind_name = "unreached_device"
+    key_fields = ("user_id", "device_id")
+
+    user_id: Identifier
+    device_id: Identifier
+    attempts: Count
+    next_attempt_at: Time
+    was_told: Flag = False
+
+
+@record_kind
+class WithheldKey(Record):
+    """What a user's device said of a room key that it does not send: a code, of the specification or not, and a reason.
+
+    Room and session are `*` where it can send none at all.
+    """
+
+    kind_number = 18
+    kind_name = "withheld_key"
+    key_fields = ("room_id", "session_id", "sender_key", "user_id")
+
+    room_id: Identifier
+    session_id: PublicKey
+    sender_key: PublicKey
+    user_id: Identifier
+    code: Text
+    reason: Text
+    received_at: Time
+
+
+@record_kind
 class TrackedUser(Record):
     """A user whose device list is followed. `generation` grows with each change seen, so that an old answer shows."""
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import vodozemac
 from nio import KeysClaimResponse
-from nio.crypto import Olm
+from nio.crypto import Olm, OutboundGroupSession
 from nio.events import MegolmEvent, OlmEvent
 
 from cryptostore.errors import CryptoStoreError
@@ -30,6 +30,7 @@ class ProductionOlm(Olm):
         self.tracking = store.tracking
         self.replays = store.replays
         self.devices = store.load_device_keys()
+        self.unreached = store.unreached
         self._handled = store.handled
         #: What requests for room keys need that wait for the owner. The caches alone might forget it.
         self.kept_for_requests: object = None
@@ -101,7 +102,8 @@ class ProductionOlm(Olm):
 
     def judge_outbound_session(self, room_id: str, users: Iterable[str], shares: Shares | None) -> None:
         """Use the room's session of an earlier process if the devices that should have its key are those that do."""
-        if self.outbound.judge(room_id, self._devices_to_share_with(users), shares):
+        later = self.unreached.among(shares.ignored - shares.shared_with) if shares else set()
+        if self.outbound.judge(room_id, self._devices_to_share_with(users, later), shares):
             self.statistics.adopted_sessions += 1
         else:
             self.statistics.dropped_sessions += 1
@@ -129,12 +131,56 @@ class ProductionOlm(Olm):
                 except Exception as error:  # noqa: BLE001  # the same as for events
                     _log.warning("%s %s gave a useless one-time key: %s", user_id, device_id, type(error).__name__)
 
-    def _devices_to_share_with(self, users: Iterable[str]) -> set[DevicePair] | None:
+    def without_olm_session(self, users: Iterable[str]) -> set[DevicePair]:
+        """The users' devices that no room key can be encrypted for. Blacklisted ones need none."""
+        return {
+            (user_id, device_id)
+            for user_id, device_ids in self.get_missing_sessions(list(users)).items()
+            for device_id in device_ids
+            if not self.is_device_blacklisted(self.device_store[user_id][device_id])
+        }
+
+    def fit_for_keys(self, devices: Iterable[DevicePair], ignore_unverified_devices: bool) -> set[DevicePair]:
+        """Those of these devices that may have room keys; unverified ones are ignored from now on, if they may."""
+        known = [self.device_store[user_id][device_id] for user_id, device_id in devices]
+        wanted = [device for device in known if not self.is_device_blacklisted(device)]
+        unverified = [each for each in wanted if not (self.is_device_verified(each) or self.is_device_ignored(each))]
+        if ignore_unverified_devices:
+            self.store.ignore_devices(unverified)
+            unverified = []
+        return {(device.user_id, device.id) for device in wanted if device not in unverified}
+
+    def encrypt_room_key(
+        self, room_id: str, session: OutboundGroupSession, devices: Iterable[DevicePair]
+    ) -> dict[str, dict[str, Any]]:
+        """The session's key, from the next message on, for devices that there are Olm sessions with."""
+        content = {
+            "algorithm": self._megolm_algorithm,
+            "room_id": room_id,
+            "session_id": session.id,
+            "session_key": session.session_key,
+        }
+        messages: dict[str, dict[str, Any]] = {}
+        for user_id, device_id in devices:
+            device = self.device_store[user_id][device_id]
+            olm_session = self.session_store.get(device.curve25519)
+            encrypted = self._olm_encrypt(olm_session, device, "m.room_key", content)  # type: ignore[no-untyped-call]  # nio's
+            messages.setdefault(user_id, {})[device_id] = encrypted
+        return messages
+
+    def _create_inbound_session(self, sender: str, sender_key: str, message: Any) -> Any:
+        session = super()._create_inbound_session(sender, sender_key, message)
+        device = self.device_store.device_from_sender_key(sender, sender_key)
+        if device is not None:
+            self.unreached.answers((sender, device.id))
+        return session
+
+    def _devices_to_share_with(self, users: Iterable[str], later: set[DevicePair]) -> set[DevicePair] | None:
         devices: set[DevicePair] = set()
         for user_id in users:
             for device in self.device_store.active_user_devices(user_id):
                 # nio shares with no device of this id, even of another user, and with no blacklisted one.
-                if device.id == self.device_id or self.is_device_blacklisted(device):
+                if device.id == self.device_id or self.is_device_blacklisted(device) or (user_id, device.id) in later:
                     continue
                 if not (self.is_device_verified(device) or self.is_device_ignored(device)):
                     return None

@@ -107,6 +107,10 @@ class OutboundSessions:
         """The room's session may have changed."""
         self._touched.add(room_id)
 
+    def in_use(self, room_id: str) -> OutboundGroupSession | None:
+        """The room's session, to look at: who changes it has to note that."""
+        return self.live.data.get(room_id)
+
     def is_restored(self, room_id: str) -> bool:
         """Whether a session of an earlier process waits to be judged."""
         return room_id in self._restored

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
@@ -26,42 +25,18 @@ from nio.exceptions import MembersSyncError
 from cryptostore.logs import logger
 
 from .outbound import DevicePair
-from .prefetch import PrefetchingClient, Wanted
+from .prefetch import Wanted
+from .reaching import KeySent, ReachingClient, Shared
 from .threads import in_thread
 
 #: How often sharing begins again because members or devices changed in the middle of it.
 _ROUNDS: Final = 5
-#: For how many devices one request claims one-time keys.
-_CLAIMED_AT_ONCE: Final = 100
 
 _log: Final = logger(__name__)
 
-_Shared = ShareGroupSessionResponse | ShareGroupSessionError
 
-
-class _KeySent(ShareGroupSessionResponse):
-    """The answer to one request with keys.
-
-    nio's own reads an error's fields in the wrong order: a server that is busy logs the client out or makes it raise.
-    """
-
-    @classmethod
-    def from_dict(cls, parsed_dict: Any, room_id: str, users_shared_with: set[DevicePair]) -> _Shared:
-        if isinstance(parsed_dict, dict) and "errcode" not in parsed_dict:
-            return cls(room_id, users_shared_with)
-        error = ErrorResponse.from_dict(parsed_dict)
-        return ShareGroupSessionError(
-            error.message, error.status_code, error.retry_after_ms, error.soft_logout, room_id, users_shared_with
-        )
-
-
-class SharingClient(PrefetchingClient):
+class SharingClient(ReachingClient):
     """A client that sends a message only after every device that should read it has the key."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        #: Rooms whose session became unfit while it was being shared.
-        self._overtaken: set[str] = set()
 
     async def room_send(
         self,
@@ -84,12 +59,13 @@ class SharingClient(PrefetchingClient):
             # nio would wait only once, and encrypt without asking what became of it.
             while room_id in self.sharing_session:
                 await self.sharing_session[room_id].wait()
+            await self._reach_again(room, ignore_unverified_devices)
         response: RoomSendResponse | RoomSendError = await super().room_send(
             room_id, message_type, content, tx_id, ignore_unverified_devices
         )
         return response
 
-    async def share_group_session(self, room_id: str, ignore_unverified_devices: bool = False) -> _Shared:
+    async def share_group_session(self, room_id: str, ignore_unverified_devices: bool = False) -> Shared:
         """As nio's, but an error that the server answers is returned, and one of the store is raised.
 
         The session counts as shared only when every active device of every member has its key, is blacklisted, or
@@ -149,7 +125,7 @@ class SharingClient(PrefetchingClient):
             elif self.machine.outbound.is_restored(room.room_id):
                 self.machine.judge_outbound_session(room.room_id, room.users, shares)
 
-    async def _share_once(self, room: MatrixRoom, ignore_unverified_devices: bool) -> _Shared | None:
+    async def _share_once(self, room: MatrixRoom, ignore_unverified_devices: bool) -> Shared | None:
         """One round. None if another one is needed."""
         answer = await self._learn_devices(room)
         if isinstance(answer, ErrorResponse):
@@ -163,19 +139,21 @@ class SharingClient(PrefetchingClient):
 
     async def _share_with_members(
         self, room: MatrixRoom, left_out: set[str], ignore_unverified_devices: bool
-    ) -> _Shared | None:
-        missing = self.get_missing_sessions(room.room_id)
-        for part in _in_parts(missing):
-            claimed = await self.keys_claim(part)
-            if isinstance(claimed, ErrorResponse):
-                return _refused(claimed, room)
+    ) -> Shared | None:
+        missing = self.machine.without_olm_session(room.users)
+        asked = self.machine.unreached.due(missing)
+        refused = await self._claim(asked)
+        if refused is not None:
+            return _refused(refused, room)
         requests = await self._requests(room, ignore_unverified_devices)
         session = self.machine.outbound_group_sessions.get(room.room_id)
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         # It was kept while the requests were under way.
         self.machine.outbound.note(room.room_id)
+        still = missing & self.machine.without_olm_session({user for user, _ in missing})
+        self.machine.unreached.failed(asked & still)
         try:
-            return self._conclude(room, session, missing, left_out, outcomes)
+            return self._conclude(room, session, still, left_out, outcomes)
         finally:
             self.production_store.storage.touch()
 
@@ -188,7 +166,7 @@ class SharingClient(PrefetchingClient):
             # Encrypting for a thousand devices takes a while; others get their turn.
             await asyncio.sleep(0)
         return [
-            self._send(_KeySent, method, path, data, response_data=(room.room_id, sharing_with))
+            self._send(KeySent, method, path, data, response_data=(room.room_id, sharing_with))
             for method, path, data, sharing_with in prepared
         ]
 
@@ -196,10 +174,10 @@ class SharingClient(PrefetchingClient):
         self,
         room: MatrixRoom,
         session: OutboundGroupSession | None,
-        unreachable: Any,
+        unreached: set[DevicePair],
         left_out: set[str],
         outcomes: list[Any],
-    ) -> _Shared | None:
+    ) -> Shared | None:
         for outcome in outcomes:
             if session is not None and isinstance(outcome, ShareGroupSessionResponse):
                 session.users_shared_with.update(outcome.users_shared_with)
@@ -212,30 +190,28 @@ class SharingClient(PrefetchingClient):
         if session is None or present is not session or room.room_id in self._overtaken:
             self._invalidate_live_session(room.room_id)
             return None
-        self._give_up_on(session, unreachable)
+        self._leave_out(session, unreached)
         if self._lacks_its_key(room, session, left_out):
             return None
         session.shared = True
         return ShareGroupSessionResponse(room.room_id, set(session.users_shared_with))
 
-    def _give_up_on(self, session: OutboundGroupSession, unreachable: dict[str, list[str]]) -> None:
-        """Devices for which the server had no one-time key, or none that its owner signed."""
-        still = self.machine.get_missing_sessions(list(unreachable))
-        pairs = {(user, device) for user, devices in still.items() for device in devices if device in unreachable[user]}
-        if pairs - session.users_ignored:
-            _log.warning("%d devices offer no one-time key; they cannot read what is sent", len(pairs))
-        session.users_ignored |= pairs
+    def _leave_out(self, session: OutboundGroupSession, unreached: set[DevicePair]) -> None:
+        """Devices for which the server had no one-time key, or none that its owner signed, get this key later."""
+        if unreached - session.users_ignored:
+            _log.warning("%d devices offer no one-time key; they cannot read what is sent now", len(unreached))
+        session.users_ignored |= unreached
+        self.machine.unreached.reached(session.users_shared_with)
 
     def _lacks_its_key(self, room: MatrixRoom, session: OutboundGroupSession, left_out: set[str]) -> bool:
         """Whether a member has a device without the session's key, or may have one by now."""
         given = session.users_shared_with | session.users_ignored
-        return bool(self._outdated(room) - left_out) or any(pair not in given for pair in self._active_devices(room))
+        return bool(self._outdated(room) - left_out) or any(
+            pair not in given for pair in self._active_devices(room.users)
+        )
 
     def _outdated(self, room: MatrixRoom) -> set[str]:
         return self.users_for_key_query & set(room.users)
-
-    def _active_devices(self, room: MatrixRoom) -> set[tuple[str, str]]:
-        return {(user, device.id) for user in room.users for device in self.device_store.active_user_devices(user)}
 
     def _invalidate_live_session(self, room_id: str) -> None:
         session = self.machine.outbound_group_sessions.get(room_id)
@@ -267,13 +243,3 @@ class SharingClient(PrefetchingClient):
 
 def _refused(answer: ErrorResponse, room: MatrixRoom) -> ShareGroupSessionError:
     return ShareGroupSessionError(answer.message, answer.status_code, room_id=room.room_id)
-
-
-def _in_parts(devices: Mapping[str, Iterable[str]]) -> Iterator[dict[str, list[str]]]:
-    """The same devices in several requests, since handling one answer holds the event loop."""
-    pairs = [(user, device) for user, of_user in devices.items() for device in of_user]
-    for start in range(0, len(pairs), _CLAIMED_AT_ONCE):
-        part: dict[str, list[str]] = {}
-        for user, device in pairs[start : start + _CLAIMED_AT_ONCE]:
-            part.setdefault(user, []).append(device)
-        yield part

@@ -28,6 +28,7 @@ from .saved_login import ACCESS_TOKEN
 from .statistics import Statistics
 from .takeovers import HISTORY, NotYetError, TakeOvers, next_turn
 from .tracking import TrackedUsers
+from .unreached import UnreachedDevices
 
 #: A second copy of the token: a stock client, which tracks no users, moves only the first.
 _TRACKED_UNTIL: Final = ("client", "tracked until")
@@ -72,6 +73,7 @@ class ProductionStore(NioStore):
             self.handled = HandledMessages(self._storage)
             self.replays = ReplayProtection(self._storage, self._storage.replay_key)
             self.outbound = OutboundSessions(self._storage, self._pickles)
+            self.unreached = UnreachedDevices(self._storage)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -126,9 +128,9 @@ class ProductionStore(NioStore):
         return changes
 
     @property
-    def _kept(self) -> tuple[HandledMessages, ReplayProtection, OutboundSessions, TrackedUsers]:
+    def _kept(self) -> tuple[HandledMessages, ReplayProtection, OutboundSessions, TrackedUsers, UnreachedDevices]:
         """What nio itself tells no store about."""
-        return self.handled, self.replays, self.outbound, self.tracking
+        return self.handled, self.replays, self.outbound, self.tracking, self.unreached
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable; what has changed since stays in memory."""
@@ -210,6 +212,7 @@ class ProductionStore(NioStore):
             (records.OlmMessage, ()),
             (records.OutboundGroupSession, ()),
             (records.TrackedUser, ()),
+            (records.UnreachedDevice, ()),
             (records.Value, _TRACKED_UNTIL),
             (records.Value, ACCESS_TOKEN),
         )

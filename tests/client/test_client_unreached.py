@@ -1,0 +1,253 @@
+"""Devices that offered no one-time key get the room's key when they have some."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiohttp import web
+from nio import RoomSendResponse
+from nio.exceptions import OlmUnverifiedDeviceError
+
+from client_pairs import ALICE, BOB, ROOM, people
+from cryptostore import UnreachedDevice
+from cryptostore.nio.client import unreached
+from small_homeserver import Request, SmallHomeserver
+
+PHONE = (BOB.user_id, BOB.device_id)
+
+
+class Clock:
+    """A time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def passes(self, **time: float) -> None:
+        self.time += timedelta(**time)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(unreached, "now", lambda: clock.time)
+    return clock
+
+
+def claims(server: SmallHomeserver) -> int:
+    return len(server.asked("keys/claim", ALICE.user_id))
+
+
+def session_ids(server: SmallHomeserver) -> set[str]:
+    return {event["content"]["session_id"] for _, event in server.timeline[ROOM] if "session_id" in event["content"]}
+
+
+def test_a_drained_device_gets_the_same_room_key_when_it_has_keys_again(url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.round()
+            await alice.say("two")
+            assert claims(server) == 1
+            clock.passes(minutes=1)
+            for text in ("three", "four"):
+                await alice.say(text)
+            assert claims(server) == 2
+            await bob.round()
+            assert bob.read == ["three", "four"]
+            assert len(session_ids(server)) == 1
+            await alice.client.flush()
+            assert alice.stored(UnreachedDevice) == []
+            assert alice.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_pauses_grow_to_an_hour_whatever_room_keys_are_used(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, _bob):
+            server.one_time_keys[PHONE].clear()
+            at = []
+            for minute in range(240):
+                before = claims(server)
+                await alice.say(str(minute))
+                at += [minute] * (claims(server) - before)
+                clock.passes(minutes=1)
+            assert at == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+            assert len(session_ids(server)) == 3
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_restart_forgets_no_device_and_asks_for_none_too_early(url: str, clock: Clock, crashes: bool) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await (alice.come_back_after_a_crash() if crashes else alice.restart())
+            await alice.client.sync()
+            await alice.say("two")
+            assert claims(server) == 1
+            await bob.round()
+            clock.passes(minutes=1)
+            await alice.say("three")
+            assert claims(server) == 2
+            await bob.round()
+            assert bob.read == ["three"]
+            assert len(session_ids(server)) == 1
+            assert alice.client.statistics.adopted_sessions == 1
+            assert alice.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_writes_is_sent_the_key_at_once(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.say("hello")
+            await alice.round()
+            await alice.say("two")
+            await bob.round()
+            assert bob.read == ["hello", "two"]
+            assert claims(server) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_message_is_sent_although_the_homeserver_refuses_one_time_keys(
+    memory_url: str, clock: Clock, status: int
+) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.round()
+            clock.passes(minutes=1)
+
+            def refuse(request: Request) -> web.Response | None:
+                error = {"errcode": "M_UNKNOWN", "error": "no"}
+                return web.json_response(error, status=status) if request.is_for("keys/claim") else None
+
+            server.faults.append(refuse)
+            await alice.say("two")
+            server.faults.clear()
+            clock.passes(minutes=2)
+            await alice.say("three")
+            await bob.round()
+            assert bob.read == ["three"]
+
+    asyncio.run(scenario())
+
+
+def test_a_device_whose_key_could_not_be_sent_is_tried_again(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.round()
+            clock.passes(minutes=1)
+
+            def refuse(request: Request) -> web.Response | None:
+                error = {"errcode": "M_UNKNOWN", "error": "no"}
+                return web.json_response(error, status=500) if request.is_for("sendToDevice") else None
+
+            server.faults.append(refuse)
+            await alice.say("two")
+            server.faults.clear()
+            await alice.say("three")
+            clock.passes(minutes=2)
+            await alice.say("four")
+            await bob.round()
+            assert bob.read == ["four"]
+            assert claims(server) == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_unverified_device_gets_the_key_only_where_the_sender_ignores_that(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            content = {"msgtype": "m.text", "body": "not for strangers"}
+            for _ in range(2):
+                sent = await alice.client.room_send(ROOM, "m.room.message", content)
+                assert isinstance(sent, RoomSendResponse)
+                await bob.round()
+                clock.passes(minutes=1)
+            assert bob.read == []
+            # The next key waits for a decision, as in nio.
+            alice.client.invalidate_outbound_session(ROOM)
+            with pytest.raises(OlmUnverifiedDeviceError):
+                await alice.client.room_send(ROOM, "m.room.message", content)
+
+    asyncio.run(scenario())
+
+
+def test_a_blacklisted_device_is_not_tried(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.round()
+            alice.client.blacklist_device(alice.client.device_store[BOB.user_id][BOB.device_id])
+            clock.passes(hours=1)
+            await alice.say("two")
+            await bob.round()
+            assert bob.read == []
+            assert claims(server) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_is_gone_is_not_tried(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, _bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            alice.client.device_store[BOB.user_id][BOB.device_id].deleted = True
+            clock.passes(minutes=1)
+            await alice.say("two")
+            await alice.client.flush()
+            assert claims(server) == 1
+            assert alice.stored(UnreachedDevice) == []
+
+    asyncio.run(scenario())
+
+
+def test_many_sends_at_once_ask_for_a_key_once(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.round()
+            clock.passes(minutes=1)
+            await asyncio.gather(*(alice.say(str(number)) for number in range(5)))
+            await bob.round()
+            assert sorted(bob.read) == ["0", "1", "2", "3", "4"]
+            assert claims(server) == 2
+            assert len(server.asked("sendToDevice", ALICE.user_id)) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("wrong", [{"days": 31}, {"days": -1}])
+def test_a_device_is_tried_whatever_the_clock_said_before(url: str, clock: Clock, wrong: dict[str, float]) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            await alice.say("one")
+            await bob.round()
+            clock.passes(**wrong)
+            await alice.restart()
+            await alice.client.sync()
+            await alice.say("two")
+            await bob.round()
+            assert bob.read == ["two"]
+
+    asyncio.run(scenario())
