@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevice, OutgoingKeyRequest, Session
 from nio.store import MatrixStore
@@ -20,6 +20,7 @@ from cryptostore.store.answers import Found
 from cryptostore.store.crypto_store import CryptoStore
 
 from .account import LiveAccount
+from .binding import bound
 from .devices import DevicesByUser, LazyDeviceStore
 from .group_sessions import LazyGroupSessionStore
 from .lost import lost_accounts
@@ -27,7 +28,7 @@ from .pickles import Pickles, if_valid
 from .sessions import LazySessionStore
 from .standins import EncryptedRooms, stored_id, token_record, token_that_came
 from .storage import Storage, backends
-from .store_paths import check_store_path
+from .store_paths import check_folder, check_store_path, visible_path
 from .wholeness import read_whole
 
 #: What a store gets from nio unless the client's config names a pickle key, and what one gets that is given none.
@@ -39,10 +40,11 @@ _log: Final = logger(__name__)
 class NioStore(MatrixStore):
     """Keeps the keys of a matrix-nio client in the database that `store_path` names by its URL.
 
-    `AsyncClientConfig(store=NioStore, store_sync_tokens=True)` is the whole change for a client. The store takes the
-    account over from its last owner, whose later saves raise FencedOut. A save is durable when the call returns, except
-    that of a sync token: that waits for the `save_encrypted_rooms` of its own sync, when the keys of the sync are
-    durable, and is dropped if another token comes first.
+    `AsyncClientConfig(store=NioStore, store_sync_tokens=True)` is the whole change for a client. With
+    `NioStore.at(url)` in its place, `store_path` stays a folder. The store takes the account over from its last owner,
+    whose later saves raise FencedOut. A save is durable when the call returns, except that of a sync token: that waits
+    for the `save_encrypted_rooms` of its own sync, when the keys of the sync are durable, and is dropped if another
+    token comes first.
 
     A save that raises BackendUnavailable or StorageFull is not lost while the process lives: it goes with the next one.
 
@@ -56,10 +58,27 @@ class NioStore(MatrixStore):
     records are there, and what `open_backend` and `Backend.open_store` raise.
     """
 
+    #: The URL of the database to which `at` bound this class; empty where `store_path` is that URL.
+    bound_to: ClassVar[str] = ""
+
+    @classmethod
+    def at(cls, url: str) -> type[Self]:
+        """This class, bound to the database of this URL, for programs whose `store_path` is a folder.
+
+        `AsyncClientConfig(store=NioStore.at("postgresql://host/keys"), store_sync_tokens=True)`. The store neither
+        makes the folder nor writes into it, but a client needs one all the same: without a `store_path`, nio asks no
+        store.
+        Names and reprs show the URL without its secrets; pickling the class pickles the URL.
+
+        Raises ConfigurationError for what is no URL. The store itself raises it for an account that the database lacks
+        and nio's own store in the folder has: an empty database would give the device a new identity.
+        """
+        return bound(cls, url)
+
     def __init__(
         self, user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
     ) -> None:
-        check_store_path(store_path)
+        url = self._url(store_path)
         if pickle_key in PUBLIC_PICKLE_KEYS:
             _log.warning(
                 "the pickle key of %s %s is one that everybody knows; choose one of your own, bring it into force with "
@@ -69,13 +88,14 @@ class NioStore(MatrixStore):
             )
         self.user_id = user_id
         self.device_id = device_id
-        self.store_path = shown_url(store_path)
+        self.store_path = visible_path(store_path)
         self.pickle_key = pickle_key
         self.database_name = database_name
 
         self._account_id = records.Account(user_id, device_id)
+        self._place = shown_url(url), self._account_id
         self._pickles = Pickles(self._account_id)
-        self._storage = self._open(store_path)
+        self._storage = self._open(url)
         try:
             self._storage.read_ahead(self._read_at_opening)
             self._account = LiveAccount(self._pickles, self._storage.get(records.OlmAccount, [()]).get(()))
@@ -254,6 +274,13 @@ class NioStore(MatrixStore):
         """Ignore many devices, in one batch."""
         self._write(self._devices.trust_changes(devices, DeviceTrust.IGNORED))
 
+    def _url(self, store_path: str) -> str:
+        """The URL of the database."""
+        if self.bound_to:
+            return self.bound_to
+        check_store_path(store_path)
+        return store_path
+
     def _open(self, url: str) -> Storage:
         backend, release = backends.acquire(url)
         try:
@@ -263,10 +290,6 @@ class NioStore(MatrixStore):
         except BaseException:
             release()
             raise
-
-    @property
-    def _place(self) -> tuple[str, records.Account]:
-        return self.store_path, self._account_id
 
     @property
     def _read_at_opening(self) -> tuple[tuple[type[records.Record], records.Key], ...]:
@@ -288,6 +311,8 @@ class NioStore(MatrixStore):
         """Check the account before it is taken over. Raises if it must not be."""
         if store is not None:
             self._judge(store, read_whole(store, self._looked_at))
+        elif self.bound_to:
+            check_folder(self.store_path, self.database_name, self._account_id)
 
     #: The values that are read before the account is taken over, in one round trip.
     _looked_at: ClassVar[tuple[records.Key, ...]] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ CONFIG = AsyncClientConfig(store=NioStore, store_sync_tokens=True, pickle_key=KE
 class Client:
     """Bob's client, and what it read."""
 
-    def __init__(self, url: str) -> None:
-        self.nio = AsyncClient("https://example.org", BOB.user_id, BOB.device_id, url, CONFIG)
+    def __init__(self, store_path: str, config: AsyncClientConfig = CONFIG) -> None:
+        self.nio = AsyncClient("https://example.org", BOB.user_id, BOB.device_id, store_path, config)
         self.nio.restore_login(BOB.user_id, BOB.device_id, "token")
         self.read: list[str] = []
         self.nio.add_event_callback(self._note, RoomMessageText)
@@ -113,6 +114,23 @@ def test_a_sync_is_durable_before_its_token(ours: Ours, alice: Machine, counted:
     client.receive(sync("s2", [], [message, alice.say("again", 2)]))
     assert client.read == ["hello", "again"]
     client.store.close()
+
+
+def test_a_client_that_keeps_its_folder_reads_on_after_a_restart(ours: Ours, alice: Machine, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    config = replace(CONFIG, store=NioStore.at(ours.url))
+    client = Client(str(folder), config)
+    client.meet(alice)
+    client.receive(sync("s1", [alice.share_room_key(BOB.user_id)], [alice.say("hello", 1)]))
+    client.store.close()
+
+    client = Client(str(folder), config)
+    assert client.nio.loaded_sync_token == "s1"
+    client.receive(sync("s2", [], [alice.say("again", 2)]))
+    assert client.read == ["again"]
+    client.store.close()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_token_comes_with_every_sync_though_no_room_is_encrypted(in_memory: Ours, counted: Counted) -> None:

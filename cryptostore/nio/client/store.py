@@ -200,6 +200,10 @@ class ProductionStore(NioStore):
         marker = self._storage.get(records.Value, [_TRACKED_UNTIL]).get(_TRACKED_UNTIL)
         return token is not None and marker is not None and marker.value == stored_token(token).encode()
 
+    def _url(self, store_path: str) -> str:
+        # No program knows it as the path of a folder.
+        return store_path
+
     def _open(self, url: str) -> Storage:
         storage = super()._open(url)
         storage.write(Changes([(self._history or TakeOvers()).record()]))
