@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, groupby
-from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -280,7 +279,7 @@ class LazyDeviceStore(DeviceStore):
 
     def _user_ids(self) -> Iterator[str]:
         unsaved = self._users.pinned()
-        for user_id, _ in groupby(self._storage.scan(records.Device), key=attrgetter("user_id")):
+        for user_id, _ in groupby(str(key[0]) for key in self._storage.keys(records.Device)):
             unsaved.pop(user_id, None)
             yield user_id
         yield from unsaved

@@ -6,7 +6,6 @@ from collections.abc import Container, ItemsView, Iterable, Iterator, Mapping, V
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
-from operator import attrgetter
 from weakref import WeakValueDictionary
 
 from nio.crypto import Session, SessionStore
@@ -177,7 +176,7 @@ class LazySessionStore(SessionStore):
 
     def _sender_keys(self) -> Iterator[str]:
         unsaved = self._senders.pinned()
-        for sender_key, _ in groupby(self._storage.scan(records.OlmSession), key=attrgetter("sender_key")):
+        for sender_key, _ in groupby(str(key[0]) for key in self._storage.keys(records.OlmSession)):
             unsaved.pop(sender_key, None)
             yield sender_key
         yield from unsaved

@@ -73,6 +73,10 @@ class Storage:
         """As `CryptoStore.scan`; there is nothing under an invalid prefix."""
         return self._store.scan(kind, prefix) if _is_valid(check_prefix, kind, prefix) else iter(())
 
+    def keys(self, kind: type[Record]) -> Iterator[Key]:
+        """As `CryptoStore.keys`, for a whole kind."""
+        return self._store.keys(kind)
+
     def write(self, changes: Changes) -> Changes:
         """Make `changes` durable, together with what is waiting, and return the whole batch.
 

@@ -149,6 +149,12 @@ class CryptoStore:
         self._check_keys()
         return self._records(kind, self._pages(prefix_range(kind, prefix)), {})
 
+    def keys(self, kind: type[Record], prefix: Key = ()) -> Iterator[Key]:
+        """Go through the keys under a prefix as `scan` does, but open no record: those of unreadable ones come, too."""
+        self._is_open.check()
+        rows = self._pages(prefix_range(kind, prefix))
+        return (key for key, _ in self._with_keys(kind, rows, {}))
+
     def stored_rows(self) -> Iterator[Row]:
         """Every stored row of the account, sealed as it is, in key order, page by page. Needs no pickle key."""
         self._is_open.check()
@@ -275,15 +281,21 @@ class CryptoStore:
                     matching.append(record)
 
     def _records(self, kind: type[R], rows: Iterable[Row], unreadable: dict[Key | None, str]) -> Iterator[R]:
+        for key, row in self._with_keys(kind, rows, unreadable):
+            record = self._record(kind, key, row, unreadable)
+            if record is not None:
+                yield record
+
+    def _with_keys(
+        self, kind: type[Record], rows: Iterable[Row], unreadable: dict[Key | None, str]
+    ) -> Iterator[tuple[Key, Row]]:
         for row in rows:
             try:
                 key = decode_key(kind, row[0])
             except ValueError:
                 self._report(kind, None, "its key is not a valid key of its kind", unreadable)
-                continue
-            record = self._record(kind, key, row, unreadable)
-            if record is not None:
-                yield record
+            else:
+                yield key, row
 
     def _record(self, kind: type[R], key: Key, row: Row, unreadable: dict[Key | None, str]) -> R | None:
         try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from nio.crypto import DeviceStore, OlmDevice, TrustState
+from contextlib import closing
 
-from cryptostore import Device
+import pytest
+from nio.crypto import DeviceStore, OlmAccount, OlmDevice, TrustState
+
+from cryptostore import Device, Row
 from cryptostore.nio import NioStore
+from cryptostore.nio.client.statistics import Statistics
+from cryptostore.nio.client.store import ProductionStore
 from cryptostore.records.fields import DeviceTrust
-from cryptostore_contract.samples import ALICE, BOB
+from cryptostore.store.account_keys import AccountKeys
+from cryptostore_contract.samples import ALICE, BOB, KEY
 from nio_accounts import device, save
 from nio_places import Counted, Ours
 
@@ -106,3 +111,37 @@ def test_a_device_that_cannot_be_read_looks_blacklisted_after_it_was_unverified(
     given = device(trust_state=TrustState.verified)
     assert not unreadable.unverify_device(given)
     assert given.trust_state is TrustState.blacklisted
+
+
+def test_going_through_all_devices_opens_each_row_once(ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ours.open()
+    save(store, *map(device, range(10)))
+    store = ours.reopen(store)
+    opened, count = [], AccountKeys.open
+
+    def counted(self: AccountKeys, row: Row) -> bytes:
+        opened.append(row.key)
+        return count(self, row)
+
+    monkeypatch.setattr(AccountKeys, "open", counted)
+    assert len(list(store.load_device_keys())) == 10
+    assert len(opened) == len(set(opened)) == 10
+
+
+def test_a_user_of_whom_no_device_can_be_read_is_one_of_whom_devices_are_known(unreadable: NioStore) -> None:
+    devices = unreadable.load_device_keys()
+    assert list(devices.users) == [BOB.user_id]
+    assert list(devices) == []
+
+
+def test_a_user_with_new_devices_that_wait_for_a_flush_comes_once(memory_url: str) -> None:
+    with closing(NioStore(ALICE.user_id, ALICE.device_id, memory_url, KEY)) as stock:
+        stock.save_account(OlmAccount())
+        save(stock, device(1))
+        carol = OlmDevice("@carol:example.org", "PHONE", device().keys)
+        stock.save_device_keys({carol.user_id: {carol.id: carol}})
+    with closing(ProductionStore(ALICE, memory_url, KEY, Statistics(), check=lambda: None)) as store:
+        save(store, device(2))
+        devices = store.load_device_keys()
+        assert list(devices.users) == [BOB.user_id, carol.user_id]
+        assert [each.id for each in devices] == ["DEVICE1", "DEVICE2", "PHONE"]

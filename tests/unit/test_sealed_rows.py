@@ -90,6 +90,7 @@ def test_a_row_that_was_edited_or_moved_here_is_reported_as_tampering(
             found, selected, scanned = readable(store, kind)
             assert (found, selected, scanned) == ({}, {record.key: []}, [])
             assert set(found.unreadable) == set(selected.unreadable) == {record.key}
+        assert list(store.keys(kind)) == [record.key]
         assert {(name, where) for name, where, _ in reported} == {(kind.kind_name, record.key)}
         assert len(reported) == 3
         assert all(

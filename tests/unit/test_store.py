@@ -36,6 +36,7 @@ from cryptostore import (
     open_backend,
 )
 from cryptostore.plugins.observers import observers
+from cryptostore.store.account_keys import AccountKeys
 from cryptostore.store.lifecycle import OpenFlag
 from cryptostore.store.memory import MemoryHandle
 from example_records import ALICE, example
@@ -136,6 +137,7 @@ def test_a_closed_store_says_so(backend: Backend) -> None:
         lambda: store.select(SyncToken, [()]),
         lambda: store.scan(SyncToken),
         lambda: list(scan),
+        lambda: store.keys(SyncToken),
         lambda: list(store.stored_rows()),
     ):
         with pytest.raises(
@@ -235,6 +237,16 @@ def test_the_model_pages_through_large_tables(backend: Backend) -> None:
     first = next(scan)
     store.apply(Changes([TrackedUser("@9999:x")], [(TrackedUser, first.key)]))
     assert [first, *scan] == [*users, TrackedUser("@9999:x")]
+
+
+def test_keys_are_gone_through_without_their_records(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = backend.open_store(ALICE, pickle_key=KEY)
+    pages = [ReplayPage(session, "sender", index, bytes(8), b"") for session in ("one", "other") for index in range(2)]
+    store.apply(Changes([*pages, TrackedUser("@bob:example.org")]))
+    monkeypatch.setattr(AccountKeys, "open", None)
+    assert list(store.keys(ReplayPage)) == [page.key for page in pages]
+    assert list(store.keys(ReplayPage, ("other",))) == [page.key for page in pages[2:]]
+    assert list(store.keys(SyncToken)) == []
 
 
 def test_named_memory_databases_are_shared_and_nameless_are_not() -> None:

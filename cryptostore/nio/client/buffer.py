@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from heapq import merge
 from typing import TypeVar
 
 from cryptostore.nio.storage import Storage
@@ -121,6 +122,13 @@ class BufferedStorage(Storage):
         operations = pending.operations(kind)
         yield from (row for row in super().scan(kind, prefix) if row.key not in operations)
         yield from _overlaid([], pending, kind, prefix)
+
+    def keys(self, kind: type[Record]) -> Iterator[Key]:
+        self._count_read()
+        operations = self._pending().operations(kind)
+        in_order = partial(encode_key, kind)
+        added = sorted((key for key, record in operations.items() if record is not None), key=in_order)
+        yield from merge((key for key in super().keys(kind) if key not in operations), added, key=in_order)
 
     def _pending(self) -> Changes:
         with self._lock:
