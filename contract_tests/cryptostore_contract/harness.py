@@ -54,6 +54,8 @@ class Ability(enum.StrEnum):
     CONNECTION_LIMIT = "connection limit"
     #: `locked_account` holds the lock that a commit and a take-over wait for.
     ACCOUNT_LOCK = "account lock"
+    #: `open_transactions` counts the backend's transactions that have not ended.
+    OPEN_TRANSACTIONS = "open transactions"
     #: `standby_away` takes the standby away that every commit waits for.
     STANDBY_AWAY = "standby away"
     #: `undurable` has the server acknowledge what is not on its disk.
@@ -168,6 +170,13 @@ class Harness(ABC):
         It gives a function that says how many sessions of the backend wait for a lock.
         """
         self._missing(Ability.ACCOUNT_LOCK)
+
+    def open_transactions(self) -> int:
+        """How many transactions of the backend have not ended; at least 1 if there are some.
+
+        A batch was committed right before the call that is looked at.
+        """
+        self._missing(Ability.OPEN_TRANSACTIONS)
 
     def standby_away(self) -> AbstractContextManager[None]:
         """While the context is open, no commit is durable: it waits for a standby that does not answer."""

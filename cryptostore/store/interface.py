@@ -125,6 +125,7 @@ class Database(ABC):
     No password, key or value appears in a log line, an exception, a repr or a process list. [DATABASE-4]
     Where the URL demands encryption, nothing is sent in plain, or to a server whose certificate is not trusted:
     ConfigurationError is raised. [DATABASE-5]
+    A call that has returned holds no transaction, lock or snapshot. [DATABASE-6]
     """
 
     @abstractmethod

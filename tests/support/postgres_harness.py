@@ -123,6 +123,11 @@ class PostgresHarness(OwnServerHarness, ExternalPostgresHarness):
             self._proxy.accept()
             yield
 
+    def open_transactions(self) -> int:
+        with self.database.connect() as connection:
+            named = "SELECT FROM pg_stat_activity WHERE usename = %s AND xact_start IS NOT NULL"
+            return connection.execute(named, [ROLE]).rowcount
+
     @contextlib.contextmanager
     def standby_away(self) -> Iterator[None]:
         self.server.configure({"synchronous_standby_names": "nobody"})

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from cryptostore import Backend, Changes, CryptoStore, Health, StoreClosed, SyncToken, Value
+from cryptostore import Backend, Changes, CryptoStore, Health, Range, StoreClosed, SyncToken, Value
 from cryptostore_contract.cases.base import CaseGroup, nothing_in_the_way
 from cryptostore_contract.handles import Handles, by_kind, own, put, read
+from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.observed import SERVER_PROPERTY
+from cryptostore_contract.raw import EVERYTHING, TIMEOUT, RawOwner, found
 from cryptostore_contract.samples import ALICE, BOB, one_of_each, sample, samples
 
 
@@ -87,6 +89,37 @@ class LifecycleCases(CaseGroup):
             readers = [read(backend, ALICE) for _ in range(100)]
             for reader in readers:
                 assert reader.get(SyncToken, [()]) == {(): sample(SyncToken)}
+
+    @case("LIFECYCLE-8", checks=("DATABASE-6", "PAGE-2"), needs=(Ability.OPEN_TRANSACTIONS,))
+    def test_no_call_leaves_a_transaction_open(self, raw: RawOwner, harness: Harness) -> None:
+        for name, call in database_calls(raw).items():
+            # An engine may need no transaction for what was there when it last tidied up.
+            raw.put({b"key": name.encode()})
+            call()
+            assert harness.open_transactions() == 0, f"a transaction is open after {name}"
+
+
+def database_calls(raw: RawOwner) -> dict[str, Callable[[], object]]:
+    """A call of every method of a database but `close`, by what it is."""
+    database, account_id = raw.database, raw.row.id
+    two_ranges = [Range(b"a", b"b"), Range(b"k", None)]
+    return {
+        "get": lambda: database.get(account_id, [b"key"], TIMEOUT),
+        "get of several keys": lambda: database.get(account_id, [b"a", b"key"], TIMEOUT),
+        "ranges": lambda: database.ranges(account_id, [EVERYTHING], TIMEOUT),
+        "ranges of several": lambda: database.ranges(account_id, two_ranges, TIMEOUT),
+        "page": lambda: database.page(account_id, EVERYTHING, 1, TIMEOUT),
+        "find": lambda: found(database),
+        "find of nothing": lambda: database.find(BOB.user_id, BOB.device_id, TIMEOUT),
+        "accounts": lambda: database.accounts(TIMEOUT),
+        "health": lambda: database.health(TIMEOUT),
+        "schema": lambda: database.schema(TIMEOUT),
+        "commit": lambda: raw.put({b"key": b"committed"}),
+        "commit of a batch that is there already": lambda: raw.commit(raw.batch({b"key": b"again"}, ahead=0)),
+        "commit of a batch that does not follow": lambda: raw.commit(raw.batch({b"key": b"later"}, ahead=2)),
+        "take_over": lambda: RawOwner(database, BOB),
+        "delete": lambda: database.delete(found(database, BOB).id, TIMEOUT),
+    }
 
 
 def store_methods(store: CryptoStore) -> list[Callable[[], object]]:

@@ -15,9 +15,9 @@ from cryptostore_postgres.connecting import Connection, Connector
 from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase
 from cryptostore_postgres.options import PostgresOptions
-from cryptostore_postgres.pipeline import Statement, run
+from cryptostore_postgres.pipeline import Rows, Statement, run
 from cryptostore_postgres.portions import Portion
-from cryptostore_postgres.transactions import write
+from cryptostore_postgres.transactions import begin, write
 
 from .postgres import _change_sql
 from .registry import mutant
@@ -94,6 +94,16 @@ def interrupted_session_goes_back_into_the_pool(patch: pytest.MonkeyPatch) -> No
 
     patch.setattr(Connections, "use", use_and_keep)
     patch.setattr(database, "portions", halves)
+
+
+@mutant("LIFECYCLE-8", backend="postgres")
+def transaction_left_open_by_reads(patch: pytest.MonkeyPatch) -> None:
+    """A read begins a transaction, which the next write on its connection ends."""
+
+    def read(connection: Connection, statement: Statement, *, by_index: bool = True) -> Rows:
+        return run(connection, *begin(connection, by_index=by_index), statement)[-1]
+
+    patch.setattr(database, "read", read)
 
 
 @mutant("FAULTS-14", backend="postgres")

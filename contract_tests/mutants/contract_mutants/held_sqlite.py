@@ -11,6 +11,7 @@ import pytest
 from cryptostore import AccountRow, Batch, Row
 from cryptostore_sqlite import connections, database
 from cryptostore_sqlite.connecting import connect
+from cryptostore_sqlite.connections import Connections
 from cryptostore_sqlite.database import SQLiteDatabase
 
 from .registry import mutant
@@ -63,6 +64,22 @@ def interrupted_transaction_gone_on_with(patch: pytest.MonkeyPatch) -> None:
             raise
 
     patch.setattr(connections, "transaction", transaction)
+
+
+@mutant("LIFECYCLE-8", backend="sqlite")
+def transaction_left_open_by_reads(patch: pytest.MonkeyPatch) -> None:
+    """A read begins a transaction, which the next read on its connection ends."""
+
+    @contextmanager
+    def reading(self: Connections, timeout: float) -> Iterator[Connection]:
+        reader = self._take_reader(timeout)
+        if reader.in_transaction:
+            reader.execute("COMMIT")
+        reader.execute("BEGIN")
+        yield reader
+        self._idle_readers.append(reader)
+
+    patch.setattr(Connections, "reading", reading)
 
 
 @mutant("BATCHES-10", backend="sqlite")
