@@ -267,6 +267,19 @@ def test_no_key_material_in_what_is_said(memory_url: str, folder: Path) -> None:
     bob.close()
 
 
+@pytest.mark.parametrize("table", ["accounts", "keys", "devicetruststate"])
+def test_a_table_without_a_column_of_nios_is_named(memory_url: str, alice: Client, table: str) -> None:
+    """Many programs have a table of accounts."""
+    alice.close()
+    with sqlite3.connect(alice.path) as connection:
+        connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"CREATE TABLE {table} (name TEXT, account_id INTEGER)")
+        connection.execute(f"INSERT INTO {table} VALUES ('somebody', 1)")
+    connection.close()
+    with pytest.raises(ConfigurationError, match=f"not a store of matrix-nio: its table {table} lacks "):
+        import_all(alice.path, memory_url)
+
+
 def test_what_is_no_nio_store(memory_url: str, tmp_path: Path) -> None:
     text, empty, other = tmp_path / "text.db", tmp_path / "empty.db", tmp_path / "other.db"
     text.write_text("this is no database, and long enough to be read as the header of one" * 10)

@@ -50,6 +50,12 @@ _INTERNAL: Final = "sqlite_"
 _VERSIONS: Final = (1, 2)
 #: Some of those that stores had until April 2019; their table of accounts has no number.
 _TABLES_OF_2018: Final = frozenset({"olm_sessions", "megolm_inbound_sessions", "device_keys"})
+#: What nothing can be read without. Other programs have tables of these names, too.
+_COLUMNS: Final = {
+    "accounts": {"id", "user_id", "device_id", "account", "shared"},
+    "keys": {"device_id", "key_type", "key"},
+    "devicetruststate": {"device_id", "state"},
+}
 
 
 class SourceAccount(NamedTuple):
@@ -80,6 +86,7 @@ class NioFile:
                 "the room keys with the program that wrote it, log in as a new device, and take them in with "
                 "`import_keys`"
             )
+        self._refuse_other_columns()
 
     def accounts(self, findings: Findings) -> list[SourceAccount]:
         """Every account, in the order of the rows; a row without valid ids becomes a finding."""
@@ -137,6 +144,15 @@ class NioFile:
             raise ConfigurationError(
                 f"{self._path} was changed while it was read; stop the client that uses it, then import again"
             )
+
+    def _refuse_other_columns(self) -> None:
+        for table in _COLUMNS.keys() & self._tables:
+            columns = {row["name"] for row in self._query("SELECT name FROM pragma_table_info(?)", (table,))}
+            if lacking := ", ".join(sorted(_COLUMNS[table] - columns)):
+                raise ConfigurationError(
+                    f"{self._path} is a SQLite database, but not a store of matrix-nio: its table {table} lacks "
+                    f"{lacking}"
+                )
 
     def _query(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         return self._connection.execute(statement, values)
