@@ -33,6 +33,7 @@ class Seen(NamedTuple):
     file_system: str = ""
     log_size: int = 0
     would_be_littered: bool = False
+    is_mounted_read_only: bool = False
     not_writable: tuple[Path, ...] = ()
 
 
@@ -63,6 +64,11 @@ BELONGS_TO_ANOTHER_USER: Final = Reason(
     "this user may write {path}, but not what SQLite keeps beside it; give it to this user, and delete nothing, since "
     "the newest keys may be in it: chown {user} {not_writable}; chmod u+rw {not_writable}",
 )
+IS_MOUNTED_READ_ONLY: Final = Reason(
+    lambda seen: seen.would_be_littered and seen.is_mounted_read_only,
+    "{path} is on a file system that is mounted read-only, and SQLite has to keep files beside it; mount it so that it "
+    "can be written, or copy it, with {path}-wal if that is there, to a folder that can",
+)
 WOULD_BE_LITTERED: Final = Reason(
     lambda seen: seen.would_be_littered,
     "this user may only read {path}, and SQLite would leave files beside it that its owner cannot write; read it as "
@@ -74,7 +80,14 @@ IS_ON_UNSUITABLE_FILE_SYSTEM: Final = Reason(
     "a local disk. If nothing outside this machine uses it, and shared memory works there: file_system=any",
 )
 
-REASONS: Final = (IS_MOUNTED_ALONE, HAS_SECOND_NAME, HAS_LOST_ITS_FILE, BELONGS_TO_ANOTHER_USER, WOULD_BE_LITTERED)
+REASONS: Final = (
+    IS_MOUNTED_ALONE,
+    HAS_SECOND_NAME,
+    HAS_LOST_ITS_FILE,
+    BELONGS_TO_ANOTHER_USER,
+    IS_MOUNTED_READ_ONLY,
+    WOULD_BE_LITTERED,
+)
 
 
 def refuse_unsafe(path: Path, *, any_file_system: bool = False) -> None:
@@ -101,6 +114,7 @@ def look_at(path: Path) -> Seen:
         file_system=folder.type if folder else "",
         log_size=log.st_size if log else 0,
         would_be_littered=is_file and _would_be_littered(path),
+        is_mounted_read_only=is_file and _is_mounted_read_only(path),
         not_writable=_not_writable(path),
     )
 
@@ -132,6 +146,13 @@ def _would_be_littered(path: Path) -> bool:
     """Whether SQLite would have to make its files to read a database that this user may not write."""
     is_in_use = all(files.beside(path, suffix).exists() for suffix in ("-wal", "-shm"))
     return _may(os.R_OK, path) and not _may_write(path) and not is_in_use
+
+
+def _is_mounted_read_only(path: Path) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _may_write(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -12,6 +13,9 @@ from cryptostore import ConfigurationError, Schema, SchemaError
 
 #: What the first migration sets; it tells our files from those of other programs.
 APPLICATION_ID: Final = int.from_bytes(b"mxcs")
+
+#: Those that the first migration makes.
+_TABLES: Final = frozenset({b"schema_version", b"account", b"ownership", b"record"})
 
 
 class Migrations:
@@ -33,6 +37,11 @@ class Migrations:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if application_id != APPLICATION_ID:
+            if not application_id and _names(connection) >= _TABLES:
+                raise ConfigurationError(
+                    f"{path} has the tables of a store, but not its mark: was it made from an SQL dump, which leaves "
+                    f"the mark out? If so, run: {_command(path)}"
+                )
             if tables or application_id:
                 raise ConfigurationError(
                     f"{path} is another program's SQLite database; give a file of its own in the database URL. The "
@@ -62,6 +71,14 @@ def current(connection: sqlite3.Connection) -> Schema:
     if row is None:
         raise SchemaError("the database's schema version is missing; restore a backup, or choose another file")
     return Schema(*row)
+
+
+def _names(connection: sqlite3.Connection) -> set[bytes]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def _command(path: Path) -> str:
+    return shlex.join(["sqlite3", str(path), f"PRAGMA application_id = {APPLICATION_ID}"])
 
 
 def _statements(script: str) -> list[str]:

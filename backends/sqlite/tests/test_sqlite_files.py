@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -198,6 +200,22 @@ def test_an_empty_database_of_another_program_is_left_alone(url: str, path: Path
     with pytest.raises(ConfigurationError, match="another program"):
         open_backend(url)
     assert contents(path.parent) == before
+
+
+def test_a_database_made_from_an_sql_dump_is_named_and_can_be_marked(url: str, path: Path) -> None:
+    """A dump has the tables and their rows, and leaves the header out."""
+    with open_backend(url) as backend:
+        row = take_over(backend.database)
+    dumped = path.with_name("dumped.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(dumped)) as target:
+        target.executescript("\n".join(source.iterdump()))
+    with pytest.raises(ConfigurationError, match=r"made from an SQL dump.* run: (sqlite3 .*)") as caught:
+        open_backend(f"sqlite:///{dumped}")
+    file, statement = shlex.split(str(caught.value).partition("run: ")[2])[1:]
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(statement)
+    with open_backend(f"sqlite:///{dumped}") as backend:
+        assert backend.database.accounts(TIMEOUT) == [row]
 
 
 def test_a_damaged_database_is_named(url: str, path: Path) -> None:

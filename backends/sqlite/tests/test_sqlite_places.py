@@ -52,6 +52,24 @@ def test_a_file_that_is_mounted_alone_is_refused(tmp_path: Path, namespace: list
     assert sorted(container.parent.iterdir()) == [container]
 
 
+def test_a_mount_that_is_read_only_is_named(tmp_path: Path, namespace: list[str]) -> None:
+    folder, mounted = tmp_path / "folder", tmp_path / "mounted"
+    for each in (folder, mounted):
+        each.mkdir()
+    open_backend(f"sqlite:///{folder}/keys.db").close()
+    program = "import sys; from cryptostore import open_backend; open_backend(sys.argv[1]).close()"
+    script = (
+        'mount --bind "$1" "$2" && mount -o remount,bind,ro "$2" || exit 77; exec "$3" -c "$4" "sqlite:///$2/keys.db"'
+    )
+    arguments = map(str, (folder, mounted, sys.executable, program))
+    done = subprocess.run([*namespace, "sh", "-c", script, "sh", *arguments], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip(f"not verified: this system lets this user mount nothing read-only ({done.stderr})")
+    assert "ConfigurationError" in done.stderr
+    assert f"{mounted}/keys.db is on a file system that is mounted read-only" in done.stderr
+    assert "copy it" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("table", "alone"),
     [
