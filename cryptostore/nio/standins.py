@@ -9,6 +9,7 @@ Servers and strangers may send any text: ids over 255 bytes, NUL, lone surrogate
     event id, timestamp            always an HMAC                the same
     sync token                     the token, escaped            going on from an older place
     text of a display name         replacement characters        nothing; the device must not be lost for its name
+    why a key was withheld         replacement characters        nothing; it is only shown
 
 A device that cannot be stored gets no keys, for it would be new again after each restart. Anything else, such as a room
 key for a room of that kind, is left out alone, with a line in the log.
@@ -60,7 +61,12 @@ def token_that_came(stored: str) -> str:
 
 def stored_name(came: Any) -> str:
     """A display name as it may be stored: a server may send anything for it."""
-    return _UNSTORABLE.sub("\ufffd", came[:DISPLAY_NAME]) if isinstance(came, str) else ""
+    return stored_text(came, DISPLAY_NAME)
+
+
+def stored_text(came: Any, length: int) -> str:
+    """The beginning of a text that only people read, as it may be stored."""
+    return _UNSTORABLE.sub("\ufffd", came[:length]) if isinstance(came, str) else ""
 
 
 def token_record(came: str) -> SyncToken | None:

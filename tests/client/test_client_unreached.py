@@ -231,7 +231,7 @@ def test_many_sends_at_once_ask_for_a_key_once(memory_url: str, clock: Clock) ->
             await bob.round()
             assert sorted(bob.read) == ["0", "1", "2", "3", "4"]
             assert claims(server) == 2
-            assert len(server.asked("sendToDevice", ALICE.user_id)) == 1
+            assert len(server.asked("sendToDevice/m.room.encrypted", ALICE.user_id)) == 1
 
     asyncio.run(scenario())
 

@@ -17,6 +17,7 @@ from .handled import HandledMessages, MessageKey
 from .outbound import DevicePair, Shares
 from .statistics import Statistics
 from .store import ProductionStore
+from .withheld import BLACKLISTED, NO_OLM, REASONS, UNVERIFIED, session_of, withheld_by
 
 _log: Final = logger(__name__)
 
@@ -31,6 +32,8 @@ class ProductionOlm(Olm):
         self.replays = store.replays
         self.devices = store.load_device_keys()
         self.unreached = store.unreached
+        self.withheld = store.withheld
+        self._has_group_sessions = store.are_group_sessions_in_memory
         self._handled = store.handled
         #: What requests for room keys need that wait for the owner. The caches alone might forget it.
         self.kept_for_requests: object = None
@@ -42,6 +45,13 @@ class ProductionOlm(Olm):
         self.outbound_group_sessions = self.outbound.live  # type: ignore[assignment]  # used as a dictionary
         self.tracked_users = self.tracking.tracked
         self.users_for_key_query = self.tracking.outdated
+
+    def handle_to_device_event(self, event: Any) -> Any:
+        """As nio's; what a device says of a room key that it does not send is kept, unless the key is there."""
+        said = withheld_by(event)
+        if said is not None and not self._has_group_sessions([session_of(said)]):
+            self.withheld.came(said)
+        return super().handle_to_device_event(event)  # type: ignore[no-untyped-call]  # nio has no annotation
 
     def decrypt_event(self, event: Any, room_id: str | None = None) -> Any:
         """Decrypt an event, a to-device one only once: None for a ciphertext that was handled before."""
@@ -168,6 +178,24 @@ class ProductionOlm(Olm):
             messages.setdefault(user_id, {})[device_id] = encrypted
         return messages
 
+    def reasons_to_withhold(self, users: Iterable[str], session: OutboundGroupSession) -> dict[DevicePair, str]:
+        """The codes for the users' devices that were left out, without those that know that they cannot be reached."""
+        unreached = self.unreached.among(session.users_ignored) - session.users_shared_with
+        codes = dict.fromkeys(self.unreached.untold(unreached), NO_OLM)
+        for user_id in users:
+            devices = self.devices[user_id]
+            for device in self.device_store.active_user_devices(user_id):
+                if device.id != self.device_id and self.is_device_blacklisted(device):
+                    # That of a device whose record is unreadable, or that was one too many, is not the owner's word.
+                    codes[user_id, device.id] = UNVERIFIED if device.id in devices.refused else BLACKLISTED
+        return codes
+
+    def withheld_content(self, room_id: str, session_id: str, code: str) -> dict[str, str]:
+        """What a device is told that does not get a session's key."""
+        ids = {} if code == NO_OLM else {"room_id": room_id, "session_id": session_id}
+        own = {"algorithm": self._megolm_algorithm, "sender_key": self.account.identity_keys["curve25519"]}
+        return {**ids, **own, "code": code, "reason": REASONS[code]}
+
     def _create_inbound_session(self, sender: str, sender_key: str, message: Any) -> Any:
         session = super()._create_inbound_session(sender, sender_key, message)
         device = self.device_store.device_from_sender_key(sender, sender_key)
@@ -189,13 +217,17 @@ class ProductionOlm(Olm):
 
     def _decrypt_megolm_no_error(self, event: MegolmEvent, room_id: str | None = None) -> Any:
         try:
-            return super()._decrypt_megolm_no_error(event, room_id)
+            decrypted = super()._decrypt_megolm_no_error(event, room_id)
         except CryptoStoreError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a stranger's event made nio raise must not stop the sync
             self.statistics.poisoned_messages += 1
             _log.warning("left the event %s undecrypted: it raised %s", event.event_id, type(error).__name__)
             return None
+        said = self.withheld.about(event, room_id) if decrypted is None else None
+        if said is not None:
+            _log.warning("%s did not send the key of %s: %s, %s", event.sender, event.event_id, said.code, said.reason)
+        return decrypted
 
     def _message_key(self, event: Any) -> MessageKey | None:
         if not isinstance(event, OlmEvent):

@@ -33,6 +33,7 @@ from .machine import ProductionOlm
 from .replay import Page, PageKey, page_of
 from .store import ProductionStore
 from .threads import in_thread
+from .withheld import session_of, withheld_by
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Wanted:
             self.users.add(event.sender)
         if isinstance(event, OlmEvent):
             self.sender_keys.add(event.sender_key)
+        if (said := withheld_by(event)) is not None:
+            self.group_sessions.add(session_of(said))
 
     def add_key_request(self, request: Any) -> None:
         """What answering a request for a room key looks up. A cancellation names no session."""

@@ -13,7 +13,9 @@ from nio.crypto import OutboundGroupSession
 from cryptostore.logs import logger
 
 from .outbound import DevicePair
-from .prefetch import PrefetchingClient, Wanted
+from .prefetch import Wanted
+from .withheld import NO_OLM, UNVERIFIED
+from .withholding import WithholdingClient
 
 #: For how many devices one request claims one-time keys.
 _CLAIMED_AT_ONCE: Final = 100
@@ -39,7 +41,7 @@ class KeySent(ShareGroupSessionResponse):
         )
 
 
-class ReachingClient(PrefetchingClient):
+class ReachingClient(WithholdingClient):
     """A client that goes on trying to reach devices, with growing pauses, whenever it sends into a room of theirs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -78,6 +80,7 @@ class ReachingClient(PrefetchingClient):
             _log.warning("could not ask for one-time keys of %d devices: %s", len(due), refused)
         still = due & self.machine.without_olm_session(users)
         self.machine.unreached.failed(still)
+        await self._withhold(room.room_id, session, dict.fromkeys(self.machine.unreached.untold(still), NO_OLM))
         if self.machine.outbound.in_use(room.room_id) is session:
             await self._send_late(room, session, due - still, ignore_unverified_devices)
 
@@ -85,8 +88,9 @@ class ReachingClient(PrefetchingClient):
         self, room: MatrixRoom, session: OutboundGroupSession, reachable: set[DevicePair], ignore_unverified: bool
     ) -> None:
         fit = self.machine.fit_for_keys(reachable, ignore_unverified)
-        # Those that are not get the next key when the owner has decided.
+        # Those that are not get the next key, when the owner has decided.
         self.machine.unreached.reached(reachable - fit)
+        await self._withhold(room.room_id, session, dict.fromkeys(reachable - fit, UNVERIFIED))
         if not fit:
             return
         messages = self.machine.encrypt_room_key(room.room_id, session, fit)

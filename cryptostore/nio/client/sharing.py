@@ -153,9 +153,12 @@ class SharingClient(ReachingClient):
         still = missing & self.machine.without_olm_session({user for user, _ in missing})
         self.machine.unreached.failed(asked & still)
         try:
-            return self._conclude(room, session, still, left_out, outcomes)
+            outcome = self._conclude(room, session, still, left_out, outcomes)
         finally:
             self.production_store.storage.touch()
+        if session is not None and session.shared:
+            await self._tell_left_out(room, session)
+        return outcome
 
     async def _requests(self, room: MatrixRoom, ignore_unverified_devices: bool) -> list[Any]:
         prepared = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
 
@@ -29,9 +29,21 @@ from .statistics import Statistics
 from .takeovers import HISTORY, NotYetError, TakeOvers, next_turn
 from .tracking import TrackedUsers
 from .unreached import UnreachedDevices
+from .withheld import WithheldKeys
 
 #: A second copy of the token: a stock client, which tracks no users, moves only the first.
 _TRACKED_UNTIL: Final = ("client", "tracked until")
+
+
+class Kept(Protocol):
+    """What is in memory and has records to write."""
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a flush has something to write."""
+
+    def collect(self) -> Changes:
+        """The records to write."""
 
 
 class ProductionStore(NioStore):
@@ -74,6 +86,7 @@ class ProductionStore(NioStore):
             self.replays = ReplayProtection(self._storage, self._storage.replay_key)
             self.outbound = OutboundSessions(self._storage, self._pickles)
             self.unreached = UnreachedDevices(self._storage)
+            self.withheld = WithheldKeys(self._storage)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -128,9 +141,9 @@ class ProductionStore(NioStore):
         return changes
 
     @property
-    def _kept(self) -> tuple[HandledMessages, ReplayProtection, OutboundSessions, TrackedUsers, UnreachedDevices]:
+    def _kept(self) -> tuple[Kept, ...]:
         """What nio itself tells no store about."""
-        return self.handled, self.replays, self.outbound, self.tracking, self.unreached
+        return self.handled, self.replays, self.outbound, self.tracking, self.unreached, self.withheld
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable; what has changed since stays in memory."""
@@ -185,6 +198,7 @@ class ProductionStore(NioStore):
     def save_inbound_group_session(self, session: InboundGroupSession) -> None:
         """Write an inbound Megolm session with the next flush, unless a better one is there."""
         self._group_sessions.save(session)
+        self.withheld.key_came(session.room_id, session.id, session.sender_key)
         self._storage.touch()
 
     def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
@@ -217,6 +231,7 @@ class ProductionStore(NioStore):
             (records.OutboundGroupSession, ()),
             (records.TrackedUser, ()),
             (records.UnreachedDevice, ()),
+            (records.WithheldKey, ()),
             (records.Value, _TRACKED_UNTIL),
             (records.Value, ACCESS_TOKEN),
         )

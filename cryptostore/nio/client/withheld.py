@@ -1,0 +1,98 @@
+"""What other devices said of room keys that they do not send (`m.room_key.withheld`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final
+
+from nio.events import MegolmEvent, UnknownToDeviceEvent
+
+from cryptostore import records
+from cryptostore.nio import bounds
+from cryptostore.nio.group_sessions import GroupSessionKey
+from cryptostore.nio.pickles import if_valid
+from cryptostore.nio.standins import stored_text
+
+from .buffer import BufferedStorage
+from .kept import KeptRecords
+
+EVENT: Final = "m.room_key.withheld"
+BLACKLISTED: Final = "m.blacklisted"
+UNVERIFIED: Final = "m.unverified"
+NO_OLM: Final = "m.no_olm"
+
+#: Stands for every room and every session: a device that has no Olm session with another can send it no key.
+_EVERY: Final = "*"
+
+#: A reason for people, for each code that is sent.
+REASONS: Final = {
+    BLACKLISTED: "The sender has blocked you.",
+    UNVERIFIED: "The sender sends no keys to devices that were not verified.",
+    NO_OLM: "Unable to establish a secure channel.",
+}
+
+
+def withheld_by(event: Any) -> records.WithheldKey | None:
+    """The record of a to-device event that says why a room key is not sent; None for any other event."""
+    if not isinstance(event, UnknownToDeviceEvent) or event.type != EVENT:
+        return None
+    content = event.source.get("content")
+    if not isinstance(content, dict) or not isinstance(content.get("code"), str):
+        return None
+    named = content | {"room_id": _EVERY, "session_id": _EVERY} if content["code"] == NO_OLM else content
+    return if_valid(partial(_record, named, event.sender))
+
+
+def session_of(withheld: records.WithheldKey) -> GroupSessionKey:
+    """The inbound group session whose key was not sent."""
+    return withheld.room_id, withheld.session_id, withheld.sender_key
+
+
+def _record(content: dict[Any, Any], sender: str) -> records.WithheldKey:
+    code, reason = (stored_text(content.get(name), bounds.WITHHELD_TEXT) for name in ("code", "reason"))
+    room_id, session_id, sender_key = (content.get(name, "") for name in ("room_id", "session_id", "sender_key"))
+    return records.WithheldKey(room_id, session_id, sender_key, sender, code, reason, datetime.now(UTC))
+
+
+class WithheldKeys(KeptRecords[records.WithheldKey]):
+    """What was said of keys that have not come since. Anybody can say it: it is quoted for the messages of who did."""
+
+    def __init__(self, storage: BufferedStorage) -> None:
+        super().__init__(storage, records.WithheldKey)
+        #: Who said something, by the session; the oldest first.
+        self._users: dict[GroupSessionKey, set[str]] = {}
+        for row in sorted(self.rows.values(), key=attrgetter("received_at")):
+            self._users.setdefault(session_of(row), set()).add(row.user_id)
+
+    def came(self, said: records.WithheldKey) -> None:
+        """A device said why it does not send a key."""
+        users = self._users.setdefault(session_of(said), set())
+        if said.user_id not in users and len(users) >= bounds.WITHHELD_SENDERS:
+            return
+        users.add(said.user_id)
+        known = self.rows.get(said.key)
+        if known is None or (known.code, known.reason) != (said.code, said.reason):
+            self.put(said)
+        if len(self._users) > bounds.WITHHELD_KEYS:
+            self._forget(next(iter(self._users)))
+
+    def key_came(self, room_id: str, session_id: str, sender_key: str) -> None:
+        """A room key has come: nothing that was said of it holds any more."""
+        self._forget((room_id, session_id, sender_key))
+        self._forget((_EVERY, _EVERY, sender_key))
+
+    def about(self, event: MegolmEvent, room_id: str | None = None) -> records.WithheldKey | None:
+        """What the sender of a message said of its key, or of all keys of that device."""
+        one = (room_id or event.room_id, event.session_id, event.sender_key, event.sender)
+        every = (_EVERY, _EVERY, event.sender_key, event.sender)
+        return self._first([one, every])
+
+    def _first(self, keys: Iterable[tuple[Any, ...]]) -> records.WithheldKey | None:
+        return next((self.rows[key] for key in keys if key in self.rows), None)
+
+    def _forget(self, session: GroupSessionKey) -> None:
+        for user_id in self._users.pop(session, ()):
+            self.drop((*session, user_id))
