@@ -10,6 +10,7 @@ import typer
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.environment import ENV_FILE, variables
 from cryptostore.store.pickle_key_sources import pickle_key_from, read_pickle_key
+from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
 from .output import say
 
@@ -45,7 +46,7 @@ def new_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str
         raise ConfigurationError(
             "there is no new pickle key: give --new-pickle-key-file, --new-pickle-key-env or --ask-new-pickle-key"
         )
-    if given in ("", _DEFAULT):
+    if given in PUBLIC_PICKLE_KEYS:
         raise ConfigurationError("the new pickle key is empty or nio's default, which everybody knows; choose another")
     return given
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Self
 
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevice, OutgoingKeyRequest, Session
 from nio.store import MatrixStore
 
 from cryptostore import records
 from cryptostore.errors import FencedOut
-from cryptostore.logs import logger
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
@@ -30,11 +29,6 @@ from .standins import EncryptedRooms, stored_id, token_record, token_that_came
 from .storage import Storage, backends
 from .store_paths import check_folder, check_store_path, visible_path
 from .wholeness import read_whole
-
-#: What a store gets from nio unless the client's config names a pickle key, and what one gets that is given none.
-PUBLIC_PICKLE_KEYS: Final = frozenset({"DEFAULT_KEY", ""})
-
-_log: Final = logger(__name__)
 
 
 class NioStore(MatrixStore):
@@ -79,13 +73,6 @@ class NioStore(MatrixStore):
         self, user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
     ) -> None:
         url = self._url(store_path)
-        if pickle_key in PUBLIC_PICKLE_KEYS:
-            _log.warning(
-                "the pickle key of %s %s is one that everybody knows; choose one of your own, bring it into force with "
-                "`cryptostore rekey`, and give it as AsyncClientConfig(pickle_key=...)",
-                user_id,
-                device_id,
-            )
         self.user_id = user_id
         self.device_id = device_id
         self.store_path = visible_path(store_path)

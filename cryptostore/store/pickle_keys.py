@@ -32,6 +32,9 @@ COST: Final = 15
 #: The costs that are ever derived with. Changed rows must not ask for more than 256 MiB, nor for next to no work.
 COSTS: Final = range(10, 19)
 
+#: None at all, and what matrix-nio encrypts with unless it is told otherwise.
+PUBLIC_PICKLE_KEYS: Final = frozenset({"", "DEFAULT_KEY"})
+
 _RAW_BYTES: Final = 32
 _ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _RAW_CHARACTERS: Final = 52
@@ -61,8 +64,14 @@ def is_weak(pickle_key: str) -> bool:
 
 
 def warn_if_weak(account: Account, pickle_key: str) -> None:
-    """Log a warning for a weak passphrase. Raises ConfigurationError as `derive` does."""
-    if is_weak(pickle_key):
+    """Log one warning for a weak or public passphrase. Raises ConfigurationError as `derive` does."""
+    if pickle_key in PUBLIC_PICKLE_KEYS:
+        _log.warning(
+            "the pickle key of %s is one that everybody knows; make one of your own with `cryptostore new-key`, bring "
+            "it into force with `cryptostore rekey`, and give it to the program",
+            account,
+        )
+    elif is_weak(pickle_key):
         _log.warning(
             "the pickle key of %s is a passphrase of less than %d characters, which can be guessed from a copy of the "
             "database; make a better one with `cryptostore new-key` and change to it with `cryptostore rekey`",

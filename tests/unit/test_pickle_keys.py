@@ -155,6 +155,14 @@ def test_a_weak_passphrase_draws_a_warning_that_does_not_quote_it(caplog: pytest
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize("pickle_key", ["", "DEFAULT_KEY"])
+def test_a_public_pickle_key_draws_one_warning_of_its_own(pickle_key: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_if_weak(ALICE, pickle_key)
+    (message,) = caplog.messages
+    assert message.startswith(f"the pickle key of {ALICE} is one that everybody knows")
+    assert "cryptostore rekey" in message
+
+
 def test_a_good_pickle_key_draws_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     warn_if_weak(ALICE, GENERATED)
     warn_if_weak(ALICE, PASSPHRASE)

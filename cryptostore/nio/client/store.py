@@ -14,10 +14,11 @@ from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.standins import stored_id, stored_token, token_record
 from cryptostore.nio.storage import Storage
-from cryptostore.nio.store import PUBLIC_PICKLE_KEYS, NioStore
+from cryptostore.nio.store import NioStore
 from cryptostore.records.changes import Changes
 from cryptostore.store.answers import Found
 from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
 from .buffer import BufferedStorage
 from .group_sessions import OfferedGroupSessions
