@@ -68,12 +68,13 @@ _REFUSALS: Final[tuple[tuple[str, str], ...]] = (
     ("invalid ", "check the parameters in the database URL"),
 )
 
-#: What poolers say of what is behind them, and the remedy.
-_POOLER: Final[tuple[tuple[str, str], ...]] = (
+#: What a server says of itself, or a pooler of what is behind it, and the remedy.
+_AWAY: Final[tuple[tuple[str, str], ...]] = (
     (
         "server_login_retry",
         "the pooler's own login at the server fails, and its log says why; it tries again by itself",
     ),
+    ("not currently accepting connections", "ALTER DATABASE … ALLOW_CONNECTIONS true"),
     ("query_wait_timeout", "all of the pooler's sessions are in use; raise its default_pool_size, or end idle ones"),
     ("max_client_conn", "raise max_client_conn of the pooler, or lower pool_size in the URLs of its clients"),
 )
@@ -93,7 +94,10 @@ class DidNotAnswer(BackendUnavailable):
     """The time of a call was over, which says nothing of the reason."""
 
     def __init__(self, place: str, seconds: float, *, outcome_unknown: bool = True) -> None:
-        message = f"PostgreSQL at {place} did not answer within {seconds:.3g} s"
+        message = (
+            f"PostgreSQL at {place} did not answer within {seconds:.3g} s; check that the server runs, and that the "
+            "network reaches it"
+        )
         super().__init__(message, outcome_unknown=outcome_unknown)
 
 
@@ -129,7 +133,7 @@ def refusal(error: psycopg.Error, place: str, password: str, state_of: Callable[
             f"PostgreSQL at {place} has no free connection: {text}; raise max_connections on the server or the role's "
             "CONNECTION LIMIT, or lower pool_size in the URLs of its clients"
         )
-    remedy = _pooler_remedy(text) or "check that the server runs, and host and port in the URL"
+    remedy = _remedy_of(text) or "check that the server runs, and host and port in the URL"
     return BackendUnavailable(f"PostgreSQL at {place} cannot be reached: {text}; {remedy}")
 
 
@@ -139,7 +143,10 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
     if state == _DISK_FULL:
         return StorageFull(f"{at} has no room left; free disk space on the server, then apply the batch again")
     if state in _SCHEMA:
-        return SchemaError(f"{at} lacks a table or function of the store ({state}); open it once with migrate=auto")
+        return SchemaError(
+            f"{at} lacks a table or column of the store ({state}); if it was dropped, restore a backup: opening the "
+            "database again may begin with empty tables"
+        )
     if state == _DENIED and error.diag.source_function == _POLICY_CHECK:
         return ConfigurationError(
             f"{at}: {_primary(error)}, and hidden rows would count as missing; let the table's owner run ALTER TABLE … "
@@ -156,14 +163,14 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
         )
     if _is_transient(error, state):
         text = _text(error, password)
-        remedy = _pooler_remedy(text)
+        remedy = _remedy_of(text)
         return BackendUnavailable(f"{at} did not do the work: {text}{f'; {remedy}' if remedy else ''}")
     # The server's text may quote what was stored, so only its code is shown.
     return CryptoStoreError(f"{at} refused a statement: {type(error).__name__}, SQLSTATE {state}")
 
 
-def _pooler_remedy(text: str) -> str:
-    return next((remedy for sign, remedy in _POOLER if sign in text), "")
+def _remedy_of(text: str) -> str:
+    return next((remedy for sign, remedy in _AWAY if sign in text), "")
 
 
 def _is_transient(error: psycopg.Error, state: str | None) -> bool:

@@ -54,7 +54,7 @@ SHOWN_OPTIONS: Final = OWN_OPTIONS | {
     "tcp_user_timeout",
     "user",
 }
-_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SCHEMA_NAME: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _LARGEST_POOL: Final = 1_000
 
 
@@ -94,7 +94,8 @@ def parse(url: str, options: Mapping[str, Any]) -> PostgresOptions:
     schema = str(for_libpq.pop("schema", "cryptostore"))
     if not _SCHEMA_NAME.fullmatch(schema):
         raise ConfigurationError(
-            "the option 'schema' must be a plain lower-case name of a-z, 0-9 and _, at most 63 long, as in schema=bots"
+            "the option 'schema' must be a plain lower-case name of a-z, 0-9 and _, at most 63 long, and not one that "
+            "begins with pg_, as in schema=bots"
         )
     migrate = _migrate(for_libpq.pop("migrate", Migrate.AUTO))
     pool_size = _pool_size(for_libpq.pop("pool_size", 4))

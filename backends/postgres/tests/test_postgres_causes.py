@@ -60,7 +60,7 @@ REFUSALS: Final[dict[str, Refusal]] = {
     "database closed": Refusal(
         SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(NAME),
         SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(NAME),
-        'database "apart" is not currently accepting connections',
+        'database "apart" is not currently accepting connections; ALTER DATABASE … ALLOW_CONNECTIONS true',
     ),
 }
 
