@@ -45,6 +45,7 @@ class Connections:
         self._file = OpenFile(path)
         # A killed program that left a -wal behind may have deleted rows without erasing them.
         self._checkpoint_is_due = files.has_write_ahead_log(path)
+        self._checkpoint_was_busy = False
         with mapped_errors(path, opening=True):
             self._writer = opening.open_writer(path, timeout, migrations)
         self._file.has_begun()
@@ -149,7 +150,8 @@ class Connections:
     def _checkpoint(self, writer: sqlite3.Connection) -> None:
         """Move all into the database file, where deleted rows are written over with zeros, and empty the -wal file."""
         try:
-            wait_at_most(writer, _CHECKPOINT_SECONDS)
+            # A reader that was waited for in vain may stay: not every write waits for it.
+            wait_at_most(writer, 0 if self._checkpoint_was_busy else _CHECKPOINT_SECONDS)
             (busy, _, _) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             # The transaction is durable already, so this must not make it look as if it had failed.
@@ -160,4 +162,4 @@ class Connections:
                     name_of(error),
                 )
         else:
-            self._checkpoint_is_due = bool(busy)
+            self._checkpoint_is_due = self._checkpoint_was_busy = bool(busy)

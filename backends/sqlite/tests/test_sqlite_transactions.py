@@ -26,6 +26,7 @@ from cryptostore import (
 )
 from cryptostore_sqlite import connecting
 from cryptostore_sqlite.database import SQLiteDatabase
+from cryptostore_sqlite.files import beside
 from cryptostore_sqlite.plugin import open_sqlite
 from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
@@ -239,6 +240,22 @@ os._exit(0)
     take_over(later)
     assert not holds(path, canary)
     later.close()
+
+
+def test_a_long_reader_is_waited_for_once(database: SQLiteDatabase, path: Path) -> None:
+    """Such as a program that copies the database all the time."""
+    row = take_over(database)
+    with another(path, "BEGIN"):
+        row = commit(database, row, {b"key": b"value"}, [])
+        row = commit(database, row, deletes=[b"key"])
+        writer = database._connections._writer
+        seen: list[str] = []
+        writer.set_trace_callback(seen.append)
+        row = commit(database, row, {b"key": b"value"})
+        writer.set_trace_callback(None)
+        assert seen[-2:] == ["PRAGMA busy_timeout = 0", "PRAGMA wal_checkpoint(TRUNCATE)"]
+    commit(database, row, {b"key": b"another"})
+    assert beside(path, "-wal").stat().st_size == 0
 
 
 def test_erasing_that_fails_fails_no_batch(database: SQLiteDatabase, caplog: pytest.LogCaptureFixture) -> None:
