@@ -101,8 +101,8 @@ def refuse_unsafe(path: Path, *, any_file_system: bool = False) -> None:
 def look_at(path: Path) -> Seen:
     """What there is at `path`, which is absolute and no link."""
     # The -wal first: a database that another program is making has its file before it has a -wal.
-    log = _status(files.beside(path, "-wal"))
-    status = _status(path)
+    log = files.status_of(files.beside(path, "-wal"))
+    status = files.status_of(path)
     is_file = status is not None and stat.S_ISREG(status.st_mode)
     table = mounts()
     folder = mount_of(path.parent, table or [])
@@ -127,24 +127,17 @@ def is_mounted_alone(path: Path, table: list[Mount] | None) -> bool:
     return any(mount.point == path for mount in table)
 
 
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
-
-
 def _not_writable(path: Path) -> tuple[Path, ...]:
     """SQLite's files beside the database that keep a user from writing who may write the database."""
     if not _may_write(path):
         return ()
     beside = (files.beside(path, suffix) for suffix in ("-wal", "-shm", "-journal"))
-    return tuple(each for each in beside if each.exists() and not _may_write(each))
+    return tuple(each for each in beside if files.status_of(each) and not _may_write(each))
 
 
 def _would_be_littered(path: Path) -> bool:
     """Whether SQLite would have to make its files to read a database that this user may not write."""
-    is_in_use = all(files.beside(path, suffix).exists() for suffix in ("-wal", "-shm"))
+    is_in_use = all(files.status_of(files.beside(path, suffix)) for suffix in ("-wal", "-shm"))
     return _may(os.R_OK, path) and not _may_write(path) and not is_in_use
 
 

@@ -33,7 +33,7 @@ def resolved(path: Path) -> Path:
     Raises ConfigurationError for a link to nothing.
     """
     real = Path(os.path.realpath(path))
-    if path.is_symlink() and not real.exists():
+    if _is_link(path) and status_of(real) is None:
         raise ConfigurationError(
             f"{path} is a link to {real}, which is not there; is a disk not mounted? Mount it, or correct the link"
         )
@@ -66,18 +66,24 @@ def ensure_private_file(path: Path) -> None:
         ) from error
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at `path` now, or None. A deleted file that is still open takes writes, which are lost."""
+def status_of(path: Path) -> os.stat_result | None:
+    """What the system tells of a file, or None for one that is missing or in a folder that this user may not enter."""
     try:
-        status = path.stat()
+        return path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at `path` now, or None. A deleted file that is still open takes writes, which are lost."""
+    status = status_of(path)
+    return (status.st_dev, status.st_ino) if status else None
 
 
 def require(path: Path) -> None:
     """Raise ConfigurationError if there is no file, or an empty one."""
-    if not path.exists() or path.stat().st_size == 0:
+    status = status_of(path)
+    if status is None or status.st_size == 0:
         raise ConfigurationError(
             f"there is no database {path}, and create=never forbids to make one; is a disk not mounted? Correct the "
             "path in the database URL, or open it once with create=auto"
@@ -86,12 +92,19 @@ def require(path: Path) -> None:
 
 def has_write_ahead_log(path: Path) -> bool:
     """Whether there is a -wal file: somebody has the database open, or was killed."""
-    return beside(path, "-wal").exists()
+    return status_of(beside(path, "-wal")) is not None
 
 
 def holds_data(log_bytes: int) -> bool:
     """Whether a -wal of this size has more than its header."""
     return log_bytes > LOG_HEADER_BYTES
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
 
 
 def _create(path: Path) -> None:

@@ -85,6 +85,18 @@ def test_a_reader_leaves_no_files_where_the_owner_cannot_write_them(ordinary_use
     refuses(url, ordinary_users_folder, "only read .* while its owner has it open")
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"), [("", "Permission denied.*choose a folder"), ("?create=never", "Correct the path")]
+)
+def test_a_folder_that_this_user_may_not_enter_is_named(ordinary_users_folder: Path, options: str, remedy: str) -> None:
+    ordinary_users_folder.chmod(0o600)
+    try:
+        with pytest.raises(ConfigurationError, match=rf"{ordinary_users_folder}/keys.db.*{remedy}"):
+            open_backend(f"sqlite:///{ordinary_users_folder}/keys.db{options}")
+    finally:
+        ordinary_users_folder.chmod(0o700)
+
+
 @pytest.mark.parametrize("create", ["auto", "never"])
 def test_a_missing_file_is_an_error_where_none_may_be_created(url: str, path: Path, create: str) -> None:
     refuses(f"{url}?create=never", path.parent, "there is no database .* create=auto")
