@@ -41,6 +41,22 @@ class UserDevices(dict[str, OlmDevice]):
         self.records: dict[str, records.Device] = {}
         self.unsaved: set[str] = set()
         self.refused = set(refused)
+        self.aside: dict[str, OlmDevice] = {}
+
+    @property
+    def known(self) -> int:
+        """How many there are, with those that were set aside."""
+        return len(self) + sum(device_id not in self for device_id in self.aside)
+
+    def set_absent_aside(self, device_ids: Iterable[str]) -> None:
+        """Let those of these devices that are deleted be unknown, until `take_back`."""
+        absent = [device_id for device_id in device_ids if device_id in self and self[device_id].deleted]
+        self.aside = {device_id: self.pop(device_id) for device_id in absent}
+
+    def take_back(self) -> None:
+        """Know the devices again that were set aside, unless others have come in their places."""
+        aside, self.aside = self.aside, {}
+        self.update({device_id: device for device_id, device in aside.items() if device_id not in self})
 
 
 class _Stored(NamedTuple):
@@ -119,16 +135,14 @@ class LazyDeviceStore(DeviceStore):
 
         nio leaves a device as it is that it calls deleted. One that was not added inside the block is back after it.
         """
-        absent = []
-        for user_id, ids in device_ids.items():
-            devices = self[user_id]
-            gone = [devices[device_id] for device_id in ids if device_id in devices and devices[device_id].deleted]
-            absent += [(devices, devices.pop(device.id)) for device in gone]
+        asked = [(self[user_id], ids) for user_id, ids in device_ids.items()]
+        for devices, ids in asked:
+            devices.set_absent_aside(ids)
         try:
             yield
         finally:
-            for devices, device in absent:
-                devices.setdefault(device.id, device)
+            for devices, _ in asked:
+                devices.take_back()
 
     def prefetch(self, user_ids: Iterable[str]) -> Mapping[str, UserDevices]:
         """Read the devices of many users in one round trip. They stay in memory as long as the answer does."""
@@ -216,9 +230,9 @@ class LazyDeviceStore(DeviceStore):
 
     def _has_room_for(self, devices: UserDevices, device: OlmDevice) -> bool:
         """Whether a device may be kept: one that is known, or one more that can be stored."""
-        if device.id not in devices.records and len(devices) >= bounds.DEVICES:
+        if device.id not in devices.records and devices.known >= bounds.DEVICES:
             self._forget_gone(devices)
-            if len(devices) >= bounds.DEVICES:
+            if devices.known >= bounds.DEVICES:
                 _log.warning("%s has more than %d devices: %s gets no keys", device.user_id, bounds.DEVICES, device.id)
                 return False
         record = partial(_record_of, device.user_id, device.id, device, DeviceTrust.UNSET)
@@ -227,7 +241,8 @@ class LazyDeviceStore(DeviceStore):
     def _forget_gone(self, devices: UserDevices) -> None:
         """Make room: of devices that their user deleted, only decisions have to be remembered."""
         for device_id, record in list(devices.records.items()):
-            if record.deleted and record.trust is DeviceTrust.UNSET and device_id not in devices.unsaved:
+            is_needed = device_id in devices.unsaved or device_id in devices.aside
+            if record.deleted and record.trust is DeviceTrust.UNSET and not is_needed:
                 del devices.records[device_id], devices[device_id]
                 self._forgotten.append(RecordKey(records.Device, record.key))
 

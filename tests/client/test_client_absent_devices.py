@@ -11,7 +11,8 @@ from nio.crypto import OlmDevice
 from nio.exceptions import OlmUnverifiedDeviceError
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import Changes, Device, DeviceTrust, open_backend
+from cryptostore import Account, Changes, Device, DeviceTrust, open_backend
+from cryptostore.nio import bounds
 from cryptostore_contract.samples import KEY
 from small_homeserver import Request, SmallHomeserver
 
@@ -154,5 +155,28 @@ def test_keys_with_a_false_signature_bring_no_device_back(url: str) -> None:
             await devices_changed(server, alice)
             assert phone_of_bob(alice) is before
             assert [row.deleted for row in alice.stored(Device) if row.key == PHONE] == [True]
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_comes_back_keeps_its_place_among_those_that_are_kept(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            monkeypatch.setattr(bounds, "DEVICES", 1)
+            await one_answer_without_bobs_devices(server, alice)
+            phone = server.device_keys.pop(PHONE)
+            tablet = Person(server, Account(BOB.user_id, "BOBTABLET"), "memory://")
+            await tablet.start()
+            await tablet.round()
+            server.device_keys[PHONE] = phone
+            await devices_changed(server, alice)
+            await alice.say("for the phone")
+            for person, read in ((bob, ["for the phone"]), (tablet, [])):
+                await person.round()
+                assert person.read == read
+            assert [row.key for row in alice.stored(Device) if row.user_id == BOB.user_id] == [PHONE]
+            await tablet.client.close()
 
     asyncio.run(scenario())
