@@ -236,7 +236,7 @@ class Device(Record):
 
 @record_kind
 class UnreachedDevice(Record):
-    """A device without an Olm session, for which the homeserver had no one-time key: when it is asked for one again.
+    """A device for which the homeserver had no one-time key, so that no Olm session could begin: when to ask again.
 
     `attempts` have failed since the device was last reached. `was_told` says that the device was told of it.
     """

@@ -10,7 +10,7 @@ from aiohttp import web
 from nio import RoomSendResponse
 from nio.exceptions import OlmUnverifiedDeviceError
 
-from client_pairs import ALICE, BOB, ROOM, people
+from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import UnreachedDevice
 from cryptostore.nio.client import unreached
 from small_homeserver import Request, SmallHomeserver
@@ -249,5 +249,60 @@ def test_a_device_is_tried_whatever_the_clock_said_before(url: str, clock: Clock
             await alice.say("two")
             await bob.round()
             assert bob.read == ["two"]
+
+    asyncio.run(scenario())
+
+
+def wedge(alice: Person) -> None:
+    """The Olm session with Bob's phone seems to be broken."""
+    device = alice.client.device_store[BOB.user_id][BOB.device_id]
+    alice.client.machine._mark_device_for_unwedging(BOB.user_id, device.curve25519)  # type: ignore[no-untyped-call]  # nio
+
+
+def test_a_broken_session_is_replaced_with_the_same_pauses(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            wedge(alice)
+            at = []
+            for minute in range(8):
+                before = claims(server)
+                for _ in range(2):
+                    await alice.round()
+                at += [minute] * (claims(server) - before)
+                clock.passes(minutes=1)
+            assert at == [0, 1, 3, 7]
+            await bob.round()
+            clock.passes(hours=1)
+            for _ in range(3):
+                await alice.round()
+            assert claims(server) == 5
+            assert len(server.asked("sendToDevice/m.room.encrypted", ALICE.user_id)) == 1
+            await alice.client.flush()
+            assert alice.stored(UnreachedDevice) == []
+
+    asyncio.run(scenario())
+
+
+def test_no_session_is_begun_with_a_device_that_is_gone_or_again_with_one_that_is_back(
+    memory_url: str, clock: Clock
+) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, _bob):
+            wedge(alice)
+            keys, one_time_keys = server.device_keys.pop(PHONE), server.one_time_keys.pop(PHONE)
+            server.changed.append((server._advance(), BOB.user_id))
+            await alice.client.sync()
+            await alice.client.keys_query()
+            for _ in range(3):
+                await alice.round()
+                clock.passes(hours=1)
+            assert claims(server) == 0
+            server.device_keys[PHONE], server.one_time_keys[PHONE] = keys, one_time_keys
+            server.changed.append((server._advance(), BOB.user_id))
+            for _ in range(3):
+                await alice.round()
+                clock.passes(hours=1)
+            assert claims(server) == 0
 
     asyncio.run(scenario())

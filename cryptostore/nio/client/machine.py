@@ -129,6 +129,14 @@ class ProductionOlm(Olm):
         # Absent is not deleted: a device that this answer has again is served again.
         with self.devices.absent_ones_aside(response.device_keys):
             super()._handle_key_query(response)
+        # nio would ask for their keys at every turn, also when they are back, as objects that it takes for others.
+        self.wedged_devices = [each for each in self.wedged_devices if not each.deleted]
+        waiting = self.key_request_devices_no_session
+        self.key_request_devices_no_session = [each for each in waiting if not each.deleted]
+
+    def without_working_session(self) -> set[DevicePair]:
+        """The devices that nio wants a new Olm session with: the last one is broken, or they asked for a room key."""
+        return {(each.user_id, each.id) for each in [*self.wedged_devices, *self.key_request_devices_no_session]}
 
     def _handle_key_claiming(self, response: Any) -> None:
         # One by one: an invalid one-time key must not keep the others from being used.

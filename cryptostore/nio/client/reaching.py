@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from nio import Api, ErrorResponse, MatrixRoom, ShareGroupSessionError, ShareGroupSessionResponse
+from nio import (
+    Api,
+    ErrorResponse,
+    KeysClaimError,
+    KeysClaimResponse,
+    LocalProtocolError,
+    MatrixRoom,
+    ShareGroupSessionError,
+    ShareGroupSessionResponse,
+)
 from nio.crypto import OutboundGroupSession
 
 from cryptostore.logs import logger
@@ -48,6 +57,31 @@ class ReachingClient(WithholdingClient):
         super().__init__(*args, **kwargs)
         #: Rooms whose session became unfit while it was being shared.
         self._overtaken: set[str] = set()
+
+    @property
+    def should_claim_keys(self) -> bool:
+        """As nio's, but not while all devices that lack a one-time key are to be left alone."""
+        return self.store is not None and bool(self._due_for_claiming())
+
+    def get_users_for_key_claiming(self) -> dict[str, list[str]]:
+        """As nio's, without devices whose pause is not over. Raises LocalProtocolError if there are none."""
+        due = self._due_for_claiming()
+        if not due:
+            raise LocalProtocolError("no device is to be asked for a one-time key now")
+        return _by_user(sorted(due))
+
+    async def keys_claim(self, user_set: Mapping[str, Iterable[str]]) -> KeysClaimResponse | KeysClaimError:
+        """As nio's. Devices that nio asks for, and that have no one-time key, are left alone for a while."""
+        wanted = self.machine.without_working_session()
+        wanted &= {(user_id, device_id) for user_id, device_ids in user_set.items() for device_id in device_ids}
+        answer: KeysClaimResponse | KeysClaimError = await super().keys_claim(user_set)
+        still = wanted & self.machine.without_working_session()
+        self.machine.unreached.failed(still)
+        self.machine.unreached.reached(wanted - still)
+        return answer
+
+    def _due_for_claiming(self) -> set[DevicePair]:
+        return self.machine.unreached.due(self.machine.without_working_session())
 
     async def _reach_again(self, room: MatrixRoom, ignore_unverified_devices: bool) -> None:
         """Give the room's key, as it is by now, to devices that could not be reached when it was shared."""
@@ -109,7 +143,7 @@ class ReachingClient(WithholdingClient):
     async def _claim(self, devices: set[DevicePair]) -> ErrorResponse | None:
         """Begin Olm sessions with these devices. Returns the error that the homeserver answered, if it did."""
         for part in _in_parts(devices):
-            answer = await self.keys_claim(part)
+            answer = await super().keys_claim(part)
             if isinstance(answer, ErrorResponse):
                 return answer
         return None
@@ -122,7 +156,11 @@ def _in_parts(devices: Iterable[DevicePair]) -> Iterator[dict[str, list[str]]]:
     """The same devices in several requests, since handling one answer holds the event loop."""
     pairs = sorted(devices)
     for start in range(0, len(pairs), _CLAIMED_AT_ONCE):
-        part: dict[str, list[str]] = {}
-        for user, device in pairs[start : start + _CLAIMED_AT_ONCE]:
-            part.setdefault(user, []).append(device)
-        yield part
+        yield _by_user(pairs[start : start + _CLAIMED_AT_ONCE])
+
+
+def _by_user(devices: Iterable[DevicePair]) -> dict[str, list[str]]:
+    by_user: dict[str, list[str]] = {}
+    for user_id, device_id in devices:
+        by_user.setdefault(user_id, []).append(device_id)
+    return by_user
