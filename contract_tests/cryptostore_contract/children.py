@@ -162,9 +162,9 @@ class Starts:
 
 
 @contextmanager
-def starts(url: str, account: Account) -> Iterator[Starts]:
-    """Starts of a program that are killed, on one database."""
-    with child(url, account, "fork-starts") as parent:
+def starts(url: str, account: Account, *, own: bool = False) -> Iterator[Starts]:
+    """Starts of a program that are killed, on one database; some go on to own the account."""
+    with child(url, account, "fork-owning-starts" if own else "fork-starts") as parent:
         yield Starts(parent)
 
 

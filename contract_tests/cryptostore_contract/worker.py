@@ -36,6 +36,7 @@ from cryptostore import (
     load_backend,
     open_backend,
 )
+from cryptostore.plugins import loading
 from cryptostore.plugins.urls import scheme_of
 from cryptostore.store.keys import encode_own_key
 from cryptostore.store.values import encode_value
@@ -195,17 +196,18 @@ def fork(_account: Account) -> None:
     fork_for_each_order(lambda order: die_applying(*pickle.loads(bytes.fromhex(order))))  # noqa: S301  # our own words
 
 
-def fork_starts(account: Account) -> None:
+def fork_starts(account: Account, *, owns: bool = False) -> None:
     """For each step on standard input, fork a process that opens the database and is killed behind that step."""
-    fork_for_each_order(lambda step: die_starting(account, int(step)))
+    fork_for_each_order(lambda step: die_starting(account, int(step), owns=owns))
 
 
 def fork_for_each_order(carry_out: Callable[[str], None]) -> None:
     """For each line on standard input, fork a process that carries it out, and say how that ended.
 
-    The backend's plugin is imported once, here, which may be most of what a process costs; nothing is opened.
+    The backend's plugin is looked for and imported once, here, which is most of its cost; nothing is opened.
     """
-    load_backend(scheme_of(os.environ[URL_VARIABLE]))
+    loading.load_backend = functools.cache(load_backend)
+    loading.load_backend(scheme_of(os.environ[URL_VARIABLE]))
     for order in sys.stdin:
         process = os.fork()
         if not process:
@@ -217,12 +219,13 @@ def fork_for_each_order(carry_out: Callable[[str], None]) -> None:
         say(f"ended {os.waitstatus_to_exitcode(status)}")
 
 
-def die_starting(account: Account, step: int) -> None:
-    """Open the database and the account, and be killed behind a step of that, if it has so many."""
+def die_starting(account: Account, step: int, *, owns: bool) -> None:
+    """Open the database, and own the account or not; be killed behind a step of that, if it has so many."""
 
     def start() -> None:
         with open_backend(os.environ[URL_VARIABLE]) as backend:
-            backend.open_store(account, pickle_key=KEY).close()
+            if owns:
+                backend.open_store(account, pickle_key=KEY).close()
 
     Steps(scheme_of(os.environ[URL_VARIABLE]), step, kill_this_process, with_files=True).during(start)
 
@@ -303,6 +306,7 @@ TASKS: Final[Mapping[str, Callable[..., None]]] = {
     "die-around-commit": die_around_commit,
     "fork": fork,
     "fork-starts": fork_starts,
+    "fork-owning-starts": functools.partial(fork_starts, owns=True),
     "use-after-fork": use_after_fork,
 }
 

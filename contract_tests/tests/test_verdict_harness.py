@@ -75,7 +75,7 @@ _WITHOUT_A_DRIVER = """
 """
 
 
-@pytest.mark.parametrize("case_id", ["NUMBERING-11"])
+@pytest.mark.parametrize("case_id", ["NUMBERING-11", "SCHEMA-9"])
 def test_a_case_is_not_verified_where_the_suite_sees_no_driver(pytester: pytest.Pytester, case_id: str) -> None:
     contract = run(pytester, "-k", f"{case_id}.", body=_WITHOUT_A_DRIVER.format(stranger=""))
     assert contract["not_verified"][case_id] == "needs a driver whose calls the suite can see"

@@ -17,6 +17,7 @@ from cryptostore_contract.handles import Handles, by_kind, own, put
 from cryptostore_contract.harness import Ability, Harness
 from cryptostore_contract.manifest import case
 from cryptostore_contract.samples import ALICE, one_of_each, sample
+from cryptostore_contract.steps import require_steps
 from cryptostore_contract.waiting import together
 
 #: How many threads or processes find the database empty or old at once.
@@ -96,11 +97,25 @@ class SchemaCases(CaseGroup):
 
     @case("SCHEMA-9", checks=("SCHEMA-3", "OPEN-5"), needs=(Ability.OTHER_PROCESS,))
     def test_a_start_goes_on_from_where_the_one_before_it_was_killed(self, handles: Handles, harness: Harness) -> None:
-        with starts(harness.url, ALICE) as killed:
-            steps = next(step for step in itertools.count(1) if not _starts_and_dies(killed, step))
-        assert steps > 1, "the backend calls no driver that the suite can see"
+        _kill_starts(harness, own=False)
         put(handles.own(), sample(SyncToken))
         assert handles.everything() == by_kind([sample(SyncToken)])
+
+    @case("SCHEMA-10", checks=("SCHEMA-3", "OPEN-1", "OPEN-5"), needs=(Ability.OTHER_PROCESS,))
+    @pytest.mark.soak
+    def test_a_start_that_owns_an_account_goes_on_from_where_the_one_before_it_was_killed(
+        self, handles: Handles, harness: Harness
+    ) -> None:
+        _kill_starts(harness, own=True)
+        put(handles.own(), sample(SyncToken))
+        assert handles.everything() == by_kind([sample(SyncToken)])
+
+
+def _kill_starts(harness: Harness, *, own: bool) -> None:
+    """Kill the first start behind its first step, the second behind its second, until one gets to its end."""
+    with starts(harness.url, ALICE, own=own) as killed:
+        missed = next(step for step in itertools.count(1) if not _starts_and_dies(killed, step))
+    require_steps(missed - 1)
 
 
 def _starts_and_dies(killed: Starts, step: int) -> bool:

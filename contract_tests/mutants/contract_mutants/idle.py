@@ -24,6 +24,7 @@ KILL_NONE: Final[Mapping[str, str]] = {
     "MACHINE-2": _LONGER.format("MACHINE-1"),
     "MACHINE-4": _LONGER.format("MACHINE-3"),
     "RESTART-5": _LONGER.format("RESTART-4"),
+    "SCHEMA-10": _LONGER.format("SCHEMA-9"),
     "SEVERING-5": _LONGER.format("SEVERING-1"),
     "SEVERING-6": _LONGER.format("SEVERING-2"),
     "SEVERING-7": _LONGER.format("SEVERING-3"),

@@ -15,9 +15,12 @@ from sqlite3 import Connection
 from typing import Any, Final
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
-from cryptostore import AccountRow, Batch, InboundGroupSession, OlmSession, Row, SyncToken, TakeOver
+from cryptostore import AccountRow, Batch, InboundGroupSession, OlmSession, Row, Schema, SyncToken, TakeOver
 from cryptostore.store.ring import RING_KEYS
+from cryptostore_postgres import migrations
+from cryptostore_postgres.connecting import Connection as PostgresConnection
 from cryptostore_postgres.connections import Connections
 from cryptostore_sqlite import schema
 from cryptostore_sqlite.database import SQLiteDatabase
@@ -201,6 +204,21 @@ def version_stored_before_the_tables(patch: pytest.MonkeyPatch) -> None:
                     connection.execute("BEGIN IMMEDIATE")
 
     patch.setattr(schema.Migrations, "migrate", migrate)
+
+
+@_in_children("SCHEMA-9", backend="postgres")
+def version_committed_before_the_tables(patch: pytest.MonkeyPatch) -> None:
+    """Each statement of a migration is a transaction, and the version is stored by the first ones."""
+
+    def migrate(self: migrations.Migrations, connection: PostgresConnection, schema: str, present: Schema) -> None:
+        for migration in self._all:
+            if migration.version > present.version:
+                table, *others, version, _ = migration.text.split(";")
+                for statement in (table, version, *others):
+                    connection.execute(SQL(statement).format(schema=Identifier(schema)))
+                    connection.execute("COMMIT; BEGIN")
+
+    patch.setattr(migrations.Migrations, "_migrate", migrate)
 
 
 if __name__ == "__main__":
