@@ -41,6 +41,7 @@ def _client(database: Mapping[str, str], pickle_key: str = PICKLE_KEY) -> Produc
 @asynccontextmanager
 async def _opened(database: Mapping[str, str]) -> AsyncIterator[ProductionMatrixClient]:
     async with _client(database) as client:
+        await client.open()
         await client.flush()
         yield client
 

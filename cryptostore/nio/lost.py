@@ -30,6 +30,10 @@ class LostAccounts:
         """This process was told that it does not own the account any more."""
         self._lost.add(place)
 
+    def forget(self, place: Place) -> None:
+        """This process may take the account back."""
+        self._lost.discard(place)
+
     def check(self, place: Place, store: CryptoStore) -> None:
         """Raise FencedOut where the account was lost to a process that may be alive."""
         owner = store.ownership
@@ -37,7 +41,8 @@ class LostAccounts:
             return
         raise FencedOut(
             f"{store.account} was taken over by {owner.owner} at {owner.since}, and this process does not take it "
-            "back: two programs would take it from each other for ever. Stop the other one, and start this one again",
+            "back: two programs would take it from each other for ever. Stop the other one, and start this one again, "
+            "or open it with take_over=True, or after `NioStore.take_back`",
             owner=owner.owner,
             since=owner.since,
         )

@@ -28,7 +28,7 @@ from .sessions import LazySessionStore
 from .standins import EncryptedRooms, stored_id, token_record, token_that_came
 from .storage import Storage, backends
 from .store_paths import check_folder, check_store_path, visible_path
-from .wholeness import read_whole
+from .wholeness import Whole, read_whole
 
 
 class NioStore(MatrixStore):
@@ -45,7 +45,7 @@ class NioStore(MatrixStore):
     `database_name` is accepted and not used: the URL names the database, which serves any number of accounts.
 
     A process whose save raised FencedOut does not take the account back while the new owner may be alive: opening it
-    again raises FencedOut, too. A process that is started after that may.
+    again raises FencedOut, too, until `take_back` allows it. A process that is started after that may.
 
     Raises ConfigurationError for a `store_path` that is not a URL, WrongPickleKey before anything is taken over,
     UnreadableRecord, before anything is taken over too, for a damaged Olm account or one that is missing although other
@@ -278,6 +278,15 @@ class NioStore(MatrixStore):
             release()
             raise
 
+    @staticmethod
+    def take_back(user_id: str, device_id: str, store_path: str) -> None:
+        """Let this process open an account again that it has lost, although its new owner may be alive."""
+        lost_accounts.forget((shown_url(store_path), records.Account(user_id, device_id)))
+
+    def is_lost(self) -> None:
+        """Note that another process has the account now."""
+        lost_accounts.fenced(self._place)
+
     @property
     def _read_at_opening(self) -> tuple[tuple[type[records.Record], records.Key], ...]:
         """What is asked for while a client opens the account, read in one round trip."""
@@ -304,8 +313,8 @@ class NioStore(MatrixStore):
     #: The values that are read before the account is taken over, in one round trip.
     _looked_at: ClassVar[tuple[records.Key, ...]] = ()
 
-    def _judge(self, store: CryptoStore, _found: Found[records.Value]) -> None:
-        """Check what was found under `_looked_at`. Raises if the account must not be taken over."""
+    def _judge(self, store: CryptoStore, _whole: Whole) -> None:
+        """Check what was read. Raises if the account must not be taken over."""
         lost_accounts.check(self._place, store)
 
     def _write(self, changes: Changes) -> None:
@@ -318,7 +327,7 @@ class NioStore(MatrixStore):
         try:
             batch = self._storage.write(changes)
         except FencedOut:
-            lost_accounts.fenced(self._place)
+            self.is_lost()
             raise
         if not batch:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptostore.errors import ConfigurationError, UnreadableRecord
 from cryptostore.records import Key, OlmAccount, Value
@@ -17,8 +17,15 @@ from .storage import found_in
 UNFINISHED_IMPORT: Final = Value("cryptostore.import", "unfinished", b"")
 
 
-def read_whole(store: CryptoStore, keys: Iterable[Key] = ()) -> Found[Value]:
-    """The values under these keys, for who is about to take the account over: one round trip.
+class Whole(NamedTuple):
+    """What was read of an account that lacks nothing. A new account has no Olm account yet."""
+
+    olm_account: OlmAccount | None
+    values: Found[Value]
+
+
+def read_whole(store: CryptoStore, keys: Iterable[Key] = ()) -> Whole:
+    """The Olm account and the values under these keys, for who is about to take the account over: one round trip.
 
     Raises ConfigurationError for an account whose import was interrupted, and UnreadableRecord for one whose Olm
     account is damaged, or missing although other records are there.
@@ -30,12 +37,13 @@ def read_whole(store: CryptoStore, keys: Iterable[Key] = ()) -> Found[Value]:
             f"an import of {store.account} was interrupted, and a client would give the device a new identity; "
             "run `cryptostore import-nio` again before the client starts"
         )
-    if not found.of(OlmAccount)[()] and _has_records(store):
+    olm_account = next(iter(found.of(OlmAccount)[()]), None)
+    if olm_account is None and _has_records(store):
         raise UnreadableRecord(
             f"the Olm account of {store.account} is missing, although the database has other records of it: a part of "
             "it was lost, or the database hides it. Nothing was changed; restore the account from a backup"
         )
-    return values
+    return Whole(olm_account, values)
 
 
 def _has_records(store: CryptoStore) -> bool:

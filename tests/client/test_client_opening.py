@@ -43,7 +43,7 @@ def test_a_database_that_is_away_at_the_start() -> None:
             with pytest.raises(BackendUnavailable):
                 await client.login_or_restore("password")
             client.access_token = "token"
-            with pytest.raises(ConfigurationError, match="no open store"):
+            with pytest.raises(BackendUnavailable):
                 await client.sync()
             assert server.requests == []
             await client.close()
@@ -100,10 +100,8 @@ def test_restore_login_alone_is_enough_as_in_nio(memory_url: str) -> None:
             await alice.client.close()
             client = a_client(server.url, memory_url)
             client.restore_login(ALICE.user_id, ALICE.device_id, f"token of {ALICE.device_id}")
-            # The look-ups of opening, on the event loop; `open` spares them.
-            assert client.statistics.loop_reads == 1
             await client.sync()
-            assert client.statistics.loop_reads == 1
+            assert client.statistics.loop_reads == 0
             content = {"msgtype": "m.text", "body": "hello"}
             await client.room_send(ROOM, "m.room.message", content, ignore_unverified_devices=True)
             await bob.round()

@@ -13,6 +13,7 @@ import pytest
 
 from client_pairs import BOB, Person, people
 from cryptostore import AccountNotFound, BackendUnavailable, DatabaseWentBack, FencedOut, Value, open_backend
+from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client.takeovers import HISTORY
 from cryptostore.store.memory import MemoryHandle
 from cryptostore_contract.samples import KEY
@@ -42,6 +43,49 @@ def test_an_idle_process_ends_when_another_takes_over(url: str) -> None:
             with pytest.raises(FencedOut, match="the-newer-process"):
                 await bob.client.whoami()
             assert len(server.requests) == asked
+            await newer.client.close()
+
+    asyncio.run(scenario())
+
+
+async def template(client: ProductionMatrixClient) -> None:
+    """The loop of nio's template: whatever goes wrong, it tries again."""
+    for _ in range(3):
+        client.restore_login(BOB.user_id, BOB.device_id, f"token of {BOB.device_id}")
+        with pytest.raises(FencedOut, match="the-newer-process"):
+            await client.sync_forever(timeout=50)
+        await client.close()
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_program_that_catches_everything_does_not_take_its_account_back(url: str, *, is_idle: bool) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, _alice, bob):
+            newer = await Person(server, BOB, owned_by(url, "the-newer-process")).start()
+            if not is_idle:
+                bob.client.machine.save_account()
+            await template(bob.client)
+            for opening in (bob.client.open, bob.client.login_or_restore):
+                with pytest.raises(FencedOut, match=r"the-newer-process.*does not take it back.*take_over=True"):
+                    await opening()
+            await newer.client.sync()
+            await newer.client.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["open", "login_or_restore"])
+def test_an_account_is_taken_back_by_a_program_that_says_so(memory_url: str, how: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            newer = await Person(server, BOB, owned_by(memory_url, "the-newer-process")).start()
+            with pytest.raises(FencedOut):
+                await bob.client.check_ownership()
+            await bob.client.close()
+            await getattr(bob.client, how)(take_over=True)
+            await bob.client.sync()
+            with pytest.raises(FencedOut):
+                await newer.client.sync()
             await newer.client.close()
 
     asyncio.run(scenario())

@@ -62,12 +62,13 @@ def test_whoever_waits_takes_over_in_the_end(memory_url: str, caplog: pytest.Log
     assert "waiting 1 s before taking @bob:small BOBPHONE over from healthy:1, since" in caplog.text
 
 
-def test_restore_login_on_the_event_loop_does_not_hold_it_up(memory_url: str) -> None:
+def test_opening_on_the_event_loop_does_not_hold_it_up(memory_url: str) -> None:
     async def scenario() -> None:
         async with held(memory_url, 30.0) as (server, _alice, _holder):
             late = waiting(server, memory_url)
             began = time.monotonic()
             late.client.restore_login(BOB.user_id, BOB.device_id, f"token of {BOB.device_id}")
+            late.client.load_store()
             assert time.monotonic() - began < 10
             await late.client.sync()
             await late.client.close()

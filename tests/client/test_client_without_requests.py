@@ -68,6 +68,7 @@ def test_keys_that_are_imported_between_opening_and_closing_are_kept(url: str, t
             await alice.client.export_keys(str(tmp_path / "keys"), "passphrase", 1)
             tablet = Person(server, Account(ALICE.user_id, "ALICETABLET"), url)
             async with tablet.client:
+                await tablet.client.open()
                 await tablet.client.import_keys(str(tmp_path / "keys"), "passphrase")
             assert len(tablet.stored(InboundGroupSession)) == 1
 
@@ -96,6 +97,7 @@ def test_what_changes_in_a_store_that_was_opened_before_the_loop_is_kept(url: st
     names = (ALICE.user_id, ALICE.device_id)
     client = ProductionMatrixClient("http://localhost", *names, store=url, pickle_key=KEY)
     client.restore_login(*names, "token")
+    client.load_store()
     (device,) = client.device_store.active_user_devices(BOB.user_id)
     assert client.verify_device(device)
     asyncio.run(close())

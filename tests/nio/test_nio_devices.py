@@ -9,6 +9,7 @@ from nio.crypto import DeviceStore, OlmAccount, OlmDevice, TrustState
 
 from cryptostore import Device, Row
 from cryptostore.nio import NioStore
+from cryptostore.nio.client.looking import look_no_further
 from cryptostore.nio.client.statistics import Statistics
 from cryptostore.nio.client.store import ProductionStore
 from cryptostore.records.fields import DeviceTrust
@@ -140,7 +141,7 @@ def test_a_user_with_new_devices_that_wait_for_a_flush_comes_once(memory_url: st
         save(stock, device(1))
         carol = OlmDevice("@carol:example.org", "PHONE", device().keys)
         stock.save_device_keys({carol.user_id: {carol.id: carol}})
-    with closing(ProductionStore(ALICE, memory_url, KEY, Statistics(), check=lambda: None)) as store:
+    with closing(ProductionStore(ALICE, memory_url, KEY, Statistics(), look_no_further)) as store:
         save(store, device(2))
         devices = store.load_device_keys()
         assert list(devices.users) == [BOB.user_id, carol.user_id]

@@ -50,6 +50,13 @@ def test_who_was_fenced_out_does_not_take_the_account_back(ours: Ours) -> None:
     assert owner_of(ours.url) == "another-host:1"
 
 
+def test_it_takes_it_back_where_the_program_says_so(in_memory: Ours) -> None:
+    fenced(in_memory, "another-host:1")
+    NioStore.take_back(ALICE.user_id, ALICE.device_id, in_memory.url)
+    in_memory.open().save_encrypted_rooms({ROOM})
+    assert owner_of(in_memory.url) == default_owner()
+
+
 def test_who_was_not_told_takes_it_over_as_ever(in_memory: Ours) -> None:
     in_memory.open()
     taken_over(in_memory.url, "another-host:1")

@@ -9,6 +9,7 @@ import pytest
 
 from cryptostore import BackendUnavailable, new_pickle_key
 from cryptostore.nio import NioStore
+from cryptostore.nio.client.looking import look_no_further
 from cryptostore.nio.client.statistics import Statistics
 from cryptostore.nio.client.store import ProductionStore
 from cryptostore_contract.samples import ALICE, KEY
@@ -62,7 +63,7 @@ def test_a_class_that_is_bound_to_a_database_has_the_password_elsewhere(caplog: 
 
 def test_the_production_client_has_no_store_path(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(BackendUnavailable):
-        ProductionStore(ALICE, URL, KEY, Statistics(), check=lambda: None)
+        ProductionStore(ALICE, URL, KEY, Statistics(), look_no_further)
     assert caplog.messages == []
 
 

@@ -109,7 +109,8 @@ class SmallHomeserver:
                 return answer
         parts = http.path.removeprefix("/_matrix/client/").split("/")[1:]
         if parts == ["login"]:
-            return self._login(body)
+            flows = {"flows": [{"type": "m.login.password"}]}
+            return self._login(body) if http.method == "POST" else web.json_response(flows)
         if device is None:
             return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "unknown token"}, status=401)
         if parts == ["sync"]:
@@ -121,12 +122,11 @@ class SmallHomeserver:
         match parts:
             case ["account", "whoami"]:
                 return {"user_id": device[0], "device_id": device[1]}
-            case ["keys", "upload"]:
-                return self._upload(device, body)
-            case ["keys", "query"]:
-                return {"device_keys": {user: self._keys_of(user) for user in body["device_keys"]}, "failures": {}}
-            case ["keys", "claim"]:
-                return {"one_time_keys": self._claim(body["one_time_keys"]), "failures": {}}
+            case ["logout"]:
+                self.delete_device(device)
+                return {}
+            case ["keys", what]:
+                return self._answer_about_keys(device, what, body)
             case ["sendToDevice", kind, _]:
                 self._send_to_device(device[0], kind, body["messages"])
                 return {}
@@ -137,12 +137,22 @@ class SmallHomeserver:
                 return {"event_id": self._say(device, room_id, kind, transaction, body)}
         raise web.HTTPNotFound
 
+    def _answer_about_keys(self, device: Device, what: str, body: Any) -> Json:
+        match what:
+            case "upload":
+                return self._upload(device, body)
+            case "query":
+                return {"device_keys": {user: self._keys_of(user) for user in body["device_keys"]}, "failures": {}}
+            case "claim":
+                return {"one_time_keys": self._claim(body["one_time_keys"]), "failures": {}}
+        raise web.HTTPNotFound
+
     def _login(self, body: Json) -> web.StreamResponse:
-        user = body["identifier"]["user"]
+        user = body["identifier"]["user"].lower()
         if body["password"] != "password":
             return web.json_response({"errcode": "M_FORBIDDEN", "error": "wrong password"}, status=403)
         device = (user, body.get("device_id") or f"SERVER{next(self._numbers)}")
-        self.tokens = {token: owner for token, owner in self.tokens.items() if owner != device}
+        # As with Synapse, the device's earlier tokens stay good.
         token = f"token-{next(self._numbers)}"
         self.tokens[token] = device
         return web.json_response({"user_id": user, "device_id": device[1], "access_token": token})

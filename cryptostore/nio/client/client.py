@@ -22,7 +22,8 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
     `device_id`. Without a device id `login_or_restore` finds or makes it. `use_postgres` and `pg_config` name a
     PostgreSQL database by its parts. What is not given comes from the environment and from `env_file`: see
     `cryptostore.nio.configuration`. What changes outside a sync or a send, such as a verification, is durable after
-    `flush_interval` seconds at the latest.
+    `flush_interval` seconds at the latest. A start that gets no usable answer from the homeserver ends after
+    `homeserver_deadline` seconds.
 
     `ssl` and `proxy` are nio's.
 
@@ -37,6 +38,7 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
         *,
         config: AsyncClientConfig | None = None,
         flush_interval: float = 1.0,
+        homeserver_deadline: float = 30.0,
         ssl: Any = None,
         proxy: str | None = None,
         **given: Unpack[StoreArguments],
@@ -50,6 +52,7 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
             settings.pickle_key,
             config,
             flush_interval,
+            homeserver_deadline=homeserver_deadline,
             ssl=ssl,
             proxy=proxy,
         )

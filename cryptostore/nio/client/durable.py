@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -20,12 +20,19 @@ from cryptostore.records import Account
 
 from .answers import NOT_JSON
 from .flushing import Flusher
+from .looking import Look, Question, Seen, look_no_further
 from .machine import ProductionOlm
 from .opening import Openings
 from .statistics import Statistics
 from .store import ProductionStore
 from .takeovers import NotYetError, TakeOvers, Turn
 from .threads import in_thread, threads_of
+
+#: Raises StoreClosed if the caller of an opening has gone.
+Check = Callable[[], None]
+
+#: Requests of who has no device yet.
+_NEEDS_NO_ACCOUNT: Final = ("/login", "/register", "/versions")
 
 _log: Final = logger(__name__)
 _CHANGES_HANDS: Final = "waiting %.0f s before taking %s over from %s, since it changes hands too often"
@@ -40,13 +47,13 @@ class _Opened(NamedTuple):
     token: str | None
 
 
+def _do_nothing() -> None:
+    """Takes the place of a check for cancellation: opening without a thread cannot be cancelled."""
+
+
 def _close_again(opened: _Opened | Turn) -> None:
     if isinstance(opened, _Opened):
         opened.store.close()
-
-
-def _do_nothing() -> None:
-    """Takes the place of a check for cancellation: opening without a thread cannot be cancelled."""
 
 
 class DurableClient(AsyncClient):
@@ -85,7 +92,7 @@ class DurableClient(AsyncClient):
         return f"<{type(self).__name__} {self.user_id or self.user} {self.device_id or 'without a device'}>"
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        self._closed = False
         return self
 
     async def __aexit__(
@@ -93,37 +100,53 @@ class DurableClient(AsyncClient):
     ) -> None:
         await self.close()
 
-    async def open(self) -> None:
+    async def open(self, *, take_over: bool = False) -> None:
         """Take the account over, if user and device id are known; else `login_or_restore` finds out.
 
+        With an access token, from `restore_login`, it asks the homeserver before: see `check_identity`. Without one
+        nothing is asked, and a program that works offline needs no homeserver. `take_over` takes an account back that
+        this process has lost to another one.
+
         Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises;
-        StoreClosed if `close` is called meanwhile.
+        FencedOut for an account that this process has lost; AccessTokenRejected and HomeserverUnavailable; StoreClosed
+        if `close` is called meanwhile. After an error nothing is taken over.
         """
         self._closed = False
         if self.store is None and self.user_id and self.device_id:
-            await self.open_account(Account(self.user_id, self.device_id))
+            await self._openings.run(
+                self._open_account(Account(self.user_id, self.device_id), self._look, take_over=take_over)
+            )
 
-    async def open_account(self, account: Account) -> None:
+    async def _look(self, seen: Seen) -> None:
+        """Ask about an account before it is taken over. Raises if it must not be."""
+
+    async def _open_account(
+        self, account: Account, ask: Callable[[Seen], Coroutine[Any, Any, None]], *, take_over: bool = False
+    ) -> None:
         """Take this account over. It becomes the client's.
 
         If the account changes hands too often, this waits before. Cancelled until then, it takes nothing over.
         """
-        await self._openings.run(self._open_account(account))
-
-    async def _open_account(self, account: Account) -> None:
         async with self._one_opening:
             self._check_account(account.user_id, account.device_id)
-            if self.store is None:
-                self._use(await self._opened_in_turn(account))
+            if self.store is not None:
+                return
+            if take_over:
+                ProductionStore.take_back(account.user_id, account.device_id, self._url)
+            question = Question(ask)
+            try:
+                self._use(await self._opened_in_turn(account, question.wait))
+            finally:
+                question.give_up()
 
-    async def _opened_in_turn(self, account: Account) -> _Opened:
-        opened = await self._openings.in_thread(partial(self._read_in_turn, account), _close_again)
+    async def _opened_in_turn(self, account: Account, look: Look) -> _Opened:
+        opened = await self._openings.in_thread(partial(self._read_in_turn, account, look), _close_again)
         if isinstance(opened, _Opened):
             return opened
         _log.warning(_CHANGES_HANDS, opened.pause, account, opened.owner)
         # Not in a thread: that could not be stopped, and would keep flushes waiting.
         await asyncio.sleep(opened.pause)
-        return await self._openings.in_thread(partial(self._read_account, account, opened.history), _close_again)
+        return await self._openings.in_thread(partial(self._read_account, account, look, opened.history), _close_again)
 
     async def flush(self) -> None:
         """Make everything durable that changed before this call.
@@ -186,13 +209,18 @@ class DurableClient(AsyncClient):
             await self._flush_before_sending()
         if self._closed or self.store is not store:
             raise StoreClosed("this client was closed; `await client.open()` opens it again")
-        if store is None and self.access_token:
+        if store is None and self.access_token and self.needs_account(path):
             raise ConfigurationError(
                 "this client has an access token but no open store: use `await client.login_or_restore(...)` or "
                 "`client.restore_login(...)`"
             )
         response: ClientResponse = await super().send(method, path, data, headers, trace_context, timeout)
         return response
+
+    @staticmethod
+    def needs_account(path: str) -> bool:
+        """Whether a request is made in the name of a device."""
+        return not path.split("?")[0].endswith(_NEEDS_NO_ACCOUNT)
 
     async def _flush_before_sending(self) -> None:
         if self.production_store.is_confirmed:
@@ -212,19 +240,22 @@ class DurableClient(AsyncClient):
         return {"errcode": NOT_JSON, "error": f"HTTP status {transport_response.status} without a usable body"}
 
     def restore_login(self, user_id: str, device_id: str, access_token: str) -> None:
-        """As nio's. After `open` it reads nothing from the database.
+        """As nio's, but it reads nothing from the database: `open` does, or the first request.
 
-        Raises ConfigurationError if this client was opened for another account, and LocalProtocolError while it is
-        being opened.
+        Raises ConfigurationError if this client was opened for another account, InvalidRecord for ids that no account
+        has, and LocalProtocolError while it is being opened.
         """
+        Account(user_id, device_id)
         self._check_account(user_id, device_id)
         self._check_openings()
-        super().restore_login(user_id, device_id, access_token)
+        self.user_id, self.device_id, self.access_token = user_id, device_id, access_token
+        self._closed = False
 
     def load_store(self) -> None:
         """Open the store here and now, as nio does: on the event loop, if it is called there. `open` uses a thread.
 
-        On the event loop it does not wait for its turn, however often the account changes hands.
+        It takes the account over without asking the homeserver. On the event loop it does not wait for its turn,
+        however often the account changes hands.
         """
         if self.store is not None:
             return
@@ -233,24 +264,29 @@ class DurableClient(AsyncClient):
         if _is_loop_running():
             self.statistics.loop_reads += 1
             _log.warning("the database was opened on the event loop; `await client.open()` before keeps it free")
-        opened = self._read_in_turn(account)
+        opened = self._read_in_turn(account, look_no_further)
         if isinstance(opened, Turn):
             if not _is_loop_running():
                 time.sleep(opened.pause)
-            opened = self._read_account(account, opened.history)
+            opened = self._read_account(account, look_no_further, opened.history)
         self._use(opened)
 
-    def _read_in_turn(self, account: Account, check: Callable[[], None] = _do_nothing) -> _Opened | Turn:
+    def _read_in_turn(self, account: Account, look: Look, check: Check = _do_nothing) -> _Opened | Turn:
         """What is in the account, or how long to wait before it is read."""
         try:
-            return self._read_account(account, None, check)
+            return self._read_account(account, look, None, check)
         except NotYetError as error:
             return error.turn
 
     def _read_account(
-        self, account: Account, history: TakeOvers | None, check: Callable[[], None] = _do_nothing
+        self, account: Account, look: Look, history: TakeOvers | None, check: Check = _do_nothing
     ) -> _Opened:
-        store = ProductionStore(account, self._url, self._pickle_key, self.statistics, check, history)
+        def look_and_check(seen: Seen) -> None:
+            look(seen)
+            # The caller may have gone meanwhile.
+            check()
+
+        store = ProductionStore(account, self._url, self._pickle_key, self.statistics, look_and_check, history)
         try:
             machine = ProductionOlm(store, self.statistics)
             return _Opened(store, machine, store.load_encrypted_rooms(), store.token_at_opening)

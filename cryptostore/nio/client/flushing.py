@@ -89,7 +89,7 @@ class Flusher:
         except (BackendUnavailable, StorageFull) as error:
             _log.debug("could not ask who owns the account: %s", error)
         except _FINAL as error:
-            self._final_error = error
+            self._end_with(error)
             raise
 
     def confirm(self) -> None:
@@ -119,7 +119,7 @@ class Flusher:
             await self.settle_offers()
             await self._apply()
         except _FINAL as error:
-            self._final_error = error
+            self._end_with(error)
             raise
         except Exception:
             # After any error, and with or without a waiting task: changes are tried again.
@@ -128,6 +128,11 @@ class Flusher:
             raise
         finally:
             self._running = None
+
+    def _end_with(self, error: CryptoStoreError) -> None:
+        self._final_error = error
+        if isinstance(error, FencedOut):
+            self._store.is_lost()
 
     async def _apply(self) -> None:
         # All pickles of the batch are taken here, in one step.

@@ -5,19 +5,21 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from nio import LoginResponse, WhoamiResponse
+from nio import Api, ErrorResponse, LoginInfoResponse, LoginResponse, LogoutResponse
 
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.nio.storage import backends
-from cryptostore.records import Account, Value
+from cryptostore.records import Account
 from cryptostore.records.changes import Changes
 
 from .answers import failure, is_token_rejected
 from .identity import IdentityClient
-from .saved_login import ACCESS_TOKEN, SavedLogin, saved_login
+from .looking import Seen
+from .saved_login import SavedLogin
 from .threads import in_thread
 
 _DEVICE_ID_LENGTH: Final = 10
@@ -25,101 +27,205 @@ _DEVICE_ID_LENGTH: Final = 10
 _log: Final = logger(__name__)
 
 
+class _Credentials(NamedTuple):
+    """What a login needs. `token` is a login token, in place of a password."""
+
+    password: str | None
+    device_name: str
+    token: str | None
+
+
 class LoginClient(IdentityClient):
     """A client that keeps its device id and its access token beside its keys."""
 
-    #: Why the stored access token was not used, for an error's text.
-    _token_elsewhere = ""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: A login whose token is not stored yet.
+        self._new_login: SavedLogin | None = None
 
     async def login_or_restore(
-        self, password: str | None = None, device_name: str = "", token: str | None = None
+        self,
+        password: str | None = None,
+        device_name: str = "",
+        token: str | None = None,
+        *,
+        take_over: bool = False,
     ) -> LoginResponse:
         """Log in once; later, on any host with the same database and pickle key, restore that login.
 
         Without a device id, the one device of this user in the database is meant, and in a database without one a
         new device id is chosen and saved before the homeserver hears of it. A token that the homeserver rejects leads
         to a new login as the same device. `token` is a login token (single sign-on), in place of a password.
+        `take_over` takes an account back that this process has lost to another one.
+
+        Everything that can be checked is checked before the account is taken over. After an error nothing is taken
+        over, and no account is left behind; but a new device, whose login had no answer, keeps its id and its keys.
 
         Raises ConfigurationError if the homeserver refuses, if the database holds several devices of this user and
         none was named, and if homeserver and database do not belong together. Raises HomeserverUnavailable if the
-        homeserver gives no usable answer: calling this again later may work.
+        homeserver gives no usable answer inside the deadline: calling this again later may work. Raises what `open`
+        raises.
         """
         if not self.user_id.startswith("@"):
             raise ConfigurationError(
                 f"{self.user!r} is no full user id such as @bot:example.org, which finds the account"
             )
-        makes_device = self.store is None and not self.device_id
-        await self._openings.run(self._open_found_account())
-        if makes_device or self.production_store.is_confirmed:
-            # The homeserver must not know a device whose keys could still be lost. One that it may know has to wait.
-            await self.flush()
-        self.access_token = self.access_token or await self._saved_token()
-        if not await self._is_token_accepted():
-            await self._log_in(password, device_name, token)
-        if (answer := await self.check_identity()) is not None:
-            raise failure("the homeserver does not say which keys it knows for this device", answer)
+        self._new_login = None
+        credentials = _Credentials(password, device_name, token)
+        if self.store is None:
+            self._closed = False
+            await self._openings.run(self._open_logged_in(credentials, take_over=take_over))
+        else:
+            await self._log_in_again(credentials)
+        await self._save_login()
         return LoginResponse(self.user_id, str(self.device_id), self.access_token)
 
-    async def _open_found_account(self) -> None:
-        await self._open_account(await self._find_account())
+    async def _open_logged_in(self, credentials: _Credentials, *, take_over: bool) -> None:
+        found = await self._find_account()
+        if found is None and not self.access_token:
+            await self._begin_device(Account(self.user_id, _new_device_id()), credentials)
+        else:
+            account = found or Account(self.user_id, _new_device_id())
+            await self._open_account(account, partial(self._look_and_log_in, credentials), take_over=take_over)
 
-    async def _find_account(self) -> Account:
-        if self.store is None and not self.device_id:
-            return await self._openings.in_thread(self._look_for_account, _keep_nothing_open)
-        return Account(self.user_id, str(self.device_id))
-
-    def _look_for_account(self, _check: Callable[[], None]) -> Account:
-        backend, release = backends.acquire(self._url)
+    async def _begin_device(self, account: Account, credentials: _Credentials) -> None:
+        """Make a device. The homeserver must not know one whose keys could still be lost: they are durable before."""
+        await self._check_credentials(Seen(account), credentials)
+        async with self._homeserver.within_deadline():
+            answer = await self._homeserver.ask(LoginInfoResponse, *Api.login_info())
+        if isinstance(answer, ErrorResponse):
+            raise failure("the homeserver does not say how users log in", answer)
+        await self._open_account(account, _ask_nothing)
         try:
-            found = [account for account in backend.accounts() if account.user_id == self.user_id]
-        finally:
-            release()
+            await self.flush()
+            await self._log_in_again(credentials)
+        except ConfigurationError:
+            await self._forget_device(account)
+            raise
+
+    async def _log_in_again(self, credentials: _Credentials) -> None:
+        """Make sure of a token for the open account."""
+        store = self.production_store
+        seen = Seen(store.account_id, self._own_keys(), store.seen.login)
+        await self._look_and_log_in(credentials, seen)
+        self._use_what_was_seen()
+
+    async def _look_and_log_in(self, credentials: _Credentials, seen: Seen) -> None:
+        self._looked = None
+        async with self._homeserver.within_deadline():
+            token = await self._accepted_token(seen) or await self._token_of_login(seen, credentials)
+            await self._look_at_keys(seen, token)
+
+    async def _accepted_token(self, seen: Seen) -> str:
+        """The token that there is already, or an empty text if the homeserver does not accept it."""
+        token = self.access_token or (seen.login.token_for(self.homeserver) if seen.login else "")
+        if not token:
+            return ""
+        answer = await self._ask_whose(seen.account, token)
+        if answer is not None and not is_token_rejected(answer):
+            raise failure("the homeserver does not say whose access token this is", answer)
+        return token if answer is None else ""
+
+    async def _token_of_login(self, seen: Seen, credentials: _Credentials) -> str:
+        await self._check_credentials(seen, credentials)
+        method, path, data = Api.login(
+            self.user,
+            password=credentials.password,
+            device_name=credentials.device_name,
+            device_id=seen.account.device_id,
+            token=credentials.token,
+        )
+        answer = await self._homeserver.ask(LoginResponse, method, path, data)
+        if not isinstance(answer, LoginResponse):
+            raise failure(f"the homeserver does not log {seen.account.user_id} in", answer)
+        self._new_login = SavedLogin(self.homeserver, answer.access_token)
+        if (named := Account(answer.user_id, answer.device_id)) != seen.account:
+            raise ConfigurationError(
+                f"the homeserver calls this device {named}, and not {seen.account}: give user={named.user_id!r}, or "
+                "MATRIX_USER_ID, as the homeserver spells it"
+            )
+        return self._new_login.token
+
+    async def _check_credentials(self, seen: Seen, credentials: _Credentials) -> None:
+        if credentials.password is not None or credentials.token is not None:
+            return
+        raise ConfigurationError(
+            f"{seen.account} has no access token that the homeserver accepts{self._elsewhere(seen.login)}; give a "
+            f"password{await self._other_devices(seen.account)}"
+        )
+
+    def _elsewhere(self, login: SavedLogin | None) -> str:
+        if login is None or login.token_for(self.homeserver):
+            return ""
+        return f" (the stored one was stored for {login.homeserver}, and is sent nowhere else)"
+
+    async def _other_devices(self, account: Account) -> str:
+        found = [other for other in await in_thread(self.threads, self._stored_accounts) if other != account]
+        names = ", ".join(other.device_id for other in found)
+        return f", or is the device id mistyped? The database has {names}" if names else ""
+
+    async def _find_account(self) -> Account | None:
+        """The account that is meant, or None for a device that is to be made."""
+        if self.device_id:
+            return Account(self.user_id, self.device_id)
+        found = await self._openings.in_thread(self._look_for_accounts, _keep_nothing_open)
         if len(found) > 1:
             names = ", ".join(account.device_id for account in found)
             raise ConfigurationError(
                 f"the database holds several devices of {self.user_id}: {names}; say which one is meant, as "
                 "device_id=... or MATRIX_DEVICE_ID"
             )
-        return found[0] if found else Account(self.user_id, _new_device_id())
+        return found[0] if found else None
 
-    async def _saved_token(self) -> str:
-        return await in_thread(self.threads, self._read_token)
+    def _look_for_accounts(self, _check: Callable[[], None]) -> list[Account]:
+        return self._stored_accounts()
 
-    def _read_token(self) -> str:
-        # One that cannot be read was reported, and a new login replaces it.
-        saved = saved_login(self.production_store.storage.get(Value, [ACCESS_TOKEN]).get(ACCESS_TOKEN))
-        token = saved.token_for(self.homeserver) if saved else ""
-        if saved and not token:
-            self._token_elsewhere = f" (the stored one was stored for {saved.homeserver}, and is sent nowhere else)"
-            _log.warning("the access token was stored for %s, and is not sent to %s", saved.homeserver, self.homeserver)
-        return token
+    def _stored_accounts(self) -> list[Account]:
+        backend, release = backends.acquire(self._url)
+        try:
+            return [account for account in backend.accounts() if account.user_id == self.user_id]
+        finally:
+            release()
 
-    async def _is_token_accepted(self) -> bool:
-        if not self.access_token:
-            return False
-        answer = await self.whoami()
-        if isinstance(answer, WhoamiResponse):
-            return True
-        if not is_token_rejected(answer):
-            raise failure("the homeserver does not say whose access token this is", answer)
-        self.access_token = ""
-        return False
+    async def _save_login(self) -> None:
+        login, self._new_login = self._new_login, None
+        if login is not None:
+            self.production_store.storage.write(Changes([login.record()]))
+            await self.flush()
 
-    async def _log_in(self, password: str | None, device_name: str, token: str | None) -> None:
-        if password is None and token is None:
-            raise ConfigurationError(
-                f"{self.user_id} {self.device_id} has no access token that the homeserver accepts"
-                f"{self._token_elsewhere}; give a password"
-            )
-        answer = await self.login(password, device_name, token)
-        if not isinstance(answer, LoginResponse):
-            raise failure(f"the homeserver does not log {self.user_id} in", answer)
-        self._has_shown(self.access_token)
-        self.production_store.storage.write(Changes([SavedLogin(self.homeserver, self.access_token).record()]))
-        await self.flush()
+    async def _forget_device(self, account: Account) -> None:
+        """Undo the beginning of a device, unless another process has taken it over since."""
+        try:
+            await self.check_ownership()
+            await in_thread(self.threads, self._delete, account)
+            await self._log_out()
+        except CryptoStoreError as error:
+            # The caller gets the error that it began with.
+            _log.warning("%s, whose login failed, was not deleted: %s", account, error)
+        self._was_asked_about = True
+        await self._close_store()
+        self.device_id = None
+
+    def _delete(self, account: Account) -> None:
+        backend, release = backends.acquire(self._url)
+        try:
+            backend.delete_account(account)
+        finally:
+            release()
+
+    async def _log_out(self) -> None:
+        if self._new_login is not None:
+            token = self._new_login.token
+            method, path = Api.logout(token)
+            async with self._homeserver.within_deadline():
+                await self._homeserver.ask(LogoutResponse, method, path, "{}", token)
 
 
-def _keep_nothing_open(_found: Account) -> None:
+async def _ask_nothing(_seen: Seen) -> None:
+    """The homeserver does not know a device that is being made."""
+
+
+def _keep_nothing_open(_found: list[Account]) -> None:
     """Looking for an account opens nothing that has to be closed."""
 
 

@@ -10,6 +10,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from cryptostore.errors import StoreClosed
 
+from .looking import given_up
+
 T = TypeVar("T")
 
 _CLOSED: Final = "this client was closed while it was being opened; `await client.open()` opens it again"
@@ -50,11 +52,11 @@ class Opening(Generic[T]):
             if not self._is_given_up:
                 return opened
         self._close(opened)
-        raise _given_up()
+        raise given_up()
 
     def _check(self) -> None:
         if self._is_given_up:
-            raise _given_up()
+            raise given_up()
 
     def _give_up(self) -> None:
         with self._lock:
@@ -133,7 +135,3 @@ def _retrieve(thread: asyncio.Future[Any]) -> None:
     # The caller has gone; without this, asyncio would log the error.
     if not thread.cancelled():
         thread.exception()
-
-
-def _given_up() -> StoreClosed:
-    return StoreClosed("the opening of this account was cancelled")

@@ -26,7 +26,6 @@ from nio.events import MegolmEvent, OlmEvent, ToDeviceEvent
 from cryptostore.nio.devices import UserDevices
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.sessions import SenderSessions
-from cryptostore.records import Account
 
 from .durable import DurableClient
 from .machine import ProductionOlm
@@ -149,7 +148,8 @@ class PrefetchingClient(DurableClient):
         """As nio's, after what it will look up was fetched in a thread."""
         if self.store is None:
             if isinstance(response, LoginResponse | RegisterResponse):
-                await self.open_account(Account(response.user_id, response.device_id))
+                self.restore_login(response.user_id, response.device_id, response.access_token)
+                await self.open()
             await super().receive_response(response)
             return
         async with self.prefetched(wanted_by(response, self.machine)):

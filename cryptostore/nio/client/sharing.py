@@ -24,6 +24,7 @@ from nio.exceptions import MembersSyncError
 
 from cryptostore.logs import logger
 
+from .identity import IdentityClient
 from .outbound import DevicePair
 from .prefetch import Wanted
 from .reaching import KeySent, ReachingClient, Shared
@@ -35,7 +36,7 @@ _ROUNDS: Final = 5
 _log: Final = logger(__name__)
 
 
-class SharingClient(ReachingClient):
+class SharingClient(ReachingClient, IdentityClient):
     """A client that sends a message only after every device that should read it has the key."""
 
     async def room_send(
@@ -51,6 +52,8 @@ class SharingClient(ReachingClient):
         Raises what `flush` raises, with nothing sent, GroupEncryptionError if the room's key could not be shared, and
         MembersSyncError if the homeserver did not say who is in the room.
         """
+        # Without an open account nio would send plaintext.
+        await self.open_restored()
         room = self.rooms.get(room_id)
         if room is not None and room.encrypted:
             await self._learn_members(room)

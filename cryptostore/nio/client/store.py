@@ -15,17 +15,18 @@ from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.standins import stored_id, stored_token, token_record
 from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import NioStore
+from cryptostore.nio.wholeness import Whole
 from cryptostore.records.changes import Changes
-from cryptostore.store.answers import Found
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
 from .buffer import BufferedStorage
 from .group_sessions import OfferedGroupSessions
 from .handled import HandledMessages
+from .looking import Look, Seen, identity_keys
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
-from .saved_login import ACCESS_TOKEN
+from .saved_login import ACCESS_TOKEN, saved_login
 from .statistics import Statistics
 from .takeovers import HISTORY, NotYetError, TakeOvers, next_turn
 from .tracking import TrackedUsers
@@ -50,8 +51,8 @@ class Kept(Protocol):
 class ProductionStore(NioStore):
     """What is saved waits for the next flush; live objects are pickled then, all in one step.
 
-    `check` is called right before the account is taken over, and may raise. `history` is written after that; without
-    one the store makes its own, and raises NotYetError where this process has to wait for its turn.
+    `look` is called with what was seen, right before the account is taken over, and may raise. `history` is written
+    after that; without one the store makes its own, and raises NotYetError where this process has to wait for its turn.
 
     Raises ConfigurationError for nio's default pickle key and for an empty one, and what NioStore raises.
     """
@@ -65,7 +66,7 @@ class ProductionStore(NioStore):
         url: str,
         pickle_key: str,
         statistics: Statistics,
-        check: Callable[[], None],
+        look: Look,
         history: TakeOvers | None = None,
     ) -> None:
         if pickle_key in PUBLIC_PICKLE_KEYS:
@@ -75,7 +76,9 @@ class ProductionStore(NioStore):
                 "`cryptostore rekey` gives it to keys that are in a database already"
             )
         self._statistics = statistics
-        self._check_caller = check
+        self._look_further = look
+        #: What the account held before it was taken over.
+        self.seen = Seen(account)
         self._history = history
         super().__init__(account.user_id, account.device_id, url, pickle_key)
         #: Whether this device has an identity that it was known with, or one that the homeserver does not contradict.
@@ -234,18 +237,22 @@ class ProductionStore(NioStore):
             (records.UnreachedDevice, ()),
             (records.WithheldKey, ()),
             (records.Value, _TRACKED_UNTIL),
-            (records.Value, ACCESS_TOKEN),
         )
 
     def _look(self, store: CryptoStore | None) -> None:
         super()._look(store)
-        self._check_caller()
+        self._look_further(self.seen)
 
-    _looked_at = (HISTORY,)
+    _looked_at = (HISTORY, ACCESS_TOKEN)
 
-    def _judge(self, store: CryptoStore, found: Found[records.Value]) -> None:
+    def _judge(self, store: CryptoStore, whole: Whole) -> None:
+        super()._judge(store, whole)
+        # One that cannot be read was reported, and a new login replaces it.
+        login = saved_login(whole.values.get(ACCESS_TOKEN))
+        keys = None if whole.olm_account is None else identity_keys(self._pickles.account(whole.olm_account))
+        self.seen = Seen(self._account_id, keys, login)
         if self._history is None:
-            turn = next_turn(store.ownership.owner, found.get(HISTORY))
+            turn = next_turn(store.ownership.owner, whole.values.get(HISTORY))
             if turn.pause:
                 raise NotYetError(turn)
             self._history = turn.history

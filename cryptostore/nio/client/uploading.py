@@ -55,6 +55,11 @@ class UploadingClient(IdentityClient):
         async with self._one_upload:
             return await self._upload_once()
 
+    def _confirm_token(self) -> None:
+        # A new token may be good for what the homeserver refused before.
+        self._failed_uploads, self._next_upload = 0, 0.0
+        super()._confirm_token()
+
     async def _upload_once(self) -> KeysUploadResponse | KeysUploadError:
         try:
             response: KeysUploadResponse | KeysUploadError = await super().keys_upload()
