@@ -31,6 +31,7 @@ _SCHEMA: Final = frozenset(
         "42703",  # undefined_column
         "42883",  # undefined_function
         "3F000",  # invalid_schema_name
+        "42P10",  # invalid_column_reference: no key for ON CONFLICT
     }
 )
 _CREDENTIALS: Final = frozenset({"28000", "28P01"})
@@ -75,6 +76,7 @@ _AWAY: Final[tuple[tuple[str, str], ...]] = (
         "the pooler's own login at the server fails, and its log says why; it tries again by itself",
     ),
     ("not currently accepting connections", "ALTER DATABASE … ALLOW_CONNECTIONS true"),
+    ("lock timeout", "another session has locked what this needs; pg_locks shows which"),
     ("query_wait_timeout", "all of the pooler's sessions are in use; raise its default_pool_size, or end idle ones"),
     ("max_client_conn", "raise max_client_conn of the pooler, or lower pool_size in the URLs of its clients"),
 )
@@ -95,8 +97,8 @@ class DidNotAnswer(BackendUnavailable):
 
     def __init__(self, place: str, seconds: float, *, outcome_unknown: bool = True) -> None:
         message = (
-            f"PostgreSQL at {place} did not answer within {seconds:.3g} s; check that the server runs, and that the "
-            "network reaches it"
+            f"PostgreSQL at {place} did not answer within {seconds:.3g} s; check that the server runs, that the "
+            "network reaches it, and in pg_locks that no other session is in the way"
         )
         super().__init__(message, outcome_unknown=outcome_unknown)
 
@@ -144,8 +146,8 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
         return StorageFull(f"{at} has no room left; free disk space on the server, then apply the batch again")
     if state in _SCHEMA:
         return SchemaError(
-            f"{at} lacks a table or column of the store ({state}); if it was dropped, restore a backup: opening the "
-            "database again may begin with empty tables"
+            f"{at} lacks a table, a column or a key of the store ({state}): was it dropped, or is a restore not "
+            "complete? Then restore a backup: opening the database again may begin with empty tables"
         )
     if state == _DENIED and error.diag.source_function == _POLICY_CHECK:
         return ConfigurationError(

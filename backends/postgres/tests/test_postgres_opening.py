@@ -303,10 +303,34 @@ def test_a_table_that_is_gone_is_a_schema_error(server: PostgresServer, admin: p
         store = own(backend)
         admin.execute(SQL("DROP TABLE {}").format(Identifier(schema, "record")))
         # Not that it should be opened with migrate=auto: that would begin with empty tables.
-        with pytest.raises(SchemaError, match=r"lacks a table or column .* restore a backup"):
+        with pytest.raises(SchemaError, match=r"lacks a table, a column or a key .* restore a backup"):
             store.get(SyncToken, [()])
-        with pytest.raises(SchemaError, match=r"lacks a table or column .* restore a backup"):
+        with pytest.raises(SchemaError, match=r"lacks a table, a column or a key .* restore a backup"):
             store.apply(Changes([SyncToken("t")]))
+
+
+def test_a_key_that_is_gone_is_a_schema_error(server: PostgresServer, admin: psycopg.Connection, schema: str) -> None:
+    """As after a restore that ended before it made the indexes."""
+    with open_backend(url_of(server, schema)) as backend:
+        store = own(backend)
+        store.apply(Changes([SyncToken("t")]))
+        table = Identifier(schema, "record")
+        admin.execute(SQL("ALTER TABLE {} DROP CONSTRAINT record_pkey").format(table))
+        with pytest.raises(SchemaError, match=r"lacks a table, a column or a key .* not complete"):
+            store.apply(Changes([SyncToken("u")]))
+        assert store.get(SyncToken, [()]) == {(): SyncToken("t")}
+
+
+def test_a_lock_that_another_session_holds_is_told(
+    server: PostgresServer, admin: psycopg.Connection, schema: str
+) -> None:
+    with open_backend(url_of(server, schema), deadline=2) as backend:
+        store = own(backend)
+        with admin.transaction():
+            admin.execute(SQL("LOCK TABLE {}").format(Identifier(schema, "record")))
+            with pytest.raises(BackendUnavailable, match="pg_locks"):
+                store.get(SyncToken, [()])
+        store.apply(Changes([SyncToken("t")]))
 
 
 def test_schemas_and_databases_side_by_side_know_nothing_of_each_other(
