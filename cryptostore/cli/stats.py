@@ -17,7 +17,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
 from .databases import DatabaseUrl, kind_name, refuse_process_local
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 
 
 @dataclass
@@ -44,6 +44,8 @@ def stats(
         wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
         if there and not wanted:
             raise ConfigurationError(f"{shown_url(url)} has no such account; it has: {', '.join(map(str, there))}")
+        if not there:
+            say(f"the database {shown_url(url)} holds no account; is it the right one?")
         _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
 
 

@@ -53,6 +53,14 @@ def test_people_get_a_table(run: Run, filled: str) -> None:
     assert str(BOB) not in ended.out
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["table", "json"])
+def test_a_database_without_accounts_is_told(run: Run, url: str, options: tuple[str, ...]) -> None:
+    """As one is that was made at this moment, for a mistyped path."""
+    ended = run("stats", url, *options)
+    assert ended.code == 0
+    assert "holds no account; is it the right one?" in ended.err
+
+
 def test_people_see_an_account_without_rows(run: Run, url: str) -> None:
     with open_backend(url) as backend:
         backend.open_store(ALICE, pickle_key=KEY).close()
