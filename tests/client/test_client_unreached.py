@@ -236,6 +236,27 @@ def test_many_sends_at_once_ask_for_a_key_once(memory_url: str, clock: Clock) ->
     asyncio.run(scenario())
 
 
+def test_a_device_that_comes_back_is_tried_at_once(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            server.one_time_keys[PHONE].clear()
+            for _ in range(5):
+                await alice.say("not for Bob")
+                clock.passes(hours=1)
+            await alice.say("nor this")
+            keys = server.device_keys.pop(PHONE)
+            for there in (False, True):
+                server.device_keys |= {PHONE: keys} if there else {}
+                server.changed.append((server._advance(), BOB.user_id))
+                await alice.round()
+            await bob.round()
+            await alice.say("for Bob")
+            await bob.round()
+            assert bob.read == ["for Bob"]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("wrong", [{"days": 31}, {"days": -1}])
 def test_a_device_is_tried_whatever_the_clock_said_before(url: str, clock: Clock, wrong: dict[str, float]) -> None:
     async def scenario() -> None:

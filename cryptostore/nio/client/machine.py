@@ -129,6 +129,8 @@ class ProductionOlm(Olm):
         # Absent is not deleted: a device that this answer has again is served again.
         with self.devices.absent_ones_aside(response.device_keys):
             super()._handle_key_query(response)
+        # Another device may be under this id now; its pauses are its own.
+        self.unreached.reached((user_id, each) for user_id, devices in response.changed.items() for each in devices)
         # nio would ask for their keys at every turn, also when they are back, as objects that it takes for others.
         self.wedged_devices = [each for each in self.wedged_devices if not each.deleted]
         waiting = self.key_request_devices_no_session
