@@ -1,7 +1,7 @@
 """A call that is held in its middle, whatever backend makes it, while something else is done to its database.
 
 It is held at an event of Python's profiler (see `moments`) in the thread that makes the call. So the moment is chosen,
-and not hit by chance, and nobody has to wait in the middle of what is tested.
+and not hit by chance, and the backend needs no pause of its own.
 """
 
 from __future__ import annotations

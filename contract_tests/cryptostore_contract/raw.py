@@ -108,7 +108,7 @@ def copy_of(database: Database, account: Account = ALICE) -> Copy:
 
 
 def put_back(database: Database, copy: Copy) -> None:
-    """Make an account what it was when the copy was taken, as an administrator does who puts a backup back."""
+    """Make an account what it was when the copy was taken, as when a backup is put back."""
     row = copy.row
     here = database.find(row.user_id, row.device_id, TIMEOUT)
     if here is not None:

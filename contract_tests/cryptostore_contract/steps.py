@@ -21,7 +21,7 @@ from .observed import Unverifiable
 _DRIVERS: Final = frozenset({"sqlite3", "dbm", "socket", "ssl", "http"})
 _STANDARD: Final = frozenset(sys.stdlib_module_names)
 
-#: Calls to the file system, whoever makes them.
+#: Calls to the file system, the driver's and all others.
 _FILES: Final = frozenset({"posix", "_io"})
 _CHANGES: Final = frozenset({"open", "write", "truncate", "ftruncate", "fsync", "rename", "replace", "link", "unlink"})
 _NO_FILES: Final = ("StringIO", "BytesIO")

@@ -154,5 +154,5 @@ def _answer(call: Callable[[], AccountRow | None]) -> AccountRow | None:
 def _until(is_so: Callable[[], bool]) -> None:
     ends = time.monotonic() + waiting.HANGS
     while not is_so():
-        assert time.monotonic() < ends, "nobody came to wait for the lock that the harness holds"
+        assert time.monotonic() < ends, "no call came to wait for the lock that the harness holds"
         time.sleep(_PAUSE)

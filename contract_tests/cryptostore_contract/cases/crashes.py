@@ -116,7 +116,7 @@ class Crashes:
         with child(self._harness.url, ALICE, *task) as writer:
             said = writer.dies()
         before, note = self._stored, "\n".join(filter(None, [" ".join(task), note, *said]))
-        # Nobody else has the database open: whatever recovery a crash calls for is this handle's to do.
+        # No other handle is open: the recovery that a crash calls for is this one's to do.
         with self._handles.open() as backend:
             assert ALICE in backend.accounts(), f"the account is gone\n{note}"
             # A server may still be at work for the dead process. Its batch comes before a new owner, or not at all.

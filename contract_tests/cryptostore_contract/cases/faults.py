@@ -80,7 +80,7 @@ class FaultCases(CaseGroup):
             for _ in range(25):
                 time.sleep(moments.uniform(0, 0.1))
                 cut += bool(harness.cut_connections())
-        # One that was made anew among them.
+        # A connection that was made after the others among them.
         assert cut > 1, _NONE_CUT
         assert_written(result_of(writing), handles)
 

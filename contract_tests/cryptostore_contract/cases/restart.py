@@ -90,7 +90,7 @@ def kill_and_compare(handles: Handles, harness: Harness, kills: int) -> None:
             kill_at_a_random_moment(writer, moments)
             acknowledged = max([stored, *acknowledged_in(writer.lines)])
         note = f"kill {round_number} of the run with seed {seed}"
-        # Nobody else has the database open: whatever recovery a crash calls for is this handle's to do.
+        # No other handle is open: the recovery that a crash calls for is this one's to do.
         with handles.open() as backend:
             # A server may still be at work for the dead process. Its batch comes before a new owner, or not at all.
             stored = own(backend, ALICE).ownership.sequence

@@ -1,4 +1,4 @@
-"""Sealed rows: who writes the database without the pickle key makes no record be believed."""
+"""Sealed rows: what is written into the database without the pickle key is never taken for a record."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _RAW_VALUE = "canary0raw0value"
 #: Of this nothing is stored.
 _PLAINTEXT = "canary0plaintext"
 
-#: In URLs that nobody should open.
+#: In URLs that are not to be opened.
 _PASSWORD = "canary0password"  # noqa: S105  # a canary
 
 _CAROL = Account("@carol:example.org", "CAROLDEVICE")

@@ -145,7 +145,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(account=accounts)
     def delete_account(self, account: Account) -> None:
-        """Delete an account under whoever has it open."""
+        """Delete an account while stores on it are open."""
         with self.harness.open() as backend:
             if self.models[account].owner is None:
                 with pytest.raises(AccountNotFound):

@@ -1,4 +1,4 @@
-"""Rows that cannot be read: reported, kept, and in nobody's way."""
+"""Rows that cannot be read: reported and kept, while the other rows are read as before."""
 
 from __future__ import annotations
 

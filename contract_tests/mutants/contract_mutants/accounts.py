@@ -87,7 +87,7 @@ def deletion_forgets_the_account(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("ISOLATION-7")
 def account_deleted_under_its_owner_lives_on(patch: pytest.MonkeyPatch) -> None:
-    """A batch makes a deleted account anew."""
+    """A batch makes a deleted account again."""
     delete, commit = MemoryHandle.delete, MemoryHandle.commit
     gone: dict[int, AccountRow] = {}
 
@@ -107,7 +107,7 @@ def account_deleted_under_its_owner_lives_on(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("BACKUPS-4", "ISOLATION-8")
 def account_made_anew_taken_for_the_old(patch: pytest.MonkeyPatch) -> None:
-    """An account that is made anew gets the id, and the owner the incarnation, that the deleted one had."""
+    """An account that is made again gets the id, and the owner the incarnation, that the deleted one had."""
     delete, take_over = MemoryHandle.delete, MemoryHandle.take_over
     gone: dict[tuple[str, str], AccountRow] = {}
 
@@ -153,7 +153,7 @@ def account_made_with_the_database(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("BATCHES-7")
 def accounts_answered_from_a_cache(patch: pytest.MonkeyPatch) -> None:
-    """A handle asks once who owns what."""
+    """A handle asks for the owners once, and keeps the answer."""
     original = MemoryHandle.accounts
 
     def accounts(handle: MemoryHandle, timeout: float) -> list[AccountRow]:
@@ -220,7 +220,7 @@ def schema_made_up(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SCHEMA-1", "SCHEMA-4")
 def migrated_at_every_opening(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks whether the tables are up to date."""
+    """Opening does not check whether the tables are up to date."""
     original = MemoryHandle.__init__
 
     def init(handle: MemoryHandle, shared: MemoryDatabase) -> None:

@@ -216,7 +216,7 @@ def keys_not_checked(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("RECORDS-6")
 def large_records_stored(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks how large a record is."""
+    """The size of a record is not checked."""
     patch.setattr("cryptostore.store.sealing.MAX_STORED_BYTES", 2**40)
 
 

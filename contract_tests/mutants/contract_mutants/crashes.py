@@ -83,7 +83,7 @@ class Files(MemoryDatabase):
                     self.records.setdefault(account_id, MemoryRecords()).put(row)
 
     def save(self) -> None:
-        """Store everything anew."""
+        """Store everything again."""
         parts: dict[str, Any] = {_ACCOUNTS: self.accounts} | {f"kind {number}": {} for number in _KIND_NUMBERS}
         for account_id, records in self.records.items():
             for row in records.rows(records.order):

@@ -90,7 +90,7 @@ def deleted_rows_left_in_the_file(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SCHEMA-2", backend="sqlite")
 def newer_schema_accepted(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at `min_compatible`."""
+    """Opening ignores `min_compatible`."""
     patch.setattr(Schema, "refuse_if_newer", lambda *_: None)
 
 

@@ -161,7 +161,7 @@ def page_of_a_size_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SCANNING-6")
 def page_holds_everything(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at the size of a page."""
+    """The size of a page is ignored."""
     change_pages(patch, lambda sound, within, _size: sound(within, 1_000_000))
 
 

@@ -18,7 +18,7 @@ _HOUR = 3_600_000_000
 
 @mutant("OWNERSHIP-1", "OWNERSHIP-8", "OWNERSHIP-10")
 def owner_not_checked(patch: pytest.MonkeyPatch) -> None:
-    """The number is checked, and the owner not: one who was taken over goes on writing."""
+    """The number is checked, and the owner is not: an older owner goes on writing."""
     commit_where(patch, lambda found, batch: batch.number == found.sequence + 1)
 
 
@@ -30,7 +30,7 @@ def incarnation_not_checked(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("OWNERSHIP-10")
 def older_epoch_not_refused(patch: pytest.MonkeyPatch) -> None:
-    """Who knows the incarnation may write, in whatever epoch."""
+    """The incarnation is checked, and the epoch is not."""
     commit_where(
         patch, lambda found, batch: (found.incarnation, found.sequence) == (batch.incarnation, batch.number - 1)
     )
@@ -38,7 +38,7 @@ def older_epoch_not_refused(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("OWNERSHIP-2")
 def owner_known_by_its_name(patch: pytest.MonkeyPatch) -> None:
-    """Whoever has the owner's name is the owner: two stores of one program are."""
+    """Owners are told apart by their names: two stores of one program are one owner."""
 
     def same(before: AccountRow | None, owned: AccountRow) -> AccountRow:
         return owned if before is None or before.owner != owned.owner else before

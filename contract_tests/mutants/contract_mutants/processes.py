@@ -117,7 +117,7 @@ def epoch_raised_with_the_first_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SQLiteDatabase, "commit", take_over_now)
 
 
-@_in_children("CRASHES-3", "MACHINE-3", "RESTART-4")
+@_in_children("CRASHES-3")
 def half_batch_at_a_kill(patch: pytest.MonkeyPatch) -> None:
     """A transaction for each kind that a batch puts, one for its deletes, and one for its number."""
     commit_in_parts(patch, kind_by_kind)
@@ -158,8 +158,8 @@ def number_used_again_after_a_take_over(patch: pytest.MonkeyPatch) -> None:
 
 
 @_in_children("SCHEMA-5")
-def empty_tables_made_anew(patch: pytest.MonkeyPatch) -> None:
-    """Who closes a database without a record takes its tables for those of a start that failed, and empties them."""
+def tables_without_records_emptied(patch: pytest.MonkeyPatch) -> None:
+    """Closing takes the tables of a database without records for those of a failed start, and empties them."""
     original = SQLiteDatabase.close
 
     def close(self: SQLiteDatabase) -> None:

@@ -92,7 +92,7 @@ def missing_ring_made_anew(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SEALED-8")
 def lost_copy_of_the_ring_left_lost(patch: pytest.MonkeyPatch) -> None:
-    """One copy of the key ring opens, and nobody asks for the other."""
+    """One copy of the key ring opens, and the other is not read."""
     original = AccountKeys.load
 
     def load(keys: AccountKeys) -> bool:
@@ -118,7 +118,7 @@ def taken_over_before_the_ring_is_opened(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SEALED-10")
 def newer_program_not_noticed(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks which programs may open an account."""
+    """Opening does not check which programs may open an account."""
     patch.setattr(ring, "STORE_FORMAT", 1_000)
 
 

@@ -43,7 +43,7 @@ def key_in_a_log_line(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SECRETS-1")
 def value_in_a_log_of_its_own(patch: pytest.MonkeyPatch) -> None:
-    """The value goes to a log that goes nowhere else, and only from a level on that nobody has set."""
+    """The value goes to a log that goes nowhere else, and only at a level that is not set."""
     log = logging.getLogger("cryptostore.audit")
     patch.setattr(log, "level", logging.CRITICAL)
     patch.setattr(log, "propagate", False)
@@ -58,7 +58,7 @@ def value_on_the_terminal(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SECRETS-1")
 def value_in_a_warning(patch: pytest.MonkeyPatch) -> None:
-    """A warning shows what is put, in a category that nobody sees who does not ask for it."""
+    """A warning shows what is put, in a category that is hidden by default."""
     _told(patch, lambda row: warnings.warn(f"{row} was never closed", ResourceWarning, stacklevel=2))
 
 
@@ -96,7 +96,7 @@ def secret_in_the_repr_of_a_record(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("SECRETS-1")
 def password_in_the_error_of_a_url(patch: pytest.MonkeyPatch) -> None:
-    """Whoever mistypes a URL is shown it, password and all."""
+    """The error for a mistyped URL shows all of it, password included."""
 
     def read(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
         try:

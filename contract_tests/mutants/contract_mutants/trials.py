@@ -32,6 +32,10 @@ _OF_THE_SUITE: Final = ("/cases/", "/golden.py", "/raw.py", "/waiting.py")
 #: A mutant that holds a lock for ever hangs every case, a minute each. The first few tell all.
 _MOST_TIMEOUTS: Final = 3
 
+#: Seconds for each case. Those that are named for a mutant do not hang, but machines may be busy.
+_NAMED_TIMEOUT: Final = "--timeout=240"
+_ANY_TIMEOUT: Final = "--timeout=60"
+
 _TIMEOUT: Final = "Failed: Timeout"
 
 _MODULE: Final = """
@@ -129,7 +133,7 @@ def check_named(pytester: pytest.Pytester, mutant: Mutant, new_harness: Callable
     """Each of the mutant's cases kills it, and the sound store passes them in the same run."""
     trial = Trial(mutant, new_harness)
     asked = [("TestSound", name) for name in mutant.killed_by if (mutant.backend, name) not in _sound]
-    _run(pytester, trial, [*asked, *(("TestBroken", case_id) for case_id in mutant.killed_by)], "--timeout=60")
+    _run(pytester, trial, [*asked, *(("TestBroken", case_id) for case_id in mutant.killed_by)], _NAMED_TIMEOUT)
     assert [report.longreprtext for report in trial.failed["TestSound"]] == []
     _sound.update((mutant.backend, case_id) for case_id in trial.passed)
     assert {(mutant.backend, case_id) for case_id in mutant.killed_by} <= _sound
@@ -142,7 +146,7 @@ def check_all(
 ) -> None:
     """No case that is said to kill none kills the mutant; every case is tried, where no others are named."""
     trial = Trial(mutant, new_harness)
-    _run(pytester, trial, [("TestBroken", case_id) for case_id in among], "--timeout=60")
+    _run(pytester, trial, [("TestBroken", case_id) for case_id in among], _ANY_TIMEOUT)
     if folder := os.environ.get(TABLE_VARIABLE):
         kills = {
             "mutant": mutant.name,
