@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cryptostore import Account, Mode, Value, open_backend
+from cryptostore import Account, Mode, Value, new_pickle_key, open_backend
 from homeserver_bed import Bed, Talk, met
 from homeserver_client import ClientFailed
 
@@ -31,6 +31,31 @@ def test_of_two_processes_of_one_device_the_older_ends(bed: Bed) -> None:
     talk.both_directions_work(alice, newer)
     assert talk.unreadable(newer) == []
     assert talk.indices_used_twice() == 0
+
+
+def test_a_start_that_cannot_succeed_fences_nobody(any_bed: Bed) -> None:
+    talk, alice, bob = met(any_bed)
+    config = talk.bob.config
+    starts: list[tuple[dict[str, str], str]] = [
+        ({"pickle_key": new_pickle_key()}, "WrongPickleKey"),
+        ({"homeserver": "http://127.0.0.1:1"}, "HomeserverUnavailable"),
+        ({"device_id": "MISTYPED", "password": "wrong"}, "ConfigurationError.*M_FORBIDDEN"),
+        ({"device_id": "", "store": any_bed.new_url(), "password": "wrong"}, "ConfigurationError.*M_FORBIDDEN"),
+        ({"device_id": "MISTYPED", "password": ""}, f"ConfigurationError.*{config.device_id}"),
+        ({"access_token": talk.alice.user.access_token}, "ConfigurationError.*the access token is that of"),
+        ({"access_token": "of nobody"}, "AccessTokenRejected"),
+        ({"store": any_bed.new_url()}, "ConfigurationError.*other keys than the database"),
+        ({"user_id": config.user_id.upper()}, f"ConfigurationError.*{config.user_id}"),
+    ]
+    for changes, error in starts:
+        with pytest.raises(ClientFailed, match=f"(?s){error}"):
+            any_bed.start(talk.bob, **changes)
+    bob.call("sync")
+    talk.both_directions_work(alice, bob)
+    with open_backend(config.store) as backend:
+        assert [(account.device_id, owner.epoch) for account, owner in backend.accounts().items()] == [
+            (config.device_id, 1)
+        ]
 
 
 def test_an_account_that_changes_hands_too_often_is_waited_for(any_bed: Bed) -> None:

@@ -286,9 +286,9 @@ async def _production(config: WorkerConfig) -> Any:
         env_file=None,
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
     )
-    await client.open()
     if config.access_token:
         client.restore_login(config.user_id, config.device_id, config.access_token)
+        await client.open()
     else:
         await client.login_or_restore(password=config.password or None)
     return client
