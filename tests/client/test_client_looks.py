@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from client_pairs import CONFIG
+from client_pairs import ALICE, CONFIG, people
 from cryptostore import (
     AccessTokenRejected,
     Account,
@@ -19,11 +19,13 @@ from cryptostore import (
     ConfigurationError,
     CryptoStoreError,
     HomeserverUnavailable,
+    StoreClosed,
     Value,
     WrongPickleKey,
     open_backend,
 )
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client.threads import _MOST
 from cryptostore_contract.samples import KEY
 from small_homeserver import HangUp, Request, SmallHomeserver, small_homeserver
 
@@ -290,5 +292,57 @@ def test_a_restored_login_opens_at_the_first_request(url: str) -> None:
             assert later.statistics.loop_reads == 0
             assert [request.path.rpartition("/")[2] for request in server.requests[-3:]] == ["whoami", "query", "sync"]
             await later.close()
+
+    asyncio.run(scenario())
+
+
+def test_openings_that_wait_for_a_homeserver_hold_no_flush_up(memory_url: str) -> None:
+    asked = 0
+    all_wait = asyncio.Event()
+
+    def silent_for_others(request: Request) -> web.StreamResponse | None:
+        nonlocal asked
+        if request.is_for("/sync") or request.user == ALICE.user_id:
+            return None
+        asked += 1
+        if asked >= _MOST:
+            all_wait.set()
+        return silent(request)
+
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            await alice.say("one")
+            server.faults.append(silent_for_others)
+            waiting = [
+                client_at(server.url, memory_url, f"D{number}", homeserver_deadline=300.0) for number in range(_MOST)
+            ]
+            starts = [asyncio.create_task(client.login_or_restore("password")) for client in waiting]
+            await asyncio.wait_for(all_wait.wait(), 25)
+            await alice.say("two")
+            assert not any(start.done() for start in starts)
+            for client in waiting:
+                await client.close()
+            assert {type(error) for error in await asyncio.gather(*starts, return_exceptions=True)} == {StoreClosed}
+            await bob.client.sync()
+            assert bob.read == ["one", "two"]
+
+    asyncio.run(scenario())
+
+
+def test_a_login_of_nios_looks_too(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with healthy(memory_url) as (server, bot):
+            await bot.close()
+            with open_backend("memory://looks") as empty:
+                client = client_at(server.url, "memory://looks")
+                with pytest.raises(ConfigurationError, match="other keys than the database"):
+                    await client.login("password")
+                assert empty.accounts() == {}
+                await client.close()
+            client = client_at(server.url, memory_url)
+            await client.login("password")
+            assert client.machine.account.shared
+            await client.sync()
+            await client.close()
 
     asyncio.run(scenario())

@@ -85,7 +85,7 @@ class DurableClient(AsyncClient):
         self._was_asked_about = False
         #: For whatever waits for the database.
         self.threads: Final = threads_of(url)
-        self._openings = Openings(self.threads)
+        self._openings = Openings(threads_of(url, opening=True))
         self._one_opening = asyncio.Lock()
 
     def __repr__(self) -> str:

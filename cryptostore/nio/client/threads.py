@@ -20,14 +20,17 @@ T = TypeVar("T")
 
 _lock: Final = threading.Lock()
 #: They end with the last client that uses them.
-_threads: Final[WeakValueDictionary[tuple[int, str], ThreadPoolExecutor]] = WeakValueDictionary()
+_threads: Final[WeakValueDictionary[tuple[int, str, bool], ThreadPoolExecutor]] = WeakValueDictionary()
 
 
-def threads_of(url: str) -> ThreadPoolExecutor:
-    """The threads that all clients of this URL share. They are started when they are needed."""
+def threads_of(url: str, *, opening: bool = False) -> ThreadPoolExecutor:
+    """The threads that all clients of this URL share. They are started when they are needed.
+
+    Those that open accounts wait for homeservers, too, and no flush may have to wait for them: they are others.
+    """
     with _lock:
         # A forked child has none of its parent's threads.
-        key = (os.getpid(), url)
+        key = (os.getpid(), url, opening)
         threads = _threads.get(key)
         if threads is None:
             threads = _threads[key] = ThreadPoolExecutor(_MOST, thread_name_prefix="cryptostore")
