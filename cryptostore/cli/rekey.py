@@ -121,7 +121,10 @@ def _progress() -> Iterator[Callable[[Account], Callable[[], None]]]:
 def _show_what_is_done(done: Iterable[Account]) -> None:
     """The accounts need the new pickle key from now on, whatever becomes of the rest."""
     names = ", ".join(map(str, done)) or "no account"
-    say(f"interrupted: {names} is complete with the new pickle key; run this again to complete the rest")
+    say(
+        f"interrupted: {names} is complete with the new pickle key, and the next one may need it already: keep both, "
+        "and run this again to complete the rest"
+    )
 
 
 def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:
