@@ -12,7 +12,7 @@ from typing import Final
 
 import pluggy
 
-from cryptostore.records.kinds import Account, Key
+from cryptostore.records.record import Account, Key
 
 from .plugin import BackendPlugin
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeVar, cast
 
 from cryptostore.errors import InvalidRecord
 
-from .kinds import KINDS_BY_NUMBER, Key, Record, check_key
+from .record import KINDS_BY_NUMBER, Key, Record, check_key
 
 R = TypeVar("R", bound=Record)
 

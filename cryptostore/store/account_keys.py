@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from cryptostore.errors import UnreadableRecord
 from cryptostore.logs import logger
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from .interface import Row
 from .ring import RING_KEYS, Ring, find_ring, wrap

@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12

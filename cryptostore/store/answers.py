@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from cryptostore.records.kinds import Key, Record
+from cryptostore.records.record import Key, Record
 
 R = TypeVar("R", bound=Record)
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self, final
 
 from cryptostore.errors import AccountNotFound, ConfigurationError, InvalidRecord, UnreadableRecord
 from cryptostore.logs import logger
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from .account_keys import AccountKeys, missing_ring
 from .attempts import Attempts

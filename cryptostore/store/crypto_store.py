@@ -19,7 +19,8 @@ from cryptostore.errors import (
 )
 from cryptostore.logs import logger
 from cryptostore.records.changes import Changes
-from cryptostore.records.kinds import KINDS_BY_NUMBER, Account, InboundGroupSession, Key, Record, ReplayPage, Unreadable
+from cryptostore.records.kinds import InboundGroupSession, ReplayPage
+from cryptostore.records.record import KINDS_BY_NUMBER, Account, Key, Record, Unreadable
 
 from .account_keys import AccountKeys
 from .answers import Found, Selected, SelectedTogether

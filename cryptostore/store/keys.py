@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from cryptostore.errors import InvalidRecord
 from cryptostore.records.fields import FieldType
-from cryptostore.records.kinds import Key, Record, check_key, check_prefix, key_fields_of
+from cryptostore.records.record import Key, Record, check_key, check_prefix, key_fields_of
 
 from .interface import MAX_KEY_BYTES, Range
 

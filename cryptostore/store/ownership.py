@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptostore.errors import AccountNotFound, BackendInvalid, DatabaseWentBack, FencedOut
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from .interface import AccountRow, Batch
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from .aead import required
 

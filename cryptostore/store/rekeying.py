@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptostore.errors import ConfigurationError, WrongPickleKey
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from .account_keys import AccountKeys
 from .backend import Backend

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from cryptostore.errors import CryptoStoreError, SchemaTooNew, UnreadableRecord, WrongPickleKey
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from . import pickle_keys
 from .aead import KEY_BYTES, NONCE_BYTES, TAG_BYTES, cipher, context

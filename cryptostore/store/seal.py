@@ -18,7 +18,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from cryptostore.records.kinds import Account
+from cryptostore.records.record import Account
 
 from .aead import NONCE_BYTES, TAG_BYTES, cipher, context
 from .interface import Row

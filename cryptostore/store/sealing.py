@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptostore.errors import InvalidRecord
 from cryptostore.records.changes import Changes
-from cryptostore.records.kinds import Record
+from cryptostore.records.record import Record
 
 from .account_keys import AccountKeys
 from .interface import MAX_STORED_BYTES, Row

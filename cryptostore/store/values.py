@@ -11,7 +11,7 @@ import msgspec
 
 from cryptostore.errors import InvalidRecord
 from cryptostore.records.fields import DeviceTrust, FieldType, Scalar, values_getter
-from cryptostore.records.kinds import Key, Record, fields_of
+from cryptostore.records.record import Key, Record, fields_of
 
 R = TypeVar("R", bound=Record)
 

@@ -202,7 +202,7 @@ class ProductionStore(NioStore):
     def save_inbound_group_session(self, session: InboundGroupSession) -> None:
         """Write an inbound Megolm session with the next flush, unless a better one is there."""
         self._group_sessions.save(session)
-        self.withheld.key_came(session.room_id, session.id, session.sender_key)
+        self.withheld.key_came(session.id, session.sender_key)
         self._storage.touch()
 
     def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -18,6 +17,9 @@ from cryptostore.nio.standins import stored_text
 
 from .buffer import BufferedStorage
 from .kept import KeptRecords
+
+#: Session id and sender key. Not the room: no two rooms have one session.
+Session = tuple[str, str]
 
 EVENT: Final = "m.room_key.withheld"
 BLACKLISTED: Final = "m.blacklisted"
@@ -63,13 +65,13 @@ class WithheldKeys(KeptRecords[records.WithheldKey]):
     def __init__(self, storage: BufferedStorage) -> None:
         super().__init__(storage, records.WithheldKey)
         #: Who said something, by the session; the oldest first.
-        self._users: dict[GroupSessionKey, set[str]] = {}
+        self._users: dict[Session, set[str]] = {}
         for row in sorted(self.rows.values(), key=attrgetter("received_at")):
-            self._users.setdefault(session_of(row), set()).add(row.user_id)
+            self._users.setdefault((row.session_id, row.sender_key), set()).add(row.user_id)
 
     def came(self, said: records.WithheldKey) -> None:
         """A device said why it does not send a key."""
-        users = self._users.setdefault(session_of(said), set())
+        users = self._users.setdefault((said.session_id, said.sender_key), set())
         if said.user_id not in users and len(users) >= bounds.WITHHELD_SENDERS:
             return
         users.add(said.user_id)
@@ -79,20 +81,20 @@ class WithheldKeys(KeptRecords[records.WithheldKey]):
         if len(self._users) > bounds.WITHHELD_KEYS:
             self._forget(next(iter(self._users)))
 
-    def key_came(self, room_id: str, session_id: str, sender_key: str) -> None:
+    def key_came(self, session_id: str, sender_key: str) -> None:
         """A room key has come: nothing that was said of it holds any more."""
-        self._forget((room_id, session_id, sender_key))
-        self._forget((_EVERY, _EVERY, sender_key))
+        self._forget((session_id, sender_key))
+        self._forget((_EVERY, sender_key))
 
     def about(self, event: MegolmEvent, room_id: str | None = None) -> records.WithheldKey | None:
         """What the sender of a message said of its key, or of all keys of that device."""
-        one = (room_id or event.room_id, event.session_id, event.sender_key, event.sender)
-        every = (_EVERY, _EVERY, event.sender_key, event.sender)
-        return self._first([one, every])
+        rooms = (room_id or event.room_id, _EVERY)
+        for session_id in (event.session_id, _EVERY):
+            said = self.rows.get((str(session_id), str(event.sender_key), event.sender))
+            if said is not None and said.room_id in rooms:
+                return said
+        return None
 
-    def _first(self, keys: Iterable[tuple[Any, ...]]) -> records.WithheldKey | None:
-        return next((self.rows[key] for key in keys if key in self.rows), None)
-
-    def _forget(self, session: GroupSessionKey) -> None:
+    def _forget(self, session: Session) -> None:
         for user_id in self._users.pop(session, ()):
             self.drop((*session, user_id))
