@@ -48,7 +48,7 @@ class TestRocksDB(StoreContract):
 def test_what_rocksdb_leaves_unverified() -> None:
     of_servers = {f"FAULTS-{number}" for number in range(1, 15)} | {f"SEVERING-{number}" for number in range(1, 8)}
     of_servers |= {f"SECRETS-{number}" for number in (2, 3, 4, 5, 9)}
-    of_servers |= {"CAPABILITIES-4", "NUMBERING-12"}
+    of_servers |= {"CAPABILITIES-4", "LIFECYCLE-8", "NUMBERING-12"}
     of_locks = {"OWNERSHIP-12"}
     of_several_processes = {"RESTART-6", "RESTART-7", "SCHEMA-5"}
     # No version but the first was ever made.
