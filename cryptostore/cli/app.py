@@ -17,7 +17,7 @@ from cryptostore.shown import shown
 
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of
-from .output import print_error, write_every_letter
+from .output import print_error, whole_output, write_every_letter
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_every_letter()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        build_app(words[0] if words else None)(args=words, prog_name="cryptostore")
+        with whole_output():
+            build_app(words[0] if words else None)(args=words, prog_name="cryptostore")
     except CryptoStoreError as error:
         print_error(str(error))
         sys.exit(exit_code_of(error))

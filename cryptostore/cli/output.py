@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
@@ -21,16 +24,35 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from cryptostore.errors import StorageFull
 from cryptostore.shown import shown
 
 #: Narrow enough to leave room for ids on a terminal of 80 columns.
 _BAR_WIDTH: Final = 20
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_every_letter() -> None:
     """Let standard output escape what its encoding lacks, as standard error does: an id must not end a command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def whole_output() -> Iterator[None]:
+    """Raise StorageFull where not all that the block says fits on the disk behind standard output."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        # Python would try to write the rest at its end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageFull(f"standard output cannot be written ({error.strerror}); make room, and try again") from error
 
 
 def print_json(document: Any) -> None:

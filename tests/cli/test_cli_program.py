@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,17 @@ def test_connection_parameters_in_the_wrong_place_are_not_quoted(run: Run, comma
     assert ended.code == ExitCode.USAGE
     assert "***" in ended.err
     assert "s3cr3t-canary" not in ended.err
+
+
+@pytest.mark.parametrize("words", [["new-key"], ["--version"], ["backends"], ["backends", "--json"]])
+def test_an_output_without_room_is_said_in_one_line(words: list[str]) -> None:
+    program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *words]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == ExitCode.REFUSED
+    assert (
+        ended.stderr == "error: standard output cannot be written (No space left on device); make room, and try again\n"
+    )
 
 
 def test_every_error_has_its_exit_code() -> None:
