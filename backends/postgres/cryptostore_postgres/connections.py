@@ -64,8 +64,7 @@ class Connections:
         try:
             self._idle.append(self._connector.connect(ends))
         except BackendUnavailable as error:
-            self._explain(error)
-            raise
+            raise self._explained(error) from error.__cause__
 
     @contextlib.contextmanager
     def use(self, timeout: float) -> Iterator[Connection]:
@@ -92,8 +91,9 @@ class Connections:
                         raise DidNotAnswer(connection.place, timeout) from error
                     raise
             _reasons.pop(self._place, None)
-        except Exception as error:
-            self._explain(error)
+        except BackendUnavailable as error:
+            raise self._explained(error) from error.__cause__
+        except Exception:
             raise
         except BaseException:
             # An interrupt may have come at any place, and its session may be in the middle of anything.
@@ -109,14 +109,14 @@ class Connections:
             connection.close()
             self._connector.put_last(connection.host)
 
-    def _explain(self, error: Exception) -> None:
-        """Let a call whose time was over tell what the one before it was told."""
-        if not isinstance(error, BackendUnavailable):
-            return
+    def _explained(self, error: BackendUnavailable) -> BackendUnavailable:
+        """What the caller is told. A call whose time was over tells what the one before it was told, too."""
         if not isinstance(error, DidNotAnswer):
             _reasons[self._place] = str(error)
-        elif reason := _reasons.get(self._place):
-            error.args = (f"{error}; before that: {reason}",)
+            return error
+        reason = _reasons.get(self._place)
+        text = f"{error}; before that: {reason}" if reason else str(error)
+        return BackendUnavailable(text, outcome_unknown=error.outcome_unknown)
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
