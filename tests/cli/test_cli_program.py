@@ -87,6 +87,15 @@ def test_an_output_without_room_is_said_in_one_line(words: list[str]) -> None:
     )
 
 
+@pytest.mark.parametrize("words", [["--version"], ["backends"], ["backends", "--json"]])
+def test_a_closed_output_is_no_error(words: list[str]) -> None:
+    program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *words]
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *program], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_every_error_has_its_exit_code() -> None:
     expected = {
         errors.BackendNotFound: ExitCode.USAGE,
