@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from cryptostore import (
     TrackedUser,
     record_kind,
 )
+from cryptostore.records import record
 from cryptostore.records.fields import Identifier, Text
 from cryptostore.store.keys import encode_key
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle
@@ -115,6 +117,16 @@ def test_no_keys_and_no_prefixes_cost_no_round_trip(backend: Backend, monkeypatc
         assert store.select(SyncToken, []) == {}
 
 
+@pytest.fixture
+def _forget_new_kinds() -> Iterator[None]:
+    """Other tests of this process know the kinds that there are, and no others."""
+    known = dict(record._kinds)
+    yield
+    record._kinds.clear()
+    record._kinds.update(known)
+
+
+@pytest.mark.usefixtures("_forget_new_kinds")
 def test_a_new_kind_is_one_class(backend: Backend) -> None:
     @record_kind
     class Gap(Record):
