@@ -59,8 +59,10 @@ def standby_is_gone(admin: psycopg.Connection) -> Iterator[Callable[[], None]]:
         admin.execute(SQL("ALTER SYSTEM SET synchronous_standby_names = {}").format(name))
         admin.execute("SELECT pg_reload_conf()")
         wait_until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == (name,))
-        # The checkpointer is who lets commits wait, or go, and it takes its time.
-        admin.execute("CHECKPOINT")
+        # The checkpointer is who lets commits wait, or go. It is told last, perhaps in the middle of the first of
+        # these, and does it before it begins the second.
+        for _ in range(2):
+            admin.execute("CHECKPOINT")
 
     set_standby("nobody")
     yield lambda: set_standby("")
