@@ -93,11 +93,9 @@ class Connections:
             _reasons.pop(self._place, None)
         except BackendUnavailable as error:
             raise self._explained(error) from error.__cause__
-        except Exception:
-            raise
-        except BaseException:
+        except BaseException as error:
             # An interrupt may have come at any place, and its session may be in the middle of anything.
-            if connection is not None:
+            if connection is not None and not isinstance(error, Exception):
                 connection.close()
             raise
         finally:
