@@ -99,8 +99,8 @@ class PostgresDatabase(Database):
     def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
         with self._connections.use(timeout) as connection:
             if len(keys) == 1:
-                # One key leaves the planner no choice, and without the settings it takes half the time.
-                [rows] = run(connection, Statement(self._statements.get_one, [account_id, keys[0]]))
+                # One key leaves the planner no choice.
+                rows = read(connection, Statement(self._statements.get_one, [account_id, keys[0]]), by_index=False)
             else:
                 rows = read(connection, Statement(self._statements.get, [account_id, ByteaArray(keys)]))
             return list(map(Row._make, rows))

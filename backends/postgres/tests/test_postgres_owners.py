@@ -83,6 +83,7 @@ def test_rows_that_are_hidden_from_a_running_program_are_an_error(
         "account": [lambda: database.find(row.user_id, row.device_id, TIMEOUT), lambda: database.accounts(TIMEOUT)],
         "ownership": [lambda: commit(database, row, {b"a": b"3"}), lambda: take_over(database)],
         "record": [
+            lambda: database.get(row.id, [b"a"], TIMEOUT),
             lambda: database.get(row.id, [b"a", b"b"], TIMEOUT),
             lambda: database.ranges(row.id, [Range(b"a", None)], TIMEOUT),
             lambda: database.page(row.id, Range(b"a", None), 1, TIMEOUT),
