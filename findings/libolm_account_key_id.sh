@@ -18,7 +18,7 @@
 #   side: the old one as "AAAAAw", the new one, whose number has eight bytes instead of four, as "AAAAAAAAAAM".
 #
 # For somebody who stores keys: per account that moved (nio moves them at the first start after an upgrade) one
-#   peer claims a key that nobody can use any more; its first messages, room keys among them, stay unreadable.
+#   peer claims a key that no longer works; its first messages, room keys among them, stay unreadable.
 #   mark_keys_as_published() does not help and there is no other call: either raise next_key_id inside the
 #   pickle by one, or open a new session to a peer whose first message cannot be read.
 . "$(dirname "$0")/common.sh"

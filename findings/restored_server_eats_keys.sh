@@ -14,7 +14,7 @@
 #   no sync since a token mentions them. A second client that starts without a token gets everything.
 #
 # Why the guess is wrong: a token is a list of positions, and positions are given again after the restore. The
-#   server takes a token from the future for its own newest position, so that nobody waits for ever; it tells
+#   server takes a token from the future for its own newest position, so that no client waits for ever; it tells
 #   its log, not the client. That position then counts as "since": all that the client has not seen lies before
 #   it, and its to-device messages are deleted as acknowledged.
 #

@@ -19,7 +19,7 @@ settings.load_profile("cryptostore")
 
 @pytest.fixture(scope="session", autouse=True)
 def cheap_seals() -> Iterator[None]:
-    """Thousands of stores are opened here, many with passphrases that nobody guesses. Child processes pay in full."""
+    """Thousands of stores are opened here, many with strong passphrases. Child processes pay in full."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pickle_keys, "COST", pickle_keys.COSTS[0])
         yield

@@ -125,7 +125,7 @@ class _Way:
 
 
 def _ignore() -> None:
-    """Nobody wants to know."""
+    """Deliveries are of no interest here."""
 
 
 def _received(source: socket.socket) -> bytes:

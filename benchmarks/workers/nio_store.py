@@ -60,7 +60,7 @@ def batch(database: Mapping[str, str], count: int) -> dict[str, Any]:
 
 
 def save(database: Mapping[str, str], count: int) -> dict[str, Any]:
-    """Room keys one by one: such as nobody has asked for, and such as are known to be absent."""
+    """Room keys one by one: such as were not asked for, and such as are known to be absent."""
     store, timings = _with_account(database), Timings()
     for session in sessions(10):
         store.save_inbound_group_session(session)

@@ -15,7 +15,7 @@ class Timings:
     """Seconds by name.
 
     A span is the beginning and the end of a measurement on the machine's monotonic clock, which is the same for all
-    processes, and how many operations it held: whoever watches the network counts in it.
+    processes, and how many operations it held: the network's watcher counts in it.
     """
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 
 #: Synapse takes 100 characters; nothing depends on the rest.
 DISPLAY_NAME: Final = 256
-#: So many sessions and devices of one person nobody has.
+#: No person has so many sessions and devices.
 DEVICES: Final = 2_000
 #: Of each algorithm a device has one; nio knows two.
 DEVICE_KEYS: Final = 16

@@ -49,7 +49,7 @@ async def assert_all_is_well(server: SmallHomeserver, alice: Person, bob: Person
     for person in (alice, bob):
         assert person.client.machine.wedged_devices == []
         assert person.client.statistics.replays == person.client.statistics.loop_reads == 0
-        # Every message that reached the homeserver can be read by a process that begins anew.
+        # Every message that reached the homeserver can be read by a process that begins again.
         person.read.clear()
         await person.restart()
         person.client.loaded_sync_token = ""

@@ -1,4 +1,4 @@
-"""One-time keys are offered once, outbound sessions judged anew, take-overs seen."""
+"""One-time keys are offered once, outbound sessions judged again, take-overs seen."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_an_upload_that_is_refused_for_now_is_repeated_with_the_same_keys(memory
             on_server(server, bob).clear()
             await bob.client.sync()
             assert isinstance(await bob.client.keys_upload(), KeysUploadResponse)
-            # The server has not taken the keys in, so that nobody has them.
+            # The server has not taken the keys in, so that no other device has them.
             assert [request.body for request in tried] == [tried[0].body] * 2
             assert len(uploads(server, bob)) == len(set(uploads(server, bob)))
 

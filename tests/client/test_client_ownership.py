@@ -32,7 +32,7 @@ def test_an_idle_process_ends_when_another_takes_over(url: str) -> None:
             newer = Person(server, BOB, owned_by(url, "the-newer-process"))
             await newer.start()
             flushes = bob.client.statistics.flushes
-            # Nobody says anything, and no key is used up: bob has nothing to write.
+            # Nothing is said, and no key is used up: bob has nothing to write.
             with pytest.raises(FencedOut, match="the-newer-process") as error:
                 await forever
             assert error.value.owner == "the-newer-process"

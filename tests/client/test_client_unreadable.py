@@ -1,4 +1,4 @@
-"""Damaged rows under a client: nobody reads more than before, and everything else goes on."""
+"""Damaged rows under a client: no stranger reads more than before, and everything else goes on."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_page_that_cannot_be_read_counts_as_used_and_is_kept(url: str) -> None
     put_rows(url, ALICE, damaged)
     for _ in range(2):
         with reader(url) as opened:
-            # Also the event that used it: nobody can tell any more.
+            # Also the event that used it: the page cannot be read.
             assert not any(opened.use(index, event(index)) for index in range(64))
             assert opened.use(64, event(64))
             assert opened.use(65, event(65))

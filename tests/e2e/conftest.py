@@ -44,7 +44,7 @@ def proxy(homeserver: Homeserver) -> Iterator[HomeserverProxy]:
 
 @pytest.fixture
 def postgres_urls(postgres_database: PostgresDatabase) -> Iterator[Callable[[], str]]:
-    """Schemas that nobody used before."""
+    """Schemas that were not used before."""
     schemas: list[str] = []
 
     def new_url() -> str:

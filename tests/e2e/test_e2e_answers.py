@@ -47,7 +47,7 @@ def test_whatever_becomes_of_an_upload_no_one_time_key_is_offered_twice(any_bed:
         with proxy.answering("/keys/upload", answer, passed_on):
             assert bob.call("upload").startswith("KeysUploadError"), answer
     seemingly_refused = set(_offered(proxy))
-    # Whoever takes one of these keys, and the homeserver gives the oldest first, is read.
+    # A device that takes one of these keys, and the homeserver gives the oldest first, is read.
     while claim() not in seemingly_refused:
         continue
     _meets_a_stranger(talk, bob)

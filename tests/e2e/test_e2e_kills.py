@@ -39,7 +39,7 @@ PAGES = [
 ]
 
 #: After so many random kills Bob is left alone until he has answered everything. If he is killed before his sync ends
-#: he begins it anew, with a longer backlog, and asks for no more than 1,000 events with one sync: what came before
+#: he begins it again, with a longer backlog, and asks for no more than 1,000 events with one sync: what came before
 #: those, a bot never sees.
 _CATCH_UP = 10
 
@@ -89,7 +89,7 @@ def test_a_kill_around_the_upload_of_one_time_keys_leaves_a_device_that_works(be
     bob.call("arm", point=point)
     bob.dies(bob.begin("sync"))
     bob = _recover(talk, alice)
-    # Somebody whom nobody knows yet, with one of the new one-time keys.
+    # A user who is not known yet, with one of the new one-time keys.
     carol = bed.device("carol")
     room = bed.api.encrypted_room(carol.user, talk.bob.user)
     carol_client = bed.start(carol)

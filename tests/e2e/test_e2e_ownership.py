@@ -70,7 +70,7 @@ def test_an_account_that_changes_hands_too_often_is_waited_for(any_bed: Bed) -> 
     for older in rivals[:-1]:
         with pytest.raises(ClientFailed, match="FencedOut"):
             older.call("sync")
-    # Whoever takes over from a process that has ended waits for nobody.
+    # A process that takes over from one that has ended does not wait.
     rivals[-1].kill()
     newest = any_bed.start(talk.bob)
     newest.call("sync")

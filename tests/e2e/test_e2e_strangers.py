@@ -61,7 +61,7 @@ def test_malformed_to_device_events_hold_no_room_key_up(any_bed: Bed, proxy: Hom
     bob.kill()
     stranger = any_bed.api.register("stranger")
     for kind, content in _malformed(talk, *keys):
-        # From somebody nobody knows, and from somebody who is trusted.
+        # From a stranger, and from a user who is trusted.
         for sender in (stranger, talk.alice.user):
             any_bed.api.send_to_device(sender, kind, talk.bob.user, talk.bob.config.device_id, content)
     talk.say_all(alice, *(f"secret {number}" for number in range(10)), rotate=True)

@@ -137,7 +137,7 @@ def test_a_row_that_holds_another_session(memory_url: str, alice: Client) -> Non
 
 
 def test_rows_of_an_account_that_is_not_there(memory_url: str, alice: Client) -> None:
-    """Deleting an account leaves rows behind, and nobody can say whose they were."""
+    """Deleting an account leaves rows behind, and their owner cannot be told."""
     _, orphan = alice.received_session()
     device = alice.know("@carol:example.org", "PHONE")
     alice.store.verify_device(device)

@@ -292,7 +292,7 @@ def test_trust_stays_with_the_ed25519_key(ours: Ours) -> None:
     store.verify_device(device(1))
     store.ignore_device(device(2))
     store.blacklist_device(device(3))
-    # The name and the Curve25519 key change, and nobody says anything about trust.
+    # The name and the Curve25519 key change, and nothing is said about trust.
     add_and_save(
         store, *(device(n, keys={"ed25519": f"ed{n}", "curve25519": "new"}, display_name="new") for n in (1, 2, 3))
     )

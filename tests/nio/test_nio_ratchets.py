@@ -46,7 +46,7 @@ def test_an_equal_session_changes_nothing() -> None:
 def test_of_two_ratchets_under_one_id_only_a_direct_one_replaces_a_forwarded_one(
     monkeypatch: pytest.MonkeyPatch, known_chain: tuple[str, ...], offered_chain: tuple[str, ...], replaced: bool
 ) -> None:
-    # Nobody can make two real ratchets with one id: the id is a key pair's public half. An attacker might forge one.
+    # Two real ratchets with one id cannot be made: the id is a key pair's public half. An attacker might forge one.
     known, offered = Ratchet().inbound(*known_chain), Ratchet().advance(1).inbound(*offered_chain)
     monkeypatch.setattr(InboundGroupSession, "id", "one id")
     winner, changed = better_of(known, offered)

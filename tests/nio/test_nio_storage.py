@@ -1,4 +1,4 @@
-"""Shared backends, closing that nobody asks for, batches, and what waits while the database is away."""
+"""Shared backends, closing without being asked to, batches, and what waits while the database is away."""
 
 from __future__ import annotations
 

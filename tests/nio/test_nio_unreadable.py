@@ -1,4 +1,4 @@
-"""Rows that nobody can read any more: what their absence would permit is refused, and they stay as they are."""
+"""Rows that cannot be read any more: what their absence would permit is refused, and they stay as they are."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ async def held(url: str, pause: float) -> AsyncIterator[tuple[SmallHomeserver, P
 
 
 async def give_up(opening: asyncio.Task[Any]) -> None:
-    """Cancel whoever opens an account."""
+    """Cancel the task that opens an account."""
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening

@@ -73,7 +73,7 @@ def on_a_terminal(*words: object) -> str:
         with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=its_end, env=environment) as running:
             os.close(its_end)
             written = b""
-            # Linux says so when nobody writes any more.
+            # Linux says so when no writer is left.
             with contextlib.suppress(OSError):
                 while chunk := shown.read(4_096):
                     written += chunk

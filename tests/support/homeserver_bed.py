@@ -36,7 +36,7 @@ class Bed:
         self.server: Final = server
         self.api: Final = Api(server)
         self._folder = folder
-        #: The URL of a database that nobody used before.
+        #: The URL of a database that was not used before.
         self.new_url: Final = new_url
         self._clients: list[Client] = []
 
@@ -51,7 +51,7 @@ class Bed:
 
     def device_of(self, user: User, client: str = "production", store: str | None = None) -> Device:
         """A new device of a user."""
-        # nio takes every device with its own device id for itself, whoever the user is.
+        # nio takes every device with its own device id for itself, of any user.
         device_id = f"{user.user_id[1:].partition(':')[0].upper()}{secrets.token_hex(3).upper()}"
         if store is None:
             store = self._new_folder(device_id) if client == "nio" else self.new_url()

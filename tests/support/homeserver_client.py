@@ -125,7 +125,7 @@ class Client:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            # It died; whoever waits for an answer is told.
+            # It died; those who wait for an answer are told.
             return
 
     def _read(self) -> None:

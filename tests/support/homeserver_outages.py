@@ -25,7 +25,7 @@ class Outages(ABC):
 
     @abstractmethod
     def new_url(self) -> str:
-        """A database that nobody used before."""
+        """A database that was not used before."""
 
     @abstractmethod
     def away(self) -> AbstractContextManager[None]:
@@ -92,7 +92,7 @@ class PostgresOutages(Outages):
             self.server.start()
 
     def full(self, client: Client) -> AbstractContextManager[None]:
-        assert self.server.small_disk is not None, "this system lets nobody mount a small disk"
+        assert self.server.small_disk is not None, "this system lets this user mount no small disk"
         return self._harness.full_disk()
 
     def read_only(self) -> AbstractContextManager[None]:

@@ -63,7 +63,7 @@ class HomeserverProxy:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Answer no request any more."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -26,7 +26,7 @@ NUMBER: Final = struct.Struct("i")
 
 
 def serve(control: socket.socket) -> None:
-    """Fork clients until nobody holds the other end of the socket."""
+    """Fork clients until the other end of the socket is closed."""
     woken, waker = socket.socketpair()
     for end in (woken, waker):
         end.setblocking(False)

@@ -29,7 +29,7 @@ HOSTILE: Final = {
 #: All in one.
 WORST: Final = "".join(HOSTILE.values())
 
-#: Letters by their category, which nobody sees all the same: Unicode calls them ignorable by default.
+#: Letters by their category, which cannot be seen all the same: Unicode calls them ignorable by default.
 _UNSEEN: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0\U000e0101") | {chr(code) for code in range(0xFE00, 0xFE10)}
 
 

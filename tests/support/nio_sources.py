@@ -116,7 +116,7 @@ def all_of(url: str, kind: type[R], account: Account = ALICE, key: str = KEY) ->
 
 
 def with_version(pickle: str, key: str, version: int) -> str:
-    """A pickle of libolm's, sealed anew with another version."""
+    """A pickle of libolm's, sealed again with another version."""
     raw = decode_base64(pickle)
     derived = HKDF(SHA256(), 80, None, b"Pickle").derive(key.encode())
     cipher, mac_key = Cipher(AES(derived[:32]), CBC(derived[64:])), derived[32:64]

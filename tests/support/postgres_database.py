@@ -21,7 +21,7 @@ from postgres_server import NoPostgres, PostgresServer
 ROLE: Final = "cryptostore"
 DATABASE: Final = "cryptostore_test"
 
-#: Nobody asks for it, since the server trusts this machine: a canary in every URL, which no error and no log may show.
+#: The server trusts this machine and does not ask for it: a canary in every URL, which no error and no log may show.
 PASSWORD: Final = "canary of the p@ssword"
 
 _URL_VARIABLE: Final = "CRYPTOSTORE_TEST_POSTGRES_URL"

@@ -22,7 +22,7 @@ def postgres_database() -> Iterator[PostgresDatabase]:
 
 @pytest.fixture(scope="session")
 def breakable_database(postgres_database: PostgresDatabase) -> Iterator[PostgresDatabase]:
-    """A database on a server that tests may stop and set up anew, even where the environment names another."""
+    """A database on a server that tests may stop and set up again, even where the environment names another."""
     if postgres_database.server is not None:
         yield postgres_database
         return

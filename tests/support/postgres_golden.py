@@ -73,7 +73,9 @@ def dump(server: PostgresServer, database: PostgresDatabase) -> bytes:
 if __name__ == "__main__":
     target = golden(SHIPPED.latest)
     if target.exists():
-        raise SystemExit(f"{target} is there already, and nobody's databases change because ours would be made anew")
+        raise SystemExit(
+            f"{target} is there already, and the databases of users do not change because ours would be made again"
+        )
     server = PostgresServer()
     try:
         database = own_database(server)

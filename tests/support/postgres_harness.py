@@ -217,7 +217,7 @@ def harness_without(lacking: frozenset[Ability]) -> type[PostgresHarness]:
 
 def lacking_on(server: PostgresServer) -> frozenset[Ability]:
     """What this system, or these binaries, do not allow."""
-    # The first where nobody lets us mount a small disk, the second where PostgreSQL was built without TLS.
+    # The first where this system lets us mount no small disk, the second where PostgreSQL was built without TLS.
     found = {Ability.FULL_DISK: server.small_disk is None, Ability.TLS: not server.speaks_tls}
     return frozenset(ability for ability, is_lacking in found.items() if is_lacking)
 

@@ -201,7 +201,7 @@ class PostgresServer(ServerProcess):
 
     @contextlib.contextmanager
     def set_to(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Start the server anew with other settings, and at the end with its own."""
+        """Start the server again with other settings, and at the end with its own."""
         own = self._settings
         self._start_anew({**own, **settings})
         try:

@@ -56,7 +56,7 @@ class Wire:
                 pass
 
     def forget(self) -> None:
-        """Begin anew, with what is sent from now on."""
+        """Begin again, with what is sent from now on."""
         self.statements.clear()
         self.waits.clear()
         self.others.clear()

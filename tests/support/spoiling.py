@@ -1,4 +1,4 @@
-"""Rows that nobody can read any more, as damage or somebody without the pickle key leaves them."""
+"""Rows that cannot be read any more, as damage leaves them, or a writer without the pickle key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def stored_rows(url: str, account: Account, kind: type[Record]) -> list[Row]:
 
 
 def put_rows(url: str, account: Account, *rows: Row) -> None:
-    """Write rows as somebody may who has the database and no pickle key. Whoever has the account is fenced out."""
+    """Write rows as one can who has the database and no pickle key. The account's owner is fenced out."""
     with open_backend(url) as backend:
         taken = take_over(backend.database, account.user_id, account.device_id)
         commit(backend.database, taken, dict(rows))

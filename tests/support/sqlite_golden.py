@@ -41,7 +41,9 @@ def make(path: Path) -> None:
 if __name__ == "__main__":
     target = golden(SHIPPED.known_version)
     if target.exists():
-        raise SystemExit(f"{target} is there already, and nobody's databases change because ours would be made anew")
+        raise SystemExit(
+            f"{target} is there already, and the databases of users do not change because ours would be made again"
+        )
     target.parent.mkdir(exist_ok=True)
     make(target)
     target.chmod(0o644)

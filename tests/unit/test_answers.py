@@ -31,7 +31,7 @@ __all__ = ["backend"]
 
 
 class Untrustworthy(MemoryHandle):
-    """Answers what nobody asked for."""
+    """Answers what was not asked for."""
 
     extra: Row | None = None
 

@@ -176,7 +176,7 @@ def test_a_row_that_cannot_be_opened_is_kept_and_counted(backend: Backend, share
     ring = ring_of(backend, NEW)
     assert data_key in ring.retired
     assert data_key not in ring.data_keys
-    # A value of old that somebody puts back opens for commands, and for nobody else.
+    # An old value that is put back opens for commands, and for no other store.
     stored(shared)[boss] = old_value
     with backend.open_store(ALICE, Mode.READ, pickle_key=NEW) as store:
         assert ("@1:x",) in store.get(TrackedUser, [("@1:x",)]).unreadable

@@ -3,7 +3,7 @@
 `python -m cryptostore_contract.cases.nio_machines` is that process. It knows nothing but a URL, an account and a
 pickle key, which come in the environment, since a process list shows arguments. It reads one event a line from its
 standard input and answers with one line of JSON each: what the event says. At the end it writes two events of its own:
-the key of a new Megolm session for whoever it heard last, and a message encrypted with it.
+the key of a new Megolm session for the device that it heard last, and a message encrypted with it.
 """
 
 from __future__ import annotations

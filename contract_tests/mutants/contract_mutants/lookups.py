@@ -49,7 +49,7 @@ def keys_found_by_their_beginnings(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("READING-2")
 def one_absent_key_empties_the_answer(patch: pytest.MonkeyPatch) -> None:
-    """As many rows are expected as keys were given, and fewer are none."""
+    """Expects as many rows as keys, and takes fewer for no answer."""
 
     def get(sound: Callable[[Sequence[bytes]], Rows], keys: Sequence[bytes]) -> Rows:
         found = sound(keys)

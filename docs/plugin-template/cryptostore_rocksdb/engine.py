@@ -77,7 +77,7 @@ class Engine:
 
     def close(self) -> None:
         """Give RocksDB's lock back: at once, or at the end of a use that is under way."""
-        # RocksDB's threads stayed with the parent, and so did whoever holds our lock.
+        # RocksDB's threads stayed with the parent, and so did the thread that holds our lock.
         if not self._is_inherited() and self._lock.acquire(blocking=False):
             self._shut()
             self._lock.release()
