@@ -97,6 +97,14 @@ def test_a_public_key_takes_33_bytes() -> None:
     assert encode_key(OlmSession, (canonical[:-1] + "5", canonical))[1] == 2
 
 
+@pytest.mark.parametrize("wrong", ["=", " ", "-", "é"])
+def test_what_only_looks_like_a_public_key_is_kept_as_text(wrong: str) -> None:
+    text = "A" * 20 + wrong + "A" * 22
+    encoded = encode_key(OlmSession, (text, text))
+    assert encoded[1] == 2
+    assert decode_key(OlmSession, encoded) == (text, text)
+
+
 def test_the_longest_key_has_769_bytes() -> None:
     longest = ("é" * 127 + "!", "é" * 127 + "!", "é" * 127 + "!")
     assert len(encode_key(InboundGroupSession, longest)) == 1 + 256 + 257 + 257
