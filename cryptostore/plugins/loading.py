@@ -6,9 +6,12 @@ it is asked for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Final
 
 import pluggy
@@ -72,7 +75,21 @@ def open_backend(url: str, **options: Any) -> Backend:
 
 def load_backend(name: str) -> BackendPlugin:
     """Import and check the plugin of this name. Does no I/O beyond the import. Raises PluginError."""
+    return _load_once(name, tuple(map(_folder_state, sys.path)))
+
+
+@lru_cache
+def _load_once(name: str, _folders: tuple[tuple[str, int], ...]) -> BackendPlugin:
+    # To look through all that is installed takes as long as to open a database, and each URL that is shown asks.
     return _load(_the_only(name, _entry_points().get(name, [])))
+
+
+def _folder_state(folder: str) -> tuple[str, int]:
+    """What changes when something is installed into a folder of Python's path, or removed from it."""
+    try:
+        return folder, Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return folder, 0
 
 
 def shown_url(url: str) -> str:

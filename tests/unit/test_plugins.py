@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from cryptostore import (
     load_backend,
     open_backend,
 )
+from cryptostore.plugins.loading import shown_url
 from fake_distributions import FakeSite
 
 GROUP = "cryptostore.backends"
@@ -116,6 +118,30 @@ def test_nothing_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_url_without_scheme_is_a_matter_of_configuration() -> None:
     with pytest.raises(ConfigurationError, match="begins with the name of its backend"):
         open_backend("/var/lib/keys.db")
+
+
+def test_what_is_installed_is_looked_through_once_until_something_is_installed(
+    site: FakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    entry_points = metadata.entry_points
+
+    def counted(*, group: str) -> metadata.EntryPoints:
+        looks.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(metadata, "entry_points", counted)
+    with pytest.raises(BackendNotFound):
+        load_backend("fake")
+    site.install("fake-one", {GROUP: {"fake": "fake_one"}}, fake_one=plugin())
+    del looks[:]
+    for _ in range(3):
+        assert shown_url("fake://host/keys") == "fake://host/keys"
+        load_backend("fake")
+    assert looks == [GROUP]
+    site.install("fake-two", {GROUP: {"fake": "fake_two"}}, fake_two=plugin())
+    with pytest.raises(AmbiguousBackend):
+        load_backend("fake")
 
 
 def test_two_distributions_of_one_name_are_an_error(site: FakeSite) -> None:
