@@ -56,6 +56,25 @@ class OlmSession(Record):
 
 
 @record_kind
+class FallbackKey(Record):
+    """The fallback key that was made last: what the homeserver hands out when the one-time keys are used up.
+
+    Its private half is in the Olm account that is written with it. It is offered, with this signature, until the
+    homeserver has confirmed it.
+    """
+
+    kind_number = 20
+    kind_name = "fallback_key"
+    key_fields = ()
+
+    key_id: Identifier
+    public_key: PublicKey
+    signature: Text
+    made_at: Time
+    confirmed: Flag = False
+
+
+@record_kind
 class OlmMessage(Record):
     """A to-device ciphertext that was handled already; dropped when the sync token advances past it."""
 

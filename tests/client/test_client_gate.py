@@ -159,7 +159,7 @@ def test_a_homeserver_that_refuses_a_key_gets_no_message(memory_url: str, path: 
 def test_a_device_without_one_time_keys_is_left_out_and_the_others_read(memory_url: str) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, _bob):
-            server.one_time_keys[BOB.user_id, BOB.device_id].clear()
+            server.take_all_keys((BOB.user_id, BOB.device_id))
             await alice.say("nobody reads this")
             session = alice.client.machine.outbound_group_sessions[ROOM]
             assert session.shared

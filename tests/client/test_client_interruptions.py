@@ -141,7 +141,7 @@ def test_an_upload_that_is_cancelled_anywhere(memory_url: str) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
             for number in itertools.count():
-                server.one_time_keys[BOB.user_id, BOB.device_id].clear()
+                server.take_all_keys((BOB.user_id, BOB.device_id))
                 await bob.client.sync()
                 bob.client._next_upload = 0.0
                 if not await cancelled_at(number, bob.client.keys_upload()):
@@ -209,7 +209,7 @@ def test_a_database_that_is_away_at_any_write(
             unreliable.refuse(number)
             await tried(alice.say("question"))
             # Bob has keys to upload.
-            server.one_time_keys[BOB.user_id, BOB.device_id].clear()
+            server.take_all_keys((BOB.user_id, BOB.device_id))
             await tried(bob.round())
             await tried(alice.round())
             assert unreliable.commits > number
@@ -269,7 +269,7 @@ def test_a_client_that_is_closed_from_outside_ends_its_sync(memory_url: str) -> 
 def test_two_uploads_at_once_are_one(memory_url: str) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, bob):
-            server.one_time_keys[BOB.user_id, BOB.device_id].clear()
+            server.take_all_keys((BOB.user_id, BOB.device_id))
             await bob.client.sync()
             before = len(server.asked("keys/upload", BOB.user_id))
             outcomes = await asyncio.gather(

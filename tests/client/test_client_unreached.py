@@ -46,7 +46,7 @@ def session_ids(server: SmallHomeserver) -> set[str]:
 def test_a_drained_device_gets_the_same_room_key_when_it_has_keys_again(url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.round()
             await alice.say("two")
@@ -68,7 +68,7 @@ def test_a_drained_device_gets_the_same_room_key_when_it_has_keys_again(url: str
 def test_the_pauses_grow_to_an_hour_whatever_room_keys_are_used(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, _bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             at = []
             for minute in range(240):
                 before = claims(server)
@@ -85,7 +85,7 @@ def test_the_pauses_grow_to_an_hour_whatever_room_keys_are_used(memory_url: str,
 def test_a_restart_forgets_no_device_and_asks_for_none_too_early(url: str, clock: Clock, crashes: bool) -> None:
     async def scenario() -> None:
         async with people(url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await (alice.come_back_after_a_crash() if crashes else alice.restart())
             await alice.client.sync()
@@ -107,7 +107,7 @@ def test_a_restart_forgets_no_device_and_asks_for_none_too_early(url: str, clock
 def test_a_device_that_writes_is_sent_the_key_at_once(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.say("hello")
             await alice.round()
@@ -125,7 +125,7 @@ def test_a_message_is_sent_although_the_homeserver_refuses_one_time_keys(
 ) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.round()
             clock.passes(minutes=1)
@@ -148,7 +148,7 @@ def test_a_message_is_sent_although_the_homeserver_refuses_one_time_keys(
 def test_a_device_whose_key_could_not_be_sent_is_tried_again(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.round()
             clock.passes(minutes=1)
@@ -173,7 +173,7 @@ def test_a_device_whose_key_could_not_be_sent_is_tried_again(memory_url: str, cl
 def test_an_unverified_device_gets_the_key_only_where_the_sender_ignores_that(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             content = {"msgtype": "m.text", "body": "not for strangers"}
             for _ in range(2):
                 sent = await alice.client.room_send(ROOM, "m.room.message", content)
@@ -192,7 +192,7 @@ def test_an_unverified_device_gets_the_key_only_where_the_sender_ignores_that(me
 def test_a_blacklisted_device_is_not_tried(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.round()
             alice.client.blacklist_device(alice.client.device_store[BOB.user_id][BOB.device_id])
@@ -208,7 +208,7 @@ def test_a_blacklisted_device_is_not_tried(memory_url: str, clock: Clock) -> Non
 def test_a_device_that_is_gone_is_not_tried(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, _bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             alice.client.device_store[BOB.user_id][BOB.device_id].deleted = True
             clock.passes(minutes=1)
@@ -223,7 +223,7 @@ def test_a_device_that_is_gone_is_not_tried(memory_url: str, clock: Clock) -> No
 def test_many_sends_at_once_ask_for_a_key_once(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.round()
             clock.passes(minutes=1)
@@ -239,7 +239,7 @@ def test_many_sends_at_once_ask_for_a_key_once(memory_url: str, clock: Clock) ->
 def test_a_device_that_comes_back_is_tried_at_once(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             for _ in range(5):
                 await alice.say("not for Bob")
                 clock.passes(hours=1)
@@ -261,7 +261,7 @@ def test_a_device_that_comes_back_is_tried_at_once(memory_url: str, clock: Clock
 def test_a_device_is_tried_whatever_the_clock_said_before(url: str, clock: Clock, wrong: dict[str, float]) -> None:
     async def scenario() -> None:
         async with people(url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await bob.round()
             clock.passes(**wrong)
@@ -283,7 +283,7 @@ def wedge(alice: Person) -> None:
 def test_a_broken_session_is_replaced_with_the_same_pauses(memory_url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             wedge(alice)
             at = []
             for minute in range(8):

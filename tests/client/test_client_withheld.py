@@ -80,7 +80,7 @@ def test_a_device_without_a_one_time_key_is_told_once_until_it_is_reached(
     async def scenario() -> None:
         async with people(url) as (server, alice, bob):
             unread = collect_unread(bob)
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             await alice.restart()
             await alice.client.sync()
@@ -145,7 +145,7 @@ def test_a_device_that_is_reached_too_late_for_a_decision_is_told_that_it_is_not
 ) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             for hour in range(3):
                 begun = unreached.now()
                 monkeypatch.setattr(unreached, "now", lambda begun=begun: begun + timedelta(hours=1))
@@ -190,7 +190,7 @@ def test_a_message_is_sent_although_nobody_can_be_told(memory_url: str, answer: 
                 return HangUp() if answer is None else web.json_response(error, status=answer)
 
             server.faults.append(refuse)
-            server.one_time_keys[PHONE].clear()
+            server.take_all_keys(PHONE)
             await alice.say("one")
             assert len(session_ids(server)) == 1
             # It was not told, so it is with the next key.

@@ -56,6 +56,11 @@ class SmallHomeserver:
     tokens: dict[str, Device] = field(default_factory=dict)
     device_keys: dict[Device, Json] = field(default_factory=dict)
     one_time_keys: defaultdict[Device, dict[str, Json]] = field(default_factory=lambda: defaultdict(dict))
+    fallback_keys: dict[Device, dict[str, Json]] = field(default_factory=dict)
+    #: The devices whose fallback key was not handed out since it was uploaded.
+    unused_fallback_keys: set[Device] = field(default_factory=set)
+    #: Whether this homeserver has fallback keys.
+    knows_fallback_keys: bool = True
     #: Every one-time key id that was ever uploaded, to show one that was uploaded twice.
     uploaded: defaultdict[Device, list[str]] = field(default_factory=lambda: defaultdict(list))
     to_device: defaultdict[Device, list[tuple[int, Json]]] = field(default_factory=lambda: defaultdict(list))
@@ -89,9 +94,15 @@ class SmallHomeserver:
     def delete_device(self, device: Device) -> None:
         """A device is gone."""
         self.device_keys.pop(device, None)
-        self.one_time_keys.pop(device, None)
+        self.take_all_keys(device)
         self.tokens = {token: owner for token, owner in self.tokens.items() if owner != device}
         self.changed.append((self._advance(), device[0]))
+
+    def take_all_keys(self, device: Device) -> None:
+        """The homeserver has no key left that another device could begin an Olm session with."""
+        self.one_time_keys.pop(device, None)
+        self.fallback_keys.pop(device, None)
+        self.unused_fallback_keys.discard(device)
 
     def asked(self, part: str, user: str | None = None) -> list[Request]:
         """The requests whose path holds `part`."""
@@ -164,7 +175,15 @@ class SmallHomeserver:
         keys = body.get("one_time_keys", {})
         self.uploaded[device] += [key["key"] for key in keys.values()]
         self.one_time_keys[device] |= keys
+        if self.knows_fallback_keys:
+            self._upload_fallback_keys(device, body.get("fallback_keys", {}))
         return {"one_time_key_counts": {"signed_curve25519": len(self.one_time_keys[device])}}
+
+    def _upload_fallback_keys(self, device: Device, keys: Json) -> None:
+        # As with Synapse, the last one is kept, and counts as unused also where it is the one that was handed out.
+        for name, key in keys.items():
+            self.fallback_keys[device] = {name: key}
+            self.unused_fallback_keys.add(device)
 
     def _keys_of(self, user: str) -> Json:
         return {device_id: keys for (owner, device_id), keys in self.device_keys.items() if owner == user}
@@ -173,11 +192,18 @@ class SmallHomeserver:
         claimed: Json = {}
         for user, devices in wanted.items():
             for device_id in devices:
-                keys = self.one_time_keys[user, device_id]
-                if keys:
-                    name = next(iter(keys))
-                    claimed.setdefault(user, {})[device_id] = {name: keys.pop(name)}
+                key = self._claim_one((user, device_id))
+                if key:
+                    claimed.setdefault(user, {})[device_id] = key
         return claimed
+
+    def _claim_one(self, device: Device) -> Json:
+        keys = self.one_time_keys[device]
+        if keys:
+            name = next(iter(keys))
+            return {name: keys.pop(name)}
+        self.unused_fallback_keys.discard(device)
+        return self.fallback_keys.get(device, {})
 
     def _send_to_device(self, sender: str, kind: str, messages: Json) -> None:
         for user, devices in messages.items():
@@ -210,6 +236,8 @@ class SmallHomeserver:
         joined = [room for room, state in self.state.items() if _is_join("", state.get(("m.room.member", device[0])))]
         shown = joined if wanted is None else [room for room in joined if room in wanted]
         rooms = {room: self._room(room, after, full_state or since is None) for room in shown}
+        unused = ["signed_curve25519"] if device in self.unused_fallback_keys else []
+        fallback = {"device_unused_fallback_key_types": unused} if self.knows_fallback_keys else {}
         return web.json_response(
             {
                 "next_batch": str(self.position) if reached == self.position else f"{self.position}_{reached}",
@@ -217,6 +245,7 @@ class SmallHomeserver:
                 "device_lists": {"changed": sorted({user for at, user in self.changed if at > after}), "left": []},
                 "rooms": {"join": rooms, "invite": {}, "leave": {}},
                 "to_device": {"events": [event for _, event in page]},
+                **fallback,
             },
             dumps=json.dumps,
         )

@@ -160,7 +160,9 @@ class IdentityClient(PrefetchingClient):
         self.machine.uploaded_key_count = None
         if known is not None:
             self._check_keys(self.production_store.account_id, self._own_keys(), known)
-        elif self.machine.account.shared:
+            return
+        self.machine.fallback_keys.offer_again()
+        if self.machine.account.shared:
             _log.warning("the homeserver has no keys of %s any more; they will be uploaded again", self.device_id)
             self.machine.account.shared = False
             self.machine.save_account()

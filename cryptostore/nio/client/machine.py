@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import vodozemac
-from nio import KeysClaimResponse
+from nio import KeysClaimResponse, KeysUploadResponse
 from nio.crypto import Olm, OutboundGroupSession
 from nio.events import MegolmEvent, OlmEvent
 
@@ -33,6 +33,7 @@ class ProductionOlm(Olm):
         self.devices = store.load_device_keys()
         self.unreached = store.unreached
         self.withheld = store.withheld
+        self.fallback_keys = store.fallback_keys
         self._has_group_sessions = store.are_group_sessions_in_memory
         self._handled = store.handled
         #: What requests for room keys need that wait for the owner. The caches alone might forget it.
@@ -84,15 +85,31 @@ class ProductionOlm(Olm):
             self._mark_device_for_unwedging(sender, sender_key)  # type: ignore[no-untyped-call]  # nio has no annotation
             return None
 
+    @property
+    def should_upload_keys(self) -> bool:
+        """As nio's, also for a fallback key alone."""
+        return self._needs_one_time_keys() or self.fallback_keys.is_due
+
     def share_keys(self) -> dict[str, Any]:
         """The keys to upload, marked as published.
 
-        Whatever becomes of the upload, these are never offered again: the server could hand one out twice.
+        Whatever becomes of the upload, the one-time keys are never offered again: the server could hand one out twice.
         """
-        content = super().share_keys()
+        only_fallback = self.fallback_keys.is_due and not self._needs_one_time_keys()
+        content = {} if only_fallback else super().share_keys()
+        content |= self.fallback_keys.to_upload(self.account, self.sign_json)
         self.mark_keys_as_published()
         self.save_account()
         return content
+
+    def handle_response(self, response: Any) -> None:
+        """As nio's; an upload that was taken in confirms its fallback key."""
+        if isinstance(response, KeysUploadResponse):
+            self.fallback_keys.confirm()
+        super().handle_response(response)  # type: ignore[no-untyped-call]  # nio has no annotation
+
+    def _needs_one_time_keys(self) -> bool:
+        return bool(super().should_upload_keys)
 
     def add_changed_users(self, users: set[str]) -> None:
         """The server says that these users' devices changed."""

@@ -21,6 +21,7 @@ from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
 from .buffer import BufferedStorage
+from .fallback_keys import FallbackKeys
 from .group_sessions import OfferedGroupSessions
 from .handled import HandledMessages
 from .looking import Look, Seen, identity_keys
@@ -91,6 +92,7 @@ class ProductionStore(NioStore):
             self.outbound = OutboundSessions(self._storage, self._pickles)
             self.unreached = UnreachedDevices(self._storage)
             self.withheld = WithheldKeys(self._storage)
+            self.fallback_keys = FallbackKeys(self._storage, account)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -147,7 +149,15 @@ class ProductionStore(NioStore):
     @property
     def _kept(self) -> tuple[Kept, ...]:
         """What nio itself tells no store about."""
-        return self.handled, self.replays, self.outbound, self.tracking, self.unreached, self.withheld
+        return (
+            self.handled,
+            self.replays,
+            self.outbound,
+            self.tracking,
+            self.unreached,
+            self.withheld,
+            self.fallback_keys,
+        )
 
     def settle(self, batch: Changes) -> None:
         """The batch is durable; what has changed since stays in memory."""
@@ -236,6 +246,7 @@ class ProductionStore(NioStore):
             (records.TrackedUser, ()),
             (records.UnreachedDevice, ()),
             (records.WithheldKey, ()),
+            (records.FallbackKey, ()),
             (records.Value, _TRACKED_UNTIL),
         )
 

@@ -184,6 +184,7 @@ class SyncingClient(ToDeviceClient):
         return super()._handle_timeline_event(*args)
 
     def _note_key_count(self, response: SyncResponse) -> None:
+        self.machine.fallback_keys.note_sync(response)
         count = response.device_key_count.signed_curve25519
         if count is not None:
             # Zero, too: nio takes it for an answer that is missing, and a drained device would never recover.

@@ -17,10 +17,12 @@ from nio import (
     KeysUploadError,
     KeysUploadResponse,
     LocalProtocolError,
+    SyncResponse,
 )
 
 from .device_keys import DeviceKeysResponse
 from .identity import IdentityClient
+from .sync_answer import SyncAnswer
 
 _LONGEST_PAUSE: Final = 3600.0
 _TOO_MANY_REQUESTS: Final = 429
@@ -58,6 +60,7 @@ class UploadingClient(IdentityClient):
     def _confirm_token(self) -> None:
         # A new token may be good for what the homeserver refused before.
         self._failed_uploads, self._next_upload = 0, 0.0
+        self.machine.fallback_keys.try_now()
         super()._confirm_token()
 
     async def _upload_once(self) -> KeysUploadResponse | KeysUploadError:
@@ -92,6 +95,10 @@ class UploadingClient(IdentityClient):
             KeysClaimResponse, method, path, data, response_data=("",)
         )
         return response
+
+    async def _send(self, response_class: type, *args: Any, **kwargs: Any) -> Any:
+        # nio leaves out what a sync says of fallback keys.
+        return await super()._send(SyncAnswer if response_class is SyncResponse else response_class, *args, **kwargs)
 
     async def send(self, method: str, path: str, data: Any = None, *args: Any, **kwargs: Any) -> ClientResponse:
         if not path.split("?")[0].endswith("/keys/upload"):
