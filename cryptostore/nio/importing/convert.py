@@ -19,6 +19,7 @@ from cryptostore.nio.times import to_local, to_utc
 
 from .devices import SourceDevices
 from .findings import Findings
+from .one_time_keys import UnknownPickleError, keep_for_the_homeserver
 from .source import NioFile, Row, SourceAccount, pickle_of
 
 R = TypeVar("R", bound=records.Record)
@@ -50,7 +51,7 @@ class AccountImport:
         self._findings = findings
         self._pickles = Pickles(row.account)
         self._imported_at = datetime.now(UTC)
-        olm_account = OlmAccount.from_pickle(row.pickle, pickle_key, row.shared)
+        olm_account = self._kept_for_the_homeserver(OlmAccount.from_pickle(row.pickle, pickle_key, row.shared))
         #: The account's own record.
         self.olm_account: Final = self._pickles.account_record(olm_account)
         #: The account's Curve25519 key.
@@ -83,6 +84,14 @@ class AccountImport:
         devices.report_what_is_left()
         yield from self._all("encryptedrooms", "encrypted room", ("room_id",), _encrypted_room)
         yield from self._all("outgoingkeyrequests", "key request", ("request_id",), _key_request)
+
+    def _kept_for_the_homeserver(self, olm_account: OlmAccount) -> OlmAccount:
+        try:
+            return keep_for_the_homeserver(olm_account)
+        except UnknownPickleError as error:
+            reason = f"vodozemac writes it in an unknown form ({error}): its next one-time key may replace another one"
+            self._findings.add(self.account, "account", reason, self.account)
+            return olm_account
 
     def _all(self, table: str, kind: str, id_columns: tuple[str, ...], make: Callable[[Row], R]) -> Iterator[R]:
         for row in self._source.rows(table, self._findings, self._row):
