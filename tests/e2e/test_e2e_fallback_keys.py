@@ -1,0 +1,74 @@
+"""More new devices write to a client that is down than it has one-time keys: all of it is read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote
+
+import pytest
+
+from homeserver_api import User
+from homeserver_bed import Bed, Device, Talk
+from raw_devices import RawDevice
+
+pytestmark = pytest.mark.e2e
+
+_DEVICES: Final = 300
+_ONE_TIME_KEYS: Final = 50
+
+
+class Writers:
+    """Any number of devices of one user, who write to one device of another; the server knows only the user."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._api: Any = talk.bed.api
+        self._receiver = self._api.device_keys(talk.alice.user, talk.bob.user)[talk.bob.config.device_id]
+        self.claimed: list[str] = []
+
+    def begin(self, name: str) -> RawDevice:
+        """A new device, which claims a key of the receiver."""
+        user, device_id = self._talk.bob.user.user_id, self._talk.bob.config.device_id
+        device = RawDevice(self._user.user_id, name)
+        answer = self._ask("POST", "keys/claim", {"one_time_keys": {user: {device_id: "signed_curve25519"}}})
+        self.claimed.append(device.begin(self._receiver, answer["one_time_keys"][user][device_id]))
+        return device
+
+    def write(self, device: RawDevice, text: str) -> None:
+        """Send the device's room key to the receiver, and a message to the room."""
+        bob, room = self._talk.bob, self._talk.room
+        content = device.room_key(room)
+        self._api.send_to_device(self._user, "m.room.encrypted", bob.user, bob.config.device_id, content)
+        path = f"rooms/{quote(room)}/send/m.room.encrypted/{quote(text, safe='')}"
+        self._talk.sent[self._ask("PUT", path, device.message(room, text))["event_id"]] = text
+
+    @property
+    def _user(self) -> User:
+        return self._talk.alice.user
+
+    def _ask(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        return self._api._ask(method, f"/_matrix/client/v3/{path}", body, self._user)
+
+
+def talk_to(bed: Bed) -> tuple[Talk, Device]:
+    """A room of somebody who has no client, and of a device whose keys are on the server."""
+    alice, bob = bed.device("alice"), bed.device("bob")
+    talk = Talk(bed, alice, bob, bed.api.encrypted_room(alice.user, bob.user), {})
+    client = bed.start(bob)
+    for _ in range(2):
+        client.call("sync")
+    client.kill()
+    return talk, bob
+
+
+def test_three_hundred_new_devices_write_while_the_client_is_down(bed: Bed) -> None:
+    talk, bob = talk_to(bed)
+    writers = Writers(talk)
+    for number in range(_DEVICES):
+        writers.write(writers.begin(f"NEW{number}"), f"message {number}")
+    assert len(set(writers.claimed[:_ONE_TIME_KEYS])) == _ONE_TIME_KEYS
+    assert len(set(writers.claimed[_ONE_TIME_KEYS:])) == 1
+    client = bed.start(bob)
+    client.call("sync")
+    assert talk.unreadable(client) == []
+    assert client.call("statistics")["loop_reads"] == 0
