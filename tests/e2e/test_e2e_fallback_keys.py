@@ -72,3 +72,49 @@ def test_three_hundred_new_devices_write_while_the_client_is_down(bed: Bed) -> N
     client.call("sync")
     assert talk.unreadable(client) == []
     assert client.call("statistics")["loop_reads"] == 0
+
+
+#: Where a new device dies, in the sync after which it uploads its keys for the first time.
+POINTS = [
+    ("batch:before", 1),
+    ("batch:after", 1),
+    ("batch:before", 2),
+    ("batch:after", 2),
+    ("keys-upload:before", 1),
+    ("keys-upload:answered", 1),
+]
+
+
+@pytest.mark.parametrize(("point", "nth"), POINTS)
+def test_a_kill_around_the_first_upload_leaves_a_device_that_anybody_can_write_to(
+    bed: Bed, point: str, nth: int
+) -> None:
+    alice, bob = bed.device("alice"), bed.device("bob")
+    talk = Talk(bed, alice, bob, bed.api.encrypted_room(alice.user, bob.user), {})
+    client = bed.start(bob)
+    client.call("arm", point=point, nth=nth)
+    client.dies(client.begin("sync"))
+    client = bed.start(bob)
+    for _ in range(2):
+        client.call("sync")
+    client.kill()
+    _all_keys_work(talk, bob)
+
+
+def test_a_device_that_was_deleted_and_logs_in_again_has_a_fallback_key_again(bed: Bed) -> None:
+    talk, bob = talk_to(bed)
+    bed.api.delete_device(bob.user, bob.config.device_id)
+    client = bed.start(bob)
+    for _ in range(2):
+        client.call("sync")
+    client.kill()
+    _all_keys_work(talk, bob)
+
+
+def _all_keys_work(talk: Talk, bob: Device) -> None:
+    writers = Writers(talk)
+    for number in range(_ONE_TIME_KEYS + 10):
+        writers.write(writers.begin(f"NEW{number}"), f"message {number}")
+    client = talk.bed.start(bob)
+    client.call("sync")
+    assert talk.unreadable(client) == []
