@@ -13,10 +13,12 @@ from aiohttp import ServerDisconnectedError, web
 from nio import KeysUploadError, RoomKeyEvent
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import FallbackKey, OlmAccount
+from cryptostore import FallbackKey, InboundGroupSession, OlmAccount, OlmSession
+from cryptostore.nio.bounds import OLM_SESSIONS
 from cryptostore.nio.client import fallback_keys
 from raw_devices import RawDevice
 from small_homeserver import HangUp, Json, Request, SmallHomeserver
+from spoiling import spoil
 
 PHONE = (BOB.user_id, BOB.device_id)
 ALGORITHM = "signed_curve25519"
@@ -375,5 +377,82 @@ def test_a_message_that_comes_again_later_does_nothing(memory_url: str, is_fallb
             assert len(keys) == 1
             assert bob.client.machine.wedged_devices == []
             assert bob.stored(OlmAccount) == before
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_fallback", [False, True])
+def test_a_message_that_comes_again_after_its_session_was_forgotten_undoes_nothing(
+    memory_url: str, is_fallback: bool
+) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            keys: list[Any] = []
+            bob.client.add_to_device_callback(keys.append, RoomKeyEvent)
+            if is_fallback:
+                server.one_time_keys[PHONE].clear()
+            device, _ = new_device(server, "NEW")
+            first = send_room_key(server, device)
+            for _ in range(OLM_SESSIONS):
+                claimed = server._claim({BOB.user_id: {BOB.device_id: ALGORITHM}})
+                device.begin(server.device_keys[PHONE], claimed[BOB.user_id][BOB.device_id])
+                send_room_key(server, device)
+            await bob.round()
+            await bob.round()
+            (before,) = bob.stored(InboundGroupSession)
+            count = len(keys)
+            server._send_to_device(device.user, "m.room.encrypted", {BOB.user_id: {BOB.device_id: first}})
+            await bob.round()
+            assert len(keys) == count + is_fallback
+            assert bob.stored(InboundGroupSession) == [before]
+            assert len(bob.stored(OlmSession)) == OLM_SESSIONS
+            write(server, device, "after")
+            await bob.round()
+            assert bob.read == ["after"]
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_logs_in_again_offers_the_same_key(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            before = dict(server.fallback_keys[PHONE])
+            server.delete_device(PHONE)
+            await bob.client.login_or_restore("password")
+            await bob.errands()
+            assert server.fallback_keys[PHONE] == before
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_row_leads_to_another_key_and_the_one_before_it_stays_usable(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, _alice, bob):
+            old = use_fallback_key(server, "OLD")
+            await bob.client.close()
+            spoil(url, BOB, FallbackKey)
+            await bob.restart()
+            await bob.round()
+            assert len(offers(server)) == 2
+            await bob.restart()
+            await bob.round()
+            assert len(offers(server)) == 2
+            write(server, old, "old")
+            write(server, use_fallback_key(server, "NEW"), "new")
+            await bob.round()
+            assert bob.read == ["old", "new"]
+
+    asyncio.run(scenario())
+
+
+def test_a_homeserver_that_has_no_fallback_keys_any_more_is_offered_none(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            await drained_of_fallback_keys(server, bob, clock)
+            server.knows_fallback_keys = False
+            server.one_time_keys[PHONE].clear()
+            await bob.round()
+            assert len(offers(server)) == 1
+            assert len(server.one_time_keys[PHONE]) == 50
 
     asyncio.run(scenario())
