@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -18,6 +19,9 @@ from cryptostore.nio.client.takeovers import HISTORY
 from cryptostore.store.memory import MemoryHandle
 from cryptostore_contract.samples import KEY
 
+#: A client that has nothing to write asks after each sync, so that these tests need not wait.
+ASKING: Final[Any] = {"ownership_check_interval": 0.0}
+
 
 def owned_by(url: str, owner: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}owner={owner}"
@@ -25,7 +29,7 @@ def owned_by(url: str, owner: str) -> str:
 
 def test_an_idle_process_ends_when_another_takes_over(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, _alice, bob):
+        async with people(url, **ASKING) as (server, _alice, bob):
             await bob.client.sync()
             forever = asyncio.create_task(bob.client.sync_forever(timeout=50))
             await bob.client.synced.wait()
@@ -60,7 +64,7 @@ async def template(client: ProductionMatrixClient) -> None:
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_program_that_catches_everything_does_not_take_its_account_back(url: str, *, is_idle: bool) -> None:
     async def scenario() -> None:
-        async with people(url) as (server, _alice, bob):
+        async with people(url, **ASKING) as (server, _alice, bob):
             newer = await Person(server, BOB, owned_by(url, "the-newer-process")).start()
             if not is_idle:
                 bob.client.machine.save_account()
@@ -93,7 +97,7 @@ def test_an_account_is_taken_back_by_a_program_that_says_so(memory_url: str, how
 
 def test_an_idle_process_ends_when_its_account_is_deleted_and_made_anew(url: str) -> None:
     async def scenario() -> None:
-        async with people(url) as (_, alice, bob):
+        async with people(url, **ASKING) as (_, alice, bob):
             for person in (alice, bob):
                 await person.client.sync()
             with open_backend(url) as backend:
@@ -107,11 +111,38 @@ def test_an_idle_process_ends_when_its_account_is_deleted_and_made_anew(url: str
     asyncio.run(scenario())
 
 
+def test_a_client_that_writes_nothing_asks_the_database_no_more_often_than_it_is_told(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(MemoryHandle, "find", _noting(asked, MemoryHandle.find))
+
+    async def scenario(interval: float) -> int:
+        asked.clear()
+        async with people(memory_url, ownership_check_interval=interval) as (_, _alice, bob):
+            await bob.client.sync()
+            before = len(asked)
+            for _ in range(5):
+                await bob.client.sync()
+            return len(asked) - before
+
+    assert asyncio.run(scenario(3600)) == 0
+    assert asyncio.run(scenario(0)) == 5
+
+
+def _noting(asked: list[object], find: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(handle: MemoryHandle, *arguments: Any) -> Any:
+        asked.append(handle)
+        return find(handle, *arguments)
+
+    return noted
+
+
 def test_an_idle_process_does_not_care_whether_the_database_is_there(
     memory_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        async with people(memory_url) as (_, alice, bob):
+        async with people(memory_url, **ASKING) as (_, alice, bob):
             await bob.client.sync()
             with monkeypatch.context() as away:
                 # A database in memory is never away by itself.

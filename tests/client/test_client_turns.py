@@ -55,7 +55,7 @@ def test_whoever_waits_takes_over_in_the_end(memory_url: str, caplog: pytest.Log
             assert time.monotonic() - began >= 1
             await late.client.sync()
             with pytest.raises(FencedOut, match="late:1"):
-                await holder.client.sync()
+                await holder.client.check_ownership()
             await late.client.close()
 
     asyncio.run(scenario())

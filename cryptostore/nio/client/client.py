@@ -23,7 +23,8 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
     PostgreSQL database by its parts. What is not given comes from the environment and from `env_file`: see
     `cryptostore.nio.configuration`. What changes outside a sync or a send, such as a verification, is durable after
     `flush_interval` seconds at the latest. A start that gets no usable answer from the homeserver ends after
-    `homeserver_deadline` seconds.
+    `homeserver_deadline` seconds. A process that writes nothing asks the database after a sync whether the account is
+    still its own, at most once in `ownership_check_interval` seconds.
 
     `ssl` and `proxy` are nio's.
 
@@ -38,6 +39,7 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
         *,
         config: AsyncClientConfig | None = None,
         flush_interval: float = 1.0,
+        ownership_check_interval: float = 10.0,
         homeserver_deadline: float = 30.0,
         ssl: Any = None,
         proxy: str | None = None,
@@ -52,6 +54,7 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
             settings.pickle_key,
             config,
             flush_interval,
+            ownership_check_interval,
             homeserver_deadline=homeserver_deadline,
             ssl=ssl,
             proxy=proxy,

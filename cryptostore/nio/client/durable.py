@@ -68,6 +68,7 @@ class DurableClient(AsyncClient):
         pickle_key: str,
         config: AsyncClientConfig | None,
         flush_interval: float,
+        ownership_check_interval: float = 10.0,
         **connection: Any,
     ) -> None:
         # The pickle key stays out of the config: that is a dataclass, and its repr shows everything.
@@ -79,6 +80,7 @@ class DurableClient(AsyncClient):
         self._url = url
         self._pickle_key = pickle_key
         self._flush_interval = flush_interval
+        self._ownership_check_interval = ownership_check_interval
         self._flusher: Flusher | None = None
         self._closed = False
         #: Whether the homeserver was asked about an identity that is not confirmed yet.
@@ -310,7 +312,13 @@ class DurableClient(AsyncClient):
 
     def _buffer(self) -> Flusher:
         if self._flusher is None:
-            self._flusher = Flusher(self.production_store, self.statistics, self._flush_interval, self.threads)
+            self._flusher = Flusher(
+                self.production_store,
+                self.statistics,
+                self._flush_interval,
+                self._ownership_check_interval,
+                self.threads,
+            )
         return self._flusher
 
     @property

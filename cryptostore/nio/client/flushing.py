@@ -31,18 +31,29 @@ _log: Final = logger(__name__)
 class Flusher:
     """Flushes pending changes on demand, and at most `interval` seconds after a change.
 
+    Every write says whether the account is still ours. Where nothing is written, the database is asked at most once in
+    `check_interval` seconds.
+
     A flush that fails changes nothing: its changes wait again, and its callers get the error.
     After FencedOut, DatabaseWentBack, AccountNotFound or StoreClosed every later flush raises the same.
     """
 
     def __init__(
-        self, store: ProductionStore, statistics: Statistics, interval: float, threads: ThreadPoolExecutor
+        self,
+        store: ProductionStore,
+        statistics: Statistics,
+        interval: float,
+        check_interval: float,
+        threads: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._threads = threads
         self._statistics = statistics
         self._interval = interval
+        self._check_interval = check_interval
         self._loop = asyncio.get_running_loop()
+        #: When the database was last asked, or wrote something: opening did.
+        self._owned_at = self._loop.time()
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._final_error: CryptoStoreError | None = None
@@ -76,6 +87,12 @@ class Flusher:
         if self._final_error is not None:
             raise self._final_error
 
+    async def check_ownership_if_due(self) -> None:
+        """As `check_ownership`, unless the database said so less than `check_interval` seconds ago."""
+        self.check()
+        if self._loop.time() - self._owned_at >= self._check_interval:
+            await self.check_ownership()
+
     async def check_ownership(self) -> None:
         """Ask the database whether the account is still ours. Raises FencedOut, DatabaseWentBack or AccountNotFound, as
         later flushes do.
@@ -84,6 +101,7 @@ class Flusher:
         """
         self.check()
         self._statistics.ownership_checks += 1
+        self._owned_at = self._loop.time()
         try:
             await in_thread(self._threads, self._store.storage.check_ownership)
         except (BackendUnavailable, StorageFull) as error:
@@ -146,6 +164,7 @@ class Flusher:
             raise
         self._store.storage.taken()
         self._store.settle(batch)
+        self._owned_at = self._loop.time()
         self._statistics.flushes += 1
         self._statistics.records += len(batch)
 

@@ -55,13 +55,17 @@ class SyncingClient(ToDeviceClient):
             raise LocalProtocolError("sync() inside a callback would acknowledge events that are not handled yet")
         async with self._one_sync:
             full_state = True if not self._has_rooms else full_state
-            flushes = self.statistics.flushes
             response = await self._sync_once(timeout, sync_filter, since, full_state, set_presence)
             self._failed_syncs = self._failed_syncs + 1 if isinstance(response, SyncError) else 0
-            if self.statistics.flushes == flushes:
-                # Every write says whether the account is still ours; who has nothing to write has to ask.
-                await self.check_ownership()
+            await self._check_ownership_after(response)
             return response
+
+    async def _check_ownership_after(self, response: SyncResponse | SyncError) -> None:
+        if isinstance(response, SyncError):
+            # Another process that logs in makes this one's token void.
+            await self.check_ownership()
+        elif self.store is not None:
+            await self._buffer().check_ownership_if_due()
 
     async def _sync_once(self, *how: Any) -> SyncResponse | SyncError:
         # A sync acknowledges messages that another database's keys may be for.
