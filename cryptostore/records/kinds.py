@@ -57,7 +57,7 @@ class OlmSession(Record):
 
 @record_kind
 class FallbackKey(Record):
-    """The fallback key that was made last: what the homeserver hands out when the one-time keys are used up.
+    """The newest fallback key of an algorithm: what the homeserver hands out when the one-time keys are used up.
 
     Its private half is in the Olm account that is written with it. It is offered, with this signature, until the
     homeserver has confirmed it.
@@ -65,8 +65,9 @@ class FallbackKey(Record):
 
     kind_number = 20
     kind_name = "fallback_key"
-    key_fields = ()
+    key_fields = ("algorithm",)
 
+    algorithm: Identifier
     key_id: Identifier
     public_key: PublicKey
     signature: Text

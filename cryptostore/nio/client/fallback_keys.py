@@ -21,6 +21,7 @@ from .sync_answer import SyncAnswer
 LEAST_AGE: Final = timedelta(hours=1)
 
 _ALGORITHM: Final = "signed_curve25519"
+_KEY: Final = (_ALGORITHM,)
 #: Seconds between two offers of the same key; each further pause is twice as long, up to the longest.
 _FIRST_PAUSE: Final = 60.0
 _LONGEST_PAUSE: Final = 3600.0
@@ -37,8 +38,8 @@ class FallbackKeys(KeptRecords[records.FallbackKey]):
     An Olm account keeps the private halves of the last two. So a key is made only when nobody can need the one before
     the last any more: the last was handed out, is an hour old, and since it is, all to-device messages were read.
 
-    A key that was not confirmed is offered again, and no other is made: the homeserver may have it. One that it was
-    offered twice is no harm. A homeserver that knows no fallback keys is offered none.
+    A key that was not confirmed is offered again, and no other is made: the homeserver may have it, and takes the same
+    one twice. A homeserver that knows no fallback keys is offered none.
     """
 
     def __init__(self, storage: BufferedStorage, account: records.Account) -> None:
@@ -85,40 +86,40 @@ class FallbackKeys(KeptRecords[records.FallbackKey]):
     def confirm(self) -> None:
         """The homeserver has taken in the last upload."""
         if self._is_offered:
-            self.put(replace(self.rows[()], confirmed=True))
+            self.put(replace(self.rows[_KEY], confirmed=True))
             self._is_offered = False
             self.try_now()
 
     def offer_again(self) -> None:
         """The homeserver has forgotten this device: it has no fallback key either."""
         self._is_offered = False
-        if () in self.rows:
-            self.put(replace(self.rows[()], confirmed=False))
+        if _KEY in self.rows:
+            self.put(replace(self.rows[_KEY], confirmed=False))
 
     def try_now(self) -> None:
         """What was refused before may be accepted now."""
         self._offers, self._next_offer = 0, 0.0
 
     def _is_pending(self) -> bool:
-        return () in self.rows and not self.rows[()].confirmed
+        return _KEY in self.rows and not self.rows[_KEY].confirmed
 
     def _must_be_made(self) -> bool:
-        return () not in self.rows or (self._is_used and self._is_inbox_read and self._is_old())
+        return _KEY not in self.rows or (self._is_used and self._is_inbox_read and self._is_old())
 
     def _is_old(self) -> bool:
         # A time that is far ahead is left over from a clock that was wrong.
-        return () in self.rows and abs(now() - self.rows[()].made_at) >= LEAST_AGE
+        return _KEY in self.rows and abs(now() - self.rows[_KEY].made_at) >= LEAST_AGE
 
     def _make(self, account: OlmAccount, sign: Callable[[dict[str, Any]], str]) -> None:
         olm: Any = account._account  # noqa: SLF001  # nio knows no fallback keys, nor do the annotations of vodozemac
         olm.generate_fallback_key()
         ((key_id, key),) = olm.fallback_key.items()
         public_key = key.to_base64()
-        self.put(records.FallbackKey(key_id, public_key, sign(_unsigned(public_key)), now()))
+        self.put(records.FallbackKey(_ALGORITHM, key_id, public_key, sign(_unsigned(public_key)), now()))
         self._is_inbox_read = False
 
     def _signed(self) -> dict[str, Any]:
-        row, account = self.rows[()], self._account
+        row, account = self.rows[_KEY], self._account
         signatures = {account.user_id: {f"ed25519:{account.device_id}": row.signature}}
         return {f"{_ALGORITHM}:{row.key_id}": _unsigned(row.public_key) | {"signatures": signatures}}
 
