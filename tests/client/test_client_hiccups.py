@@ -8,11 +8,12 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
-from nio import LocalProtocolError, SyncError, SyncResponse
+from nio import KeysUploadError, LocalProtocolError, SyncError, SyncResponse
 
 from client_pairs import CONFIG
 from cryptostore import AccessTokenRejected, ConfigurationError, FencedOut, HomeserverUnavailable
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client import syncing
 from small_homeserver import Request, SmallHomeserver, small_homeserver
 
 USER = "@bot:small"
@@ -148,3 +149,24 @@ def test_syncs_that_fail_are_logged(memory_url: str, caplog: pytest.LogCaptureFi
     said = [record.getMessage() for record in caplog.records if "failed in a row" in record.getMessage()]
     assert "1 syncs failed in a row, the last one with SyncError: M_NOT_JSON HTTP status 502" in said[0]
     assert len(said) > 1
+
+
+def test_a_homeserver_may_refuse_for_weeks(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server, a_client(server, memory_url) as client:
+            # No test waits for weeks.
+            monkeypatch.setattr(syncing, "_LONGEST_PAUSE", 0.01)
+            await client.login_or_restore("password")
+            await client.sync()
+            client._failed_syncs = client._failed_uploads = 5_000
+            server.faults.append(lambda _: refusal("M_UNKNOWN", 400))
+            assert isinstance(await client.keys_upload(), KeysUploadError)
+            forever = asyncio.create_task(client.sync_forever(timeout=50))
+            while client._failed_syncs < 5_003 and not forever.done():
+                await asyncio.wait([forever], timeout=0.01)
+            server.faults.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(forever, 0.5)
+            assert client._failed_syncs == 0
+
+    asyncio.run(scenario())

@@ -154,7 +154,7 @@ class SyncingClient(ToDeviceClient):
         self.synced.set()
         self.synced.clear()
         # nio would ask a homeserver that refuses again and again without a pause.
-        pause = min(0.1 * 2**self._failed_syncs, _LONGEST_PAUSE) if self._failed_syncs else 0.0
+        pause = min(0.1 * 2 ** min(self._failed_syncs, 10), _LONGEST_PAUSE) if self._failed_syncs else 0.0
         await asyncio.sleep(max(pause, (sleep_milliseconds or 0) / 1000))
 
     async def _handle_sync(self, response: SyncResponse) -> None:

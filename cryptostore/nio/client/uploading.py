@@ -74,7 +74,7 @@ class UploadingClient(IdentityClient):
             self._failed_uploads = 0
         else:
             self._failed_uploads += 1
-            self._next_upload = time.monotonic() + min(2.0**self._failed_uploads, _LONGEST_PAUSE)
+            self._next_upload = time.monotonic() + min(2.0 ** min(self._failed_uploads, 12), _LONGEST_PAUSE)
         return response
 
     async def keys_query(self) -> KeysQueryResponse | KeysQueryError:
