@@ -168,7 +168,7 @@ def test_a_key_that_was_not_confirmed_is_offered_again_and_no_other_is_made(
             server.faults.append(fail)
             await bob.client.sync()
             for _ in range(3):
-                bob.client._next_upload = 0.0
+                bob.client._key_uploads._next = 0.0
                 bob.client.machine.fallback_keys.try_now()
                 with suppress(ServerDisconnectedError):
                     assert isinstance(await bob.client.keys_upload(), KeysUploadError)
@@ -204,7 +204,7 @@ def test_a_refused_fallback_key_keeps_no_one_time_key_back(memory_url: str) -> N
             bob.client.machine.fallback_keys.offer_again()
             await bob.client.sync()
             assert isinstance(await bob.client.keys_upload(), KeysUploadError)
-            bob.client._next_upload = 0.0
+            bob.client._key_uploads._next = 0.0
             await bob.round()
             assert len(server.one_time_keys[PHONE]) == 50
 

@@ -158,7 +158,7 @@ def test_a_homeserver_may_refuse_for_weeks(memory_url: str, monkeypatch: pytest.
             monkeypatch.setattr(syncing, "_LONGEST_PAUSE", 0.01)
             await client.login_or_restore("password")
             await client.sync()
-            client._failed_syncs = client._failed_uploads = 5_000
+            client._failed_syncs = client._key_uploads._failures = 5_000
             server.faults.append(lambda _: refusal("M_UNKNOWN", 400))
             assert isinstance(await client.keys_upload(), KeysUploadError)
             forever = asyncio.create_task(client.sync_forever(timeout=50))

@@ -143,7 +143,7 @@ def test_an_upload_that_is_cancelled_anywhere(memory_url: str) -> None:
             for number in itertools.count():
                 server.take_all_keys((BOB.user_id, BOB.device_id))
                 await bob.client.sync()
-                bob.client._next_upload = 0.0
+                bob.client._key_uploads._next = 0.0
                 if not await cancelled_at(number, bob.client.keys_upload()):
                     break
             assert number > 1

@@ -106,7 +106,7 @@ def test_a_failed_upload_is_tried_again_later_with_other_keys(memory_url: str, a
             await bob.client.sync()
             assert isinstance(await bob.client.keys_upload(), KeysUploadError)
             assert not bob.client.should_upload_keys
-            bob.client._next_upload = 0.0
+            bob.client._key_uploads._next = 0.0
             assert bob.client.should_upload_keys
             assert isinstance(await bob.client.keys_upload(), KeysUploadResponse)
             assert not tried[0] & tried[1]

@@ -38,7 +38,7 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 async def at_rest(person: Person) -> None:
     """Nothing waits, and no timer runs."""
     await person.client.flush()
-    await eventually(lambda: person.client._buffer()._timer is None)
+    await eventually(lambda: person.client._session.flusher._timer is None)
 
 
 async def verify_bob(alice: Person) -> None:

@@ -116,8 +116,9 @@ def say_in_new_sessions(alice: Person, texts: list[str]) -> None:
 
 async def abandon(client: ProductionMatrixClient) -> None:
     """Give a client's connections back without a flush, as a killed process would."""
-    flusher, store = client._flusher, client.store
-    client._flusher, client.store, client.olm = None, None, None
+    session, store = client._session, client.store
+    flusher, session._flusher, session._opened = session._flusher, None, None
+    client.store, client.olm = None, None
     if flusher is not None and flusher._timer is not None:
         flusher._timer.cancel()
     await client.close()

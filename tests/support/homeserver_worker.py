@@ -175,7 +175,7 @@ class Worker:
 
     async def do_upload(self) -> str:
         """Upload keys at once, however often that failed; the answer."""
-        self._client._next_upload = 0.0
+        self._client._key_uploads._next = 0.0
         response = await self._client.keys_upload()
         return f"{type(response).__name__}: {response}"
 

@@ -8,14 +8,11 @@ from nio import AsyncClientConfig
 
 from cryptostore.nio.configuration import StoreArguments, client_settings
 
-from .key_files import KeyFileClient
-from .login import LoginClient
-from .sharing import SharingClient
+from .session import Intervals
 from .syncing import SyncingClient
-from .uploading import UploadingClient
 
 
-class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, LoginClient, KeyFileClient):
+class ProductionMatrixClient(SyncingClient):
     """An AsyncClient that can be killed at any moment, started on another host, and read everything it was ever sent.
 
     `store` is the URL of a database, and `pickle_key` protects what is kept in it. The account is that of `user` and
@@ -53,9 +50,8 @@ class ProductionMatrixClient(SyncingClient, SharingClient, UploadingClient, Logi
             settings.store,
             settings.pickle_key,
             config,
-            flush_interval,
-            ownership_check_interval,
-            homeserver_deadline=homeserver_deadline,
+            Intervals(flush_interval, ownership_check_interval),
+            homeserver_deadline,
             ssl=ssl,
             proxy=proxy,
         )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiohttp import ClientResponse
 from nio import Api, ErrorResponse, KeysQueryResponse, WhoamiResponse
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
+from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
 
 from .answers import failure
+from .device import Device
 from .device_keys import DeviceKeysResponse
 from .homeserver import Homeserver
 from .looking import Seen, identity_keys
-from .prefetch import PrefetchingClient
-
-#: What a client asks, and says, before its identity is known to be the device's: nothing of it depends on a key.
-_ASKED_BEFORE: Final = ("/account/whoami", "/keys/query", "/login", "/logout", "/register", "/versions")
+from .session import Session
 
 _WHOSE_TOKEN: Final = "the homeserver does not say whose access token this is"  # noqa: S105  # no token
 _WHICH_KEYS: Final = "the homeserver does not say which keys it knows for this device"
@@ -35,27 +33,40 @@ class _Looked(NamedTuple):
     device_keys: Any
 
 
-class IdentityClient(PrefetchingClient):
-    """A client that refuses to run with another identity than the homeserver's."""
+class Identity:
+    """Refuses to run with another identity than the homeserver's.
 
-    def __init__(self, *args: Any, homeserver_deadline: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._homeserver = Homeserver(self, homeserver_deadline)
+    `open_account` and `whoami` are the client's own, and `send` its `_send`. `on_confirmed` is called for each token
+    that is known to be the device's.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        session: Session,
+        homeserver: Homeserver,
+        *,
+        open_account: Callable[[], Awaitable[None]],
+        whoami: Callable[[], Awaitable[WhoamiResponse | ErrorResponse]],
+        send: Callable[..., Awaitable[Any]],
+        on_confirmed: Callable[[], None],
+    ) -> None:
+        self._device = device
+        self._session = session
+        self._homeserver = homeserver
+        self._open_account = open_account
+        self._whoami = whoami
+        self._send = send
+        self._on_confirmed = on_confirmed
         #: The access tokens that are known to be this device's, and with which its keys were compared.
         self._shown_token = ""
         self._checked_token = ""
         self._looked: _Looked | None = None
 
-    async def check_identity(self) -> ErrorResponse | None:
-        """Compare this account with the device whose access token this is, and its keys with those that the homeserver
-        has for the device: once for each token. Opens the account if `restore_login` has named it alone.
-
-        Returns None if they are the same, and the homeserver's answer if it gave no usable one. Raises
-        ConfigurationError if the token is another device's, or if the homeserver knows other keys: this database is not
-        the device's. Until then nothing of a new identity is written. Raises what `open` raises.
-        """
+    async def check(self) -> ErrorResponse | None:
+        """Compare the account with the homeserver's device: see `check_identity` of the client."""
         await self.open_restored()
-        if self.access_token == self._checked_token:
+        if self._device.access_token == self._checked_token:
             return None
         answer = await self._show_token() or await self._compare_keys()
         if answer is not None:
@@ -65,39 +76,30 @@ class IdentityClient(PrefetchingClient):
 
     async def open_restored(self) -> None:
         """Open the account whose login was restored, if it is not open. Raises what `open` raises."""
-        if self.store is None and self.access_token and not self._closed:
-            await self.open()
+        if not self._session.is_open and self._device.access_token and not self._session.is_closed:
+            await self._open_account()
 
-    async def flush(self) -> None:
-        """As without a login; a new identity is written only after `check_identity`.
-
-        Raises what that raises, too, and HomeserverUnavailable if the homeserver gives no usable answer.
-        """
-        await self._confirm()
-        await super().flush()
-
-    async def send(self, method: str, path: str, *args: Any, **kwargs: Any) -> ClientResponse:
-        if self.needs_account(path):
-            await self.open_restored()
-        if not path.split("?")[0].endswith(_ASKED_BEFORE):
-            await self._confirm()
-        return await super().send(method, path, *args, **kwargs)
-
-    async def _confirm(self) -> None:
-        if self.store is None or self.production_store.is_confirmed or not self.access_token:
+    async def confirm(self) -> None:
+        """Check the identity, if it is new. Raises HomeserverUnavailable if there is no usable answer."""
+        if not self._session.is_open or self._session.store.is_confirmed or not self._device.access_token:
             return
-        if (answer := await self.check_identity()) is not None:
+        if (answer := await self.check()) is not None:
             raise failure(_WHICH_KEYS, answer)
 
-    async def _look(self, seen: Seen) -> None:
-        self._looked = None
-        if self.access_token:
+    async def look(self, seen: Seen) -> None:
+        """Ask about an account before it is taken over. Raises if it must not be."""
+        self.look_away()
+        if self._device.access_token:
             async with self._homeserver.within_deadline():
-                if (answer := await self._ask_whose(seen.account, self.access_token)) is not None:
+                if (answer := await self.ask_whose(seen.account, self._device.access_token)) is not None:
                     raise failure(_WHOSE_TOKEN, answer)
-                await self._look_at_keys(seen, self.access_token)
+                await self.look_at_keys(seen, self._device.access_token)
 
-    async def _ask_whose(self, account: Account, token: str) -> ErrorResponse | None:
+    def look_away(self) -> None:
+        """Forget what was seen."""
+        self._looked = None
+
+    async def ask_whose(self, account: Account, token: str) -> ErrorResponse | None:
         """None if this token is the account's. Raises ConfigurationError if it is another's."""
         method, path = Api.whoami(token)
         answer = await self._homeserver.ask(WhoamiResponse, method, path, token=token)
@@ -106,7 +108,7 @@ class IdentityClient(PrefetchingClient):
         _check_owner(account, answer)
         return None
 
-    async def _look_at_keys(self, seen: Seen, token: str) -> None:
+    async def look_at_keys(self, seen: Seen, token: str) -> None:
         """Raise ConfigurationError if the homeserver knows the device with other keys than the account's."""
         method, path, data = Api.keys_query(token, [seen.account.user_id])
         answer = await self._homeserver.ask(DeviceKeysResponse, method, path, data, token)
@@ -117,75 +119,75 @@ class IdentityClient(PrefetchingClient):
             self._check_keys(seen.account, seen.identity_keys or {}, known)
         self._looked = _Looked(seen, token, known)
 
-    def _use(self, opened: Any) -> None:
-        super()._use(opened)
-        self._use_what_was_seen()
-
-    def _use_what_was_seen(self) -> None:
+    def go_on(self) -> None:
         """Go on with the token that was looked at. If the account is another one since, it is looked at once more."""
         looked, self._looked = self._looked, None
         if looked is None:
             return
-        self.access_token = self._shown_token = looked.token
+        self._device.access_token = self._shown_token = looked.token
         expected = looked.seen.identity_keys
-        if self._own_keys() == expected or (expected is None and not self.production_store.is_confirmed):
+        if self.own_keys() == expected or (expected is None and not self._session.store.is_confirmed):
             self._compare(looked.device_keys)
             self._confirm_token()
 
     def _confirm_token(self) -> None:
-        self._checked_token = self.access_token
-        self._buffer().confirm()
+        self._on_confirmed()
+        self._checked_token = self._device.access_token
+        self._session.flusher.confirm()
 
     async def _show_token(self) -> ErrorResponse | None:
-        if self.access_token == self._shown_token:
+        if self._device.access_token == self._shown_token:
             return None
-        answer = await self.whoami()
+        answer = await self._whoami()
         return answer if isinstance(answer, ErrorResponse) else None
 
     async def _compare_keys(self) -> ErrorResponse | None:
-        method, path, data = Api.keys_query(self.access_token, [self.user_id])
+        method, path, data = Api.keys_query(self._device.access_token, [self._device.user_id])
         response: KeysQueryResponse | ErrorResponse = await self._send(DeviceKeysResponse, method, path, data)
         if isinstance(response, ErrorResponse):
             _log.warning("the homeserver did not say which keys it knows for this device: %s", response)
             return response
-        self._compare(response.device_keys.get(self.user_id, {}).get(self.device_id))
+        self._compare(response.device_keys.get(self._device.user_id, {}).get(self._device.device_id))
         return None
 
-    async def close(self) -> None:
+    def forget_tokens(self) -> None:
+        """The account is closed: what is opened next is checked again."""
         self._shown_token = self._checked_token = ""
-        await super().close()
 
     def _compare(self, known: Any) -> None:
         # What a device's earlier token was told of its keys may be out of date.
-        self.machine.uploaded_key_count = None
+        self._session.machine.uploaded_key_count = None
         if known is not None:
-            self._check_keys(self.production_store.account_id, self._own_keys(), known)
+            self._check_keys(self._session.store.account_id, self.own_keys(), known)
             return
-        self.machine.fallback_keys.offer_again()
-        if self.machine.account.shared:
-            _log.warning("the homeserver has no keys of %s any more; they will be uploaded again", self.device_id)
-            self.machine.account.shared = False
-            self.machine.save_account()
+        self._session.machine.fallback_keys.offer_again()
+        if self._session.machine.account.shared:
+            _log.warning(
+                "the homeserver has no keys of %s any more; they will be uploaded again", self._device.device_id
+            )
+            self._session.machine.account.shared = False
+            self._session.machine.save_account()
 
-    def _own_keys(self) -> dict[str, str]:
-        return identity_keys(self.machine.account)
+    def own_keys(self) -> dict[str, str]:
+        """The public keys of the open account."""
+        return identity_keys(self._session.machine.account)
 
     def _check_keys(self, account: Account, ours: Mapping[str, str], known: Any) -> None:
         keys = known.get("keys", {})
         theirs = {name: keys.get(f"{name}:{account.device_id}") for name in ("ed25519", "curve25519")}
         if theirs != ours:
             raise ConfigurationError(
-                f"the homeserver knows {account} with other keys than the database at {self.store_path} holds: the "
-                f"Ed25519 key there is {theirs['ed25519']}, and here {ours.get('ed25519', 'none')}. Use the database "
-                "that belongs to the device (`cryptostore import-nio` brings the keys of a nio store over), or log in "
-                "as a new device"
+                f"the homeserver knows {account} with other keys than the database at {redact(self._session.url)} "
+                f"holds: the Ed25519 key there is {theirs['ed25519']}, and here {ours.get('ed25519', 'none')}. Use the "
+                "database that belongs to the device (`cryptostore import-nio` brings the keys of a nio store over), "
+                "or log in as a new device"
             )
 
-    def _handle_whoami_response(self, response: WhoamiResponse) -> None:
-        if self.store is not None:
-            _check_owner(self.production_store.account_id, response)
-            self._shown_token = self.access_token
-        super()._handle_whoami_response(response)
+    def note_owner(self, answer: WhoamiResponse) -> None:
+        """The token is that of the device that answered. Raises ConfigurationError if the account is another's."""
+        if self._session.is_open:
+            _check_owner(self._session.store.account_id, answer)
+            self._shown_token = self._device.access_token
 
 
 def _check_owner(account: Account, answer: WhoamiResponse) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from nio import Api, ErrorResponse, LoginInfoResponse, LoginResponse, LogoutResponse
 
@@ -17,9 +17,12 @@ from cryptostore.records import Account
 from cryptostore.records.changes import Changes
 
 from .answers import failure, is_token_rejected
-from .identity import IdentityClient
+from .device import Device
+from .homeserver import Homeserver
+from .identity import Identity
 from .looking import Seen
 from .saved_login import SavedLogin
+from .session import Session
 from .threads import in_thread
 
 _DEVICE_ID_LENGTH: Final = 10
@@ -35,58 +38,50 @@ class _Credentials(NamedTuple):
     token: str | None
 
 
-class LoginClient(IdentityClient):
-    """A client that keeps its device id and its access token beside its keys."""
+class Login:
+    """Keeps a device id and an access token beside the keys. `flush` is the client's own."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        device: Device,
+        session: Session,
+        identity: Identity,
+        homeserver: Homeserver,
+        flush: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._device = device
+        self._session = session
+        self._identity = identity
+        self._homeserver = homeserver
+        self._flush = flush
         #: A login whose token is not stored yet.
         self._new_login: SavedLogin | None = None
 
-    async def login_or_restore(
-        self,
-        password: str | None = None,
-        device_name: str = "",
-        token: str | None = None,
-        *,
-        take_over: bool = False,
+    async def log_in_or_restore(
+        self, password: str | None, device_name: str, token: str | None, *, take_over: bool
     ) -> LoginResponse:
-        """Log in once; later, on any host with the same database and pickle key, restore that login.
-
-        Without a device id, the one device of this user in the database is meant, and in a database without one a
-        new device id is chosen and saved before the homeserver hears of it. A token that the homeserver rejects leads
-        to a new login as the same device. `token` is a login token (single sign-on), in place of a password.
-        `take_over` takes an account back that this process has lost to another one.
-
-        Everything that can be checked is checked before the account is taken over. After an error nothing is taken
-        over, and no account is left behind; but a new device, whose login had no answer, keeps its id and its keys.
-
-        Raises ConfigurationError if the homeserver refuses, if the database holds several devices of this user and
-        none was named, and if homeserver and database do not belong together. Raises HomeserverUnavailable if the
-        homeserver gives no usable answer inside the deadline: calling this again later may work. Raises what `open`
-        raises.
-        """
-        if not self.user_id.startswith("@"):
+        """Have an open account and a token that is its: see `login_or_restore` of the client."""
+        if not self._device.user_id.startswith("@"):
             raise ConfigurationError(
-                f"{self.user!r} is no full user id such as @bot:example.org, which finds the account"
+                f"{self._device.user!r} is no full user id such as @bot:example.org, which finds the account"
             )
         self._new_login = None
         credentials = _Credentials(password, device_name, token)
-        if self.store is None:
-            self._closed = False
-            await self._openings.run(self._open_logged_in(credentials, take_over=take_over))
+        if not self._session.is_open:
+            self._session.begin()
+            await self._session.openings.run(self._open_logged_in(credentials, take_over=take_over))
         else:
             await self._log_in_again(credentials)
         await self._save_login()
-        return LoginResponse(self.user_id, str(self.device_id), self.access_token)
+        return LoginResponse(self._device.user_id, str(self._device.device_id), self._device.access_token)
 
     async def _open_logged_in(self, credentials: _Credentials, *, take_over: bool) -> None:
         found = await self._find_account()
-        if found is None and not self.access_token:
-            await self._begin_device(Account(self.user_id, _new_device_id()), credentials)
+        if found is None and not self._device.access_token:
+            await self._begin_device(Account(self._device.user_id, _new_device_id()), credentials)
         else:
-            account = found or Account(self.user_id, _new_device_id())
-            await self._open_account(account, partial(self._look_and_log_in, credentials), take_over=take_over)
+            account = found or Account(self._device.user_id, _new_device_id())
+            await self._session.take(account, partial(self._look_and_log_in, credentials), take_over=take_over)
 
     async def _begin_device(self, account: Account, credentials: _Credentials) -> None:
         """Make a device. The homeserver must not know one whose keys could still be lost: they are durable before."""
@@ -95,9 +90,9 @@ class LoginClient(IdentityClient):
             answer = await self._homeserver.ask(LoginInfoResponse, *Api.login_info())
         if isinstance(answer, ErrorResponse):
             raise failure("the homeserver does not say how users log in", answer)
-        await self._open_account(account, _ask_nothing)
+        await self._session.take(account, _ask_nothing)
         try:
-            await self.flush()
+            await self._flush()
             await self._log_in_again(credentials)
         except ConfigurationError:
             await self._forget_device(account)
@@ -105,23 +100,23 @@ class LoginClient(IdentityClient):
 
     async def _log_in_again(self, credentials: _Credentials) -> None:
         """Make sure of a token for the open account."""
-        store = self.production_store
-        seen = Seen(store.account_id, self._own_keys(), store.seen.login)
+        store = self._session.store
+        seen = Seen(store.account_id, self._identity.own_keys(), store.seen.login)
         await self._look_and_log_in(credentials, seen)
-        self._use_what_was_seen()
+        self._identity.go_on()
 
     async def _look_and_log_in(self, credentials: _Credentials, seen: Seen) -> None:
-        self._looked = None
+        self._identity.look_away()
         async with self._homeserver.within_deadline():
             token = await self._accepted_token(seen) or await self._token_of_login(seen, credentials)
-            await self._look_at_keys(seen, token)
+            await self._identity.look_at_keys(seen, token)
 
     async def _accepted_token(self, seen: Seen) -> str:
         """The token that there is already, or an empty text if the homeserver does not accept it."""
-        token = self.access_token or (seen.login.token_for(self.homeserver) if seen.login else "")
+        token = self._device.access_token or (seen.login.token_for(self._device.homeserver) if seen.login else "")
         if not token:
             return ""
-        answer = await self._ask_whose(seen.account, token)
+        answer = await self._identity.ask_whose(seen.account, token)
         if answer is not None and not is_token_rejected(answer):
             raise failure("the homeserver does not say whose access token this is", answer)
         return token if answer is None else ""
@@ -129,7 +124,7 @@ class LoginClient(IdentityClient):
     async def _token_of_login(self, seen: Seen, credentials: _Credentials) -> str:
         await self._check_credentials(seen, credentials)
         method, path, data = Api.login(
-            self.user,
+            self._device.user,
             password=credentials.password,
             device_name=credentials.device_name,
             device_id=seen.account.device_id,
@@ -138,7 +133,7 @@ class LoginClient(IdentityClient):
         answer = await self._homeserver.ask(LoginResponse, method, path, data)
         if not isinstance(answer, LoginResponse):
             raise failure(f"the homeserver does not log {seen.account.user_id} in", answer)
-        self._new_login = SavedLogin(self.homeserver, answer.access_token)
+        self._new_login = SavedLogin(self._device.homeserver, answer.access_token)
         if (named := Account(answer.user_id, answer.device_id)) != seen.account:
             raise ConfigurationError(
                 f"the homeserver calls this device {named}, and not {seen.account}: give user={named.user_id!r}, or "
@@ -155,24 +150,24 @@ class LoginClient(IdentityClient):
         )
 
     def _elsewhere(self, login: SavedLogin | None) -> str:
-        if login is None or login.token_for(self.homeserver):
+        if login is None or login.token_for(self._device.homeserver):
             return ""
         return f" (the stored one was stored for {login.homeserver}, and is sent nowhere else)"
 
     async def _other_devices(self, account: Account) -> str:
-        found = [other for other in await in_thread(self.threads, self._stored_accounts) if other != account]
+        found = [other for other in await in_thread(self._session.threads, self._stored_accounts) if other != account]
         names = ", ".join(other.device_id for other in found)
         return f", or is the device id mistyped? The database has {names}" if names else ""
 
     async def _find_account(self) -> Account | None:
         """The account that is meant, or None for a device that is to be made."""
-        if self.device_id:
-            return Account(self.user_id, self.device_id)
-        found = await self._openings.in_thread(self._look_for_accounts, _keep_nothing_open)
+        if self._device.device_id:
+            return Account(self._device.user_id, self._device.device_id)
+        found = await self._session.openings.in_thread(self._look_for_accounts, _keep_nothing_open)
         if len(found) > 1:
             names = ", ".join(account.device_id for account in found)
             raise ConfigurationError(
-                f"the database holds several devices of {self.user_id}: {names}; say which one is meant, as "
+                f"the database holds several devices of {self._device.user_id}: {names}; say which one is meant, as "
                 "device_id=... or MATRIX_DEVICE_ID"
             )
         return found[0] if found else None
@@ -181,33 +176,33 @@ class LoginClient(IdentityClient):
         return self._stored_accounts()
 
     def _stored_accounts(self) -> list[Account]:
-        backend, release = backends.acquire(self._url)
+        backend, release = backends.acquire(self._session.url)
         try:
-            return [account for account in backend.accounts() if account.user_id == self.user_id]
+            return [account for account in backend.accounts() if account.user_id == self._device.user_id]
         finally:
             release()
 
     async def _save_login(self) -> None:
         login, self._new_login = self._new_login, None
         if login is not None:
-            self.production_store.storage.write(Changes([login.record()]))
-            await self.flush()
+            self._session.store.storage.write(Changes([login.record()]))
+            await self._flush()
 
     async def _forget_device(self, account: Account) -> None:
         """Undo the beginning of a device, unless another process has taken it over since."""
         try:
-            await self.check_ownership()
-            await in_thread(self.threads, self._delete, account)
+            await self._session.check_ownership()
+            await in_thread(self._session.threads, self._delete, account)
             await self._log_out()
         except CryptoStoreError as error:
             # The caller gets the error that it began with.
             _log.warning("%s, whose login failed, was not deleted: %s", account, error)
-        self._was_asked_about = True
-        await self._close_store()
-        self.device_id = None
+        self._session.was_asked_about = True
+        await self._session.close_store()
+        self._device.device_id = None
 
     def _delete(self, account: Account) -> None:
-        backend, release = backends.acquire(self._url)
+        backend, release = backends.acquire(self._session.url)
         try:
             backend.delete_account(account)
         finally:

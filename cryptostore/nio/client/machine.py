@@ -177,6 +177,10 @@ class ProductionOlm(Olm):
             if not self.is_device_blacklisted(self.device_store[user_id][device_id])
         }
 
+    def active_devices(self, users: Iterable[str]) -> set[DevicePair]:
+        """The users' devices that were not deleted."""
+        return {(user, device.id) for user in users for device in self.device_store.active_user_devices(user)}
+
     def fit_for_keys(self, devices: Iterable[DevicePair], ignore_unverified_devices: bool) -> set[DevicePair]:
         """Those of these devices that may have room keys; unverified ones are ignored from now on, if they may."""
         known = [self.device_store[user_id][device_id] for user_id, device_id in devices]

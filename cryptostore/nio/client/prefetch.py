@@ -11,8 +11,6 @@ import vodozemac
 from nio import (
     KeysClaimResponse,
     KeysQueryResponse,
-    LoginResponse,
-    RegisterResponse,
     Response,
     RoomContextResponse,
     RoomGetEventResponse,
@@ -27,9 +25,9 @@ from cryptostore.nio.devices import UserDevices
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.sessions import SenderSessions
 
-from .durable import DurableClient
 from .machine import ProductionOlm
 from .replay import Page, PageKey, page_of
+from .session import Session
 from .store import ProductionStore
 from .threads import in_thread
 from .withheld import session_of, withheld_by
@@ -141,36 +139,31 @@ def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
     return Fetched(group_sessions, devices, sessions, store.replays.prefetch(wanted.pages))
 
 
-class PrefetchingClient(DurableClient):
-    """A client whose event loop does not wait for the database."""
+class Prefetching:
+    """Keeps the event loop from waiting for the database."""
 
-    async def receive_response(self, response: Response) -> None:
-        """As nio's, after what it will look up was fetched in a thread."""
-        if self.store is None:
-            if isinstance(response, LoginResponse | RegisterResponse):
-                self.restore_login(response.user_id, response.device_id, response.access_token)
-                await self.open()
-            await super().receive_response(response)
-            return
-        async with self.prefetched(wanted_by(response, self.machine)):
-            await super().receive_response(response)
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
-    async def _collect_key_requests(self) -> None:
-        """As nio's. What a request needs stays in memory until the owner decides: `continue_key_share` cannot wait."""
-        await super()._collect_key_requests()  # type: ignore[no-untyped-call]  # nio has no annotation
-        waiting = self.machine.key_request_from_untrusted.values()
+    @asynccontextmanager
+    async def of(self, wanted: Wanted) -> AsyncIterator[None]:
+        """Have what is wanted in memory inside the block. Raises BackendUnavailable."""
+        if wanted != Wanted():
+            # Held by this name until the block ends.
+            _fetched = await self._fetch(wanted)
+        yield
+
+    async def keep_for_requests(self) -> None:
+        """What a request needs stays in memory until the owner decides: `continue_key_share` cannot wait."""
+        machine = self._session.machine
+        waiting = machine.key_request_from_untrusted.values()
         if not waiting:
-            self.machine.kept_for_requests = None
+            machine.kept_for_requests = None
             return
         wanted = Wanted()
         for request in waiting:
             wanted.add_key_request(request)
-        self.machine.kept_for_requests = await in_thread(self.threads, fetch, self.production_store, wanted)
+        machine.kept_for_requests = await self._fetch(wanted)
 
-    @asynccontextmanager
-    async def prefetched(self, wanted: Wanted) -> AsyncIterator[None]:
-        """Have what is wanted in memory inside the block. Raises BackendUnavailable."""
-        if wanted != Wanted():
-            # Held by this name until the block ends.
-            _fetched = await in_thread(self.threads, fetch, self.production_store, wanted)
-        yield
+    async def _fetch(self, wanted: Wanted) -> Fetched:
+        return await in_thread(self._session.threads, fetch, self._session.store, wanted)

@@ -14,7 +14,7 @@ from nio.events import OlmEvent
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
 
-from .identity import IdentityClient
+from .base import BaseClient
 from .prefetch import Wanted, add_timelines
 
 #: After how many decrypted to-device events other tasks get their turn.
@@ -40,7 +40,7 @@ class PageMissingError(Exception):
         self.answer = answer
 
 
-class ToDeviceClient(IdentityClient):
+class ToDeviceClient(BaseClient):
     """A client that reads every key that waits on the homeserver before the messages that need it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
