@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
+from nio import KeysUploadResponse, SyncResponse
 
+from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client import fallback_keys
 from homeserver_api import User
 from homeserver_bed import Bed, Device, Talk
+from homeserver_worker import WorkerConfig
 from raw_devices import RawDevice
 
 pytestmark = pytest.mark.e2e
@@ -109,6 +115,42 @@ def test_a_device_that_was_deleted_and_logs_in_again_has_a_fallback_key_again(be
         client.call("sync")
     client.kill()
     _all_keys_work(talk, bob)
+
+
+def test_a_key_that_was_used_is_replaced_after_an_hour_and_both_are_read(
+    any_bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, bob = talk_to(any_bed)
+    writers = Writers(talk)
+    devices = [writers.begin(f"OLD{number}") for number in range(_ONE_TIME_KEYS + 1)]
+    # No test waits for an hour: the client runs in this process, with its clock put forward.
+    later = datetime.now(UTC) + fallback_keys.LEAST_AGE
+    monkeypatch.setattr(fallback_keys, "now", lambda: later)
+    asyncio.run(_sync_and_upload(bob.config))
+    devices += [writers.begin(f"NEW{number}") for number in range(_ONE_TIME_KEYS + 1)]
+    old, new = writers.claimed[_ONE_TIME_KEYS], writers.claimed[-1]
+    assert old != new
+    for device in devices:
+        writers.write(device, device.device_id)
+    client = any_bed.start(bob)
+    client.call("sync")
+    assert talk.unreadable(client) == []
+
+
+async def _sync_and_upload(config: WorkerConfig) -> None:
+    async with ProductionMatrixClient(
+        config.homeserver,
+        config.user_id,
+        config.device_id,
+        store=config.store,
+        pickle_key=config.pickle_key,
+        env_file=None,
+    ) as client:
+        await client.login_or_restore()
+        assert isinstance(await client.sync(), SyncResponse)
+        assert isinstance(await client.keys_upload(), KeysUploadResponse)
+        assert isinstance(await client.sync(), SyncResponse)
+        assert not client.should_upload_keys
 
 
 def _all_keys_work(talk: Talk, bob: Device) -> None:
