@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import vodozemac
+from nio import RoomKeyEvent
 from nio.crypto import InboundSession, OlmAccount, OutboundSession
 from nio.store import SqliteStore
 
-from cryptostore.nio import NioStore
+from cryptostore.nio import NioStore, ProductionMatrixClient
 from cryptostore.nio.importing import one_time_keys
-from nio_sources import ALICE, KEY, Client, edited, import_all, reasons
+from nio_sources import ALICE, KEY, ROOM, Client, edited, import_all, reasons
+from raw_devices import RawDevice
+from small_homeserver import small_homeserver
 
 LIBOLM: Final[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "nio/libolm_pickles.json").read_text())
 FROM_LIBOLM: Final[dict[str, Any]] = LIBOLM["account_with_keys"]
@@ -109,3 +113,46 @@ def test_an_unknown_form_is_named_and_holds_nothing_up(
     (reason,) = reasons(findings, "account")
     assert "unknown form" in reason
     assert keys_of(imported(memory_url, LIBOLM_KEY)) == {}
+
+
+def test_every_key_on_the_homeserver_can_be_used_after_the_move(memory_url: str, libolms: Client) -> None:
+    """The homeserver has all of libolm's keys, also those whose upload had no answer, and gets new ones."""
+    phone = (ALICE.user_id, ALICE.device_id)
+    import_all(libolms.path, memory_url, LIBOLM_KEY)
+    identity = imported(memory_url, LIBOLM_KEY).identity_keys
+    offered = FROM_LIBOLM["published"] | FROM_LIBOLM["unpublished"]
+
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            server.make_room(ROOM, ALICE.user_id)
+            server.tokens["token"] = phone
+            keys = {f"{name}:{ALICE.device_id}": key for name, key in identity.items()}
+            server.device_keys[phone] = {
+                "user_id": ALICE.user_id,
+                "device_id": ALICE.device_id,
+                "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
+                "keys": keys,
+                "signatures": {},
+            }
+            server.one_time_keys[phone] = {
+                f"signed_curve25519:{key_id}": {"key": key} for key_id, key in offered.items()
+            }
+            async with ProductionMatrixClient(
+                server.url, *phone, store=memory_url, pickle_key=LIBOLM_KEY, env_file=None
+            ) as client:
+                client.restore_login(*phone, "token")
+                await client.sync()
+                await client.keys_upload()
+                claimed = dict(server.one_time_keys[phone])
+                assert len({key["key"] for key in claimed.values()}) == 50
+                room_keys: list[Any] = []
+                client.add_to_device_callback(room_keys.append, RoomKeyEvent)
+                for number, (key_id, key) in enumerate(claimed.items()):
+                    device = RawDevice("@writer:small", f"DEVICE{number}")
+                    device.begin(server.device_keys[phone], {key_id: key})
+                    content = {ALICE.user_id: {ALICE.device_id: device.room_key(ROOM)}}
+                    server._send_to_device(device.user, "m.room.encrypted", content)
+                await client.sync()
+                assert len(room_keys) == 50
+
+    asyncio.run(scenario())
