@@ -207,6 +207,72 @@ class WithheldKey(Record):
 
 
 @record_kind
+class TimelineGap(Record):
+    """What a homeserver left out of a room's timeline: from `since` until `until`, and then until `latest`.
+
+    `cursor` is where the page in hand begins; `passed` has 12 bytes, a hash of its id, for each of its events that was
+    handed on or skipped for good; those of earlier pages are in `GapPart` records, numbered from 0 below `parts`.
+    `newest` and `newest_until` are hashes, too, of events known to be there: before `latest`, and before `until`.
+    `membership` is the account's own at the place reached: `join`, `other` or `unknown`. `filter` is JSON. Events older
+    than `oldest`, in milliseconds of the epoch, are skipped until one is not; `skipped` have been.
+    """
+
+    kind_number = 21
+    kind_name = "timeline_gap"
+    key_fields = ("room_id",)
+    when_unreadable = Unreadable.REFUSE
+
+    room_id: Identifier
+    since: Text
+    until: Text
+    latest: Text
+    cursor: Text
+    newest_until: Bytes = b""
+    newest: Bytes = b""
+    passed: Bytes = b""
+    parts: Count = 0
+    page_size: Count = 0
+    membership: Text = "unknown"
+    filter: Text = ""
+    oldest: Count = 0
+    skipped: Count = 0
+
+
+@record_kind
+class GapPart(Record):
+    """The events of one page of a gap that was walked whole: 12 bytes, a hash of its id, for each."""
+
+    kind_number = 22
+    kind_name = "gap_part"
+    key_fields = ("room_id", "part")
+
+    room_id: Identifier
+    part: Count
+    passed: Bytes
+
+
+@record_kind
+class MissedEvents(Record):
+    """Events of a room that reached no callback and will not come any more, with the cause; kept until it was told.
+
+    They lie after the sync token `since`, and not after `until`. At least `count` are missing; 0 if that is not known.
+    """
+
+    kind_number = 23
+    kind_name = "missed_events"
+    key_fields = ("room_id", "number")
+    when_unreadable = Unreadable.REFUSE
+
+    room_id: Identifier
+    number: Count
+    cause: Text
+    since: Text
+    until: Text
+    count: Count
+    noticed_at: Time
+
+
+@record_kind
 class TrackedUser(Record):
     """A user whose device list is followed. `generation` grows with each change seen, so that an old answer shows."""
 

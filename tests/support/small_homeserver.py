@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +32,9 @@ class Request:
     path: str
     user: str
     body: Any
-    #: The filter of a sync.
+    #: The filter of a sync, or of messages.
     filter: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
 
     def is_for(self, part: str) -> bool:
         """Whether the path holds `part`."""
@@ -70,8 +71,9 @@ class SmallHomeserver:
     transactions: dict[tuple[str, str, str], str] = field(default_factory=dict)
     #: Answers for requests that a test wants to go wrong: the first that returns something is used.
     faults: list[Callable[[Request], web.StreamResponse | None]] = field(default_factory=list)
-    #: How many to-device messages one sync brings, as Synapse's hundred; the timeline comes whole.
+    #: How many to-device messages one sync brings, and how many events of a room: the newest. As Synapse's defaults.
     page_size: int = 100
+    timeline_limit: int = 10
     #: Whether to-device messages that were acknowledged are gone, also for an older token.
     forgets_acknowledged: bool = True
     url: str = ""
@@ -86,9 +88,12 @@ class SmallHomeserver:
         for member in members:
             self.join(room_id, member)
 
-    def join(self, room_id: str, user: str, membership: str = "join") -> None:
-        """A user joins a room, or leaves it."""
-        event = self._set_state(room_id, "m.room.member", user, {"membership": membership}, user)
+    def join(self, room_id: str, user: str, membership: str = "join", sender: str = "") -> None:
+        """A user joins a room, or leaves it; with a sender, is invited or removed."""
+        before = self.state[room_id].get(("m.room.member", user))
+        event = self._set_state(room_id, "m.room.member", user, {"membership": membership}, sender or user)
+        if before is not None:
+            event["unsigned"] = {"prev_content": before["content"]}
         self.timeline[room_id].append((self._advance(), event))
 
     def delete_device(self, device: Device) -> None:
@@ -113,7 +118,8 @@ class SmallHomeserver:
         token = http.headers.get("Authorization", "").removeprefix("Bearer ")
         device = self.tokens.get(token)
         body: Any = await http.json() if http.can_read_body else None
-        request = Request(http.method, http.path, device[0] if device else "", body, http.query.get("filter", ""))
+        user = device[0] if device else ""
+        request = Request(http.method, http.path, user, body, http.query.get("filter", ""), dict(http.query))
         self.requests.append(request)
         for fault in self.faults:
             if (answer := fault(request)) is not None:
@@ -127,6 +133,8 @@ class SmallHomeserver:
         if parts == ["sync"]:
             rooms = json.loads(http.query.get("filter", "{}")).get("room", {}).get("rooms")
             return await self._sync(device, http.query.get("since"), http.query.get("full_state") == "true", rooms)
+        if parts[0] == "rooms" and parts[2:] == ["messages"]:
+            return web.json_response(self._messages(parts[1], request.query))
         return web.json_response(self._answer(device, parts, body))
 
     def _answer(self, device: Device, parts: list[str], body: Any) -> Json:
@@ -235,7 +243,7 @@ class SmallHomeserver:
         reached = self.position if len(page) == len(waiting) else page[-1][0]
         joined = [room for room, state in self.state.items() if _is_join("", state.get(("m.room.member", device[0])))]
         shown = joined if wanted is None else [room for room in joined if room in wanted]
-        rooms = {room: self._room(room, after, full_state or since is None) for room in shown}
+        rooms = {room: self._room(room, after, full_state or since is None, device[0]) for room in shown}
         unused = ["signed_curve25519"] if device in self.unused_fallback_keys else []
         fallback = {"device_unused_fallback_key_types": unused} if self.knows_fallback_keys else {}
         return web.json_response(
@@ -250,17 +258,37 @@ class SmallHomeserver:
             dumps=json.dumps,
         )
 
-    def _room(self, room_id: str, after: int, full_state: bool) -> Json:
+    def _room(self, room_id: str, after: int, full_state: bool, user: str) -> Json:
+        events = self.timeline[room_id]
+        # As Synapse's: the window of a room that was joined since then goes back beyond that.
+        is_new = any(at > after and _is_own_join(event, user) for at, event in events)
+        new = events if is_new else [entry for entry in events if entry[0] > after]
+        shown = new[-self.timeline_limit :]
         return {
             "timeline": {
-                "events": [event for at, event in self.timeline[room_id] if at > after],
-                "limited": False,
-                "prev_batch": "p",
+                "events": [event for _, event in shown],
+                "limited": is_new or len(shown) < len(new),
+                "prev_batch": str(shown[0][0] - 1) if shown else str(after),
             },
             "state": {"events": list(self.state[room_id].values()) if full_state else []},
             "ephemeral": {"events": []},
             "account_data": {"events": []},
         }
+
+    def _messages(self, room_id: str, query: Mapping[str, str]) -> Json:
+        start = _positions(query.get("from"))[0]
+        end = _positions(query["to"])[0] if "to" in query else None
+        wanted = json.loads(query.get("filter", "{}")).get("types")
+        events = [entry for entry in self.timeline[room_id] if wanted is None or entry[1]["type"] in wanted]
+        if query["dir"] == "f":
+            there = [entry for entry in events if start < entry[0] <= (self.position if end is None else end)]
+        else:
+            there = [entry for entry in reversed(events) if (end or 0) < entry[0] <= start]
+        page = there[: int(query.get("limit", 10))]
+        answer: Json = {"chunk": [event | {"room_id": room_id} for _, event in page], "start": query["from"]}
+        if page:
+            answer["end"] = f"t{page[-1][0] - (query['dir'] == 'b')}"
+        return answer
 
     def _set_state(self, room_id: str, kind: str, key: str, content: Json, sender: str) -> Json:
         event = {
@@ -281,12 +309,17 @@ class SmallHomeserver:
 
 def _positions(token: str | None) -> tuple[int, int]:
     """Up to where a token has the rooms, and up to where the to-device messages."""
-    rooms, _, to_device = (token or "0").partition("_")
+    rooms, _, to_device = (token or "0").removeprefix("t").partition("_")
     return int(rooms), int(to_device or rooms)
 
 
 def _is_join(kind: str, event: Json | None) -> bool:
     return kind in ("", "m.room.member") and event is not None and event["content"].get("membership") == "join"
+
+
+def _is_own_join(event: Json, user: str) -> bool:
+    was = event.get("unsigned", {}).get("prev_content", {}).get("membership")
+    return event.get("state_key") == user and _is_join(event["type"], event) and was != "join"
 
 
 @asynccontextmanager

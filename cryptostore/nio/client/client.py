@@ -8,6 +8,7 @@ from nio import AsyncClientConfig
 
 from cryptostore.nio.configuration import StoreArguments, client_settings
 
+from .gap_client import GapSettings
 from .session import Intervals
 from .syncing import SyncingClient
 
@@ -38,6 +39,8 @@ class ProductionMatrixClient(SyncingClient):
         flush_interval: float = 1.0,
         ownership_check_interval: float = 10.0,
         homeserver_deadline: float = 30.0,
+        gap_limit: int | None = None,
+        gap_age: float | None = None,
         ssl: Any = None,
         proxy: str | None = None,
         **given: Unpack[StoreArguments],
@@ -52,6 +55,7 @@ class ProductionMatrixClient(SyncingClient):
             config,
             Intervals(flush_interval, ownership_check_interval),
             homeserver_deadline,
+            gaps=GapSettings(gap_limit, gap_age),
             ssl=ssl,
             proxy=proxy,
         )

@@ -18,8 +18,11 @@ class KeptRecords(Generic[R]):
     def __init__(self, storage: BufferedStorage, kind: type[R]) -> None:
         self._storage = storage
         self._kind = kind
+        found = storage.select(kind, [()])
         #: Those that there are, by their keys; to look at.
-        self.rows: dict[Key, R] = {row.key: row for row in storage.select(kind, [()])[()]}
+        self.rows: dict[Key, R] = {row.key: row for row in found[()]}
+        #: The keys of those that are there, and cannot be read.
+        self.unreadable = [key for key in found.unreadable if key is not None]
         self._saved = set(self.rows)
         self._touched: set[Key] = set()
 
@@ -32,6 +35,11 @@ class KeptRecords(Generic[R]):
         """Forget the record with this key, if there is one."""
         if self.rows.pop(key, None) is not None:
             self._touch(key)
+
+    def forget(self, key: Key) -> None:
+        """Delete a record that cannot be read."""
+        self._saved.add(key)
+        self._touch(key)
 
     @property
     def is_dirty(self) -> bool:

@@ -31,3 +31,7 @@ class Statistics:
     dropped_sessions: int = 0
     #: Messages refused because another event had used their Megolm message index.
     replays: int = 0
+    #: Timelines that the homeserver cut short, requests for what it left out, and events handed on from them.
+    gaps: int = 0
+    gap_requests: int = 0
+    gap_events: int = 0

@@ -22,6 +22,7 @@ from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
 from .buffer import BufferedStorage
 from .fallback_keys import FallbackKeys
+from .gap_records import Gaps
 from .group_sessions import OfferedGroupSessions
 from .handled import HandledMessages
 from .looking import Look, Seen, identity_keys
@@ -93,6 +94,7 @@ class ProductionStore(NioStore):
             self.unreached = UnreachedDevices(self._storage)
             self.withheld = WithheldKeys(self._storage)
             self.fallback_keys = FallbackKeys(self._storage, account)
+            self.gaps = Gaps(self._storage)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -157,6 +159,7 @@ class ProductionStore(NioStore):
             self.unreached,
             self.withheld,
             self.fallback_keys,
+            *self.gaps.kept,
         )
 
     def settle(self, batch: Changes) -> None:
@@ -247,6 +250,9 @@ class ProductionStore(NioStore):
             (records.UnreachedDevice, ()),
             (records.WithheldKey, ()),
             (records.FallbackKey, ()),
+            (records.TimelineGap, ()),
+            (records.GapPart, ()),
+            (records.MissedEvents, ()),
             (records.Value, _TRACKED_UNTIL),
         )
 

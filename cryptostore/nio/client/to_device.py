@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -48,6 +48,8 @@ class ToDeviceClient(BaseClient):
         self._is_handling = False
         #: Syncs that failed since the last one that did not.
         self._failed_syncs = 0
+        #: Rooms whose timelines are not handled with the sync that is handled: any of their events may lack a key.
+        self._held: Collection[str] = ()
 
     @contextmanager
     def _handling(self) -> Iterator[None]:
@@ -70,7 +72,7 @@ class ToDeviceClient(BaseClient):
         the timeline ends, and messages up to later ones are remembered as handled.
         """
         await self._handle_page(response)
-        if response.to_device_events and self._lacks_a_key(response):
+        if response.to_device_events and (self._held or self._lacks_a_key(response)):
             with self.production_store.handled.ahead_of_token():
                 await self._handle_further_pages(response)
 
