@@ -13,7 +13,7 @@ from nio import KeysUploadError, LocalProtocolError, SyncError, SyncResponse
 from client_pairs import CONFIG
 from cryptostore import AccessTokenRejected, ConfigurationError, FencedOut, HomeserverUnavailable
 from cryptostore.nio import ProductionMatrixClient
-from cryptostore.nio.client import syncing
+from cryptostore.nio.client import sync_loop
 from small_homeserver import Request, SmallHomeserver, small_homeserver
 
 USER = "@bot:small"
@@ -155,18 +155,18 @@ def test_a_homeserver_may_refuse_for_weeks(memory_url: str, monkeypatch: pytest.
     async def scenario() -> None:
         async with small_homeserver() as server, a_client(server, memory_url) as client:
             # No test waits for weeks.
-            monkeypatch.setattr(syncing, "_LONGEST_PAUSE", 0.01)
+            monkeypatch.setattr(sync_loop, "_LONGEST_PAUSE", 0.01)
             await client.login_or_restore("password")
             await client.sync()
-            client._failed_syncs = client._key_uploads._failures = 5_000
+            client._syncs.failures = client._key_uploads._failures = 5_000
             server.faults.append(lambda _: refusal("M_UNKNOWN", 400))
             assert isinstance(await client.keys_upload(), KeysUploadError)
             forever = asyncio.create_task(client.sync_forever(timeout=50))
-            while client._failed_syncs < 5_003 and not forever.done():
+            while client._syncs.failures < 5_003 and not forever.done():
                 await asyncio.wait([forever], timeout=0.01)
             server.faults.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(forever, 0.5)
-            assert client._failed_syncs == 0
+            assert client._syncs.failures == 0
 
     asyncio.run(scenario())

@@ -14,14 +14,11 @@ from nio.crypto import Olm
 
 import cryptostore.nio.client
 from cryptostore.nio import ProductionMatrixClient
-from cryptostore.nio.client.base import BaseClient
+from cryptostore.nio.client.additions import Additions
 from cryptostore.nio.client.machine import ProductionOlm
-from cryptostore.nio.client.syncing import SyncingClient
-from cryptostore.nio.client.to_device import ToDeviceClient
 from cryptostore_contract.samples import KEY
-from nio_pin import function_of, our_classes
+from nio_pin import function_of, is_nios, our_classes
 
-CLIENTS: set[type] = {ProductionMatrixClient, SyncingClient, ToDeviceClient, BaseClient}
 FOLDER = Path(cryptostore.nio.client.__file__).parent
 
 
@@ -36,7 +33,7 @@ def differences(ours: type, theirs: type) -> set[str]:
 
 
 def test_no_other_class_is_a_client_of_nios() -> None:
-    assert {ours for ours in our_classes() if issubclass(ours, Client)} == CLIENTS
+    assert {ours for ours in our_classes() if issubclass(ours, Client)} == {ProductionMatrixClient}
 
 
 def test_no_other_class_is_a_machine_of_nios() -> None:
@@ -44,11 +41,23 @@ def test_no_other_class_is_a_machine_of_nios() -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(ProductionMatrixClient, AsyncClient), (ProductionOlm, Olm)])
-def test_what_differs_is_written_in_our_classes(ours: type, theirs: type) -> None:
-    written = {name for cls in ours.__mro__ if not cls.__module__.startswith("nio") for name in vars(cls)}
-    found = differences(ours, theirs)
-    assert len(found) > 10
-    assert found <= written
+def test_one_class_holds_all_that_differs(ours: type, theirs: type) -> None:
+    overrides = {name for name in vars(ours) if function_of(inspect.getattr_static(theirs, name, None)) is not None}
+    assert len(overrides) > 10
+    # Apart from what Python gives every class.
+    assert differences(ours, theirs) - dir_of_object() == overrides - dir_of_object()
+
+
+def dir_of_object() -> set[str]:
+    return set(dir(object))
+
+
+def test_the_classes_beside_nios_override_nothing() -> None:
+    others = [cls for cls in ProductionMatrixClient.__mro__[1:-1] if not is_nios(cls)]
+    assert others == [Additions]
+    functions = {name for name, value in vars(Additions).items() if function_of(value) is not None}
+    assert len(functions) > 10
+    assert {name for name in functions if hasattr(AsyncClient, name)} - dir_of_object() == set()
 
 
 def test_no_function_of_nios_is_replaced_on_a_client(memory_url: str) -> None:
@@ -65,11 +74,10 @@ def test_a_function_that_is_replaced_on_a_client_is_found() -> None:
 
 
 def test_no_part_imports_the_client() -> None:
-    clients = {Path(inspect.getfile(cls)).stem for cls in CLIENTS}
-    parts = [file for file in FOLDER.glob("*.py") if file.stem not in {*clients, "__init__"}]
+    parts = [file for file in FOLDER.glob("*.py") if file.stem not in {"client", "__init__"}]
     assert len(parts) > 30
     for part in parts:
-        assert not imported_by(part.read_text()) & clients, part.name
+        assert "client" not in imported_by(part.read_text()), part.name
 
 
 def imported_by(source: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from nio import Api, ErrorResponse, KeysQueryResponse, WhoamiResponse
 
@@ -33,11 +33,20 @@ class _Looked(NamedTuple):
     device_keys: Any
 
 
+class Client(Protocol):
+    """What checking an identity does with the client."""
+
+    async def open(self) -> None:
+        """Open the account."""
+
+    async def whoami(self) -> WhoamiResponse | ErrorResponse:
+        """Ask whose the token is."""
+
+
 class Identity:
     """Refuses to run with another identity than the homeserver's.
 
-    `open_account` and `whoami` are the client's own, and `send` its `_send`. `on_confirmed` is called for each token
-    that is known to be the device's.
+    `send` is the client's `_send`. `on_confirmed` is called for each token that is known to be the device's.
     """
 
     def __init__(
@@ -45,17 +54,14 @@ class Identity:
         device: Device,
         session: Session,
         homeserver: Homeserver,
-        *,
-        open_account: Callable[[], Awaitable[None]],
-        whoami: Callable[[], Awaitable[WhoamiResponse | ErrorResponse]],
+        client: Client,
         send: Callable[..., Awaitable[Any]],
         on_confirmed: Callable[[], None],
     ) -> None:
         self._device = device
         self._session = session
         self._homeserver = homeserver
-        self._open_account = open_account
-        self._whoami = whoami
+        self._client = client
         self._send = send
         self._on_confirmed = on_confirmed
         #: The access tokens that are known to be this device's, and with which its keys were compared.
@@ -77,7 +83,7 @@ class Identity:
     async def open_restored(self) -> None:
         """Open the account whose login was restored, if it is not open. Raises what `open` raises."""
         if not self._session.is_open and self._device.access_token and not self._session.is_closed:
-            await self._open_account()
+            await self._client.open()
 
     async def confirm(self) -> None:
         """Check the identity, if it is new. Raises HomeserverUnavailable if there is no usable answer."""
@@ -138,7 +144,7 @@ class Identity:
     async def _show_token(self) -> ErrorResponse | None:
         if self._device.access_token == self._shown_token:
             return None
-        answer = await self._whoami()
+        answer = await self._client.whoami()
         return answer if isinstance(answer, ErrorResponse) else None
 
     async def _compare_keys(self) -> ErrorResponse | None:

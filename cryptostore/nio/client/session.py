@@ -40,6 +40,14 @@ class Intervals(NamedTuple):
     ownership_check: float
 
 
+class Callbacks(NamedTuple):
+    """What a client does with accounts: `use` one that was opened, and `forget` it, before `close_connections`."""
+
+    use: Callable[[Opened], None]
+    forget: Callable[[], None]
+    close_connections: Callable[[], Awaitable[Any]]
+
+
 class Opened(NamedTuple):
     """What opening an account reads from the database."""
 
@@ -59,22 +67,9 @@ def _close_again(opened: Opened | Turn) -> None:
 
 
 class Session:
-    """An account that is open, or the way to one.
+    """An account that is open, or the way to one. The callbacks run at once, before anything else can happen."""
 
-    `on_open` is called with each account that was opened, before anything else can happen, and `on_close` when it is
-    closed, before its connections to the homeserver are, with `close_connections`.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        pickle_key: str,
-        intervals: Intervals,
-        *,
-        on_open: Callable[[Opened], None],
-        on_close: Callable[[], None],
-        close_connections: Callable[[], Awaitable[Any]],
-    ) -> None:
+    def __init__(self, url: str, pickle_key: str, intervals: Intervals, callbacks: Callbacks) -> None:
         self.url: Final = url
         self.statistics: Final = Statistics()
         #: For whatever waits for the database.
@@ -84,9 +79,7 @@ class Session:
         self.was_asked_about = False
         self._pickle_key = pickle_key
         self._intervals = intervals
-        self._on_open = on_open
-        self._on_close = on_close
-        self._close_connections = close_connections
+        self._callbacks = callbacks
         self._opened: Opened | None = None
         self._flusher: Flusher | None = None
         self._closed = False
@@ -189,8 +182,8 @@ class Session:
                 await self.flusher.stop(writes=store.is_confirmed or not self.was_asked_about)
         finally:
             self._opened, self._flusher = None, None
-            self._on_close()
-            await self._close_connections()
+            self._callbacks.forget()
+            await self._callbacks.close_connections()
             if store is not None:
                 await in_thread(self.threads, store.close)
 
@@ -256,7 +249,7 @@ class Session:
         if _is_loop_running():
             # From now on, not from the first request: there may be none.
             self._flusher = self.flusher
-        self._on_open(opened)
+        self._callbacks.use(opened)
 
 
 def _is_loop_running() -> bool:

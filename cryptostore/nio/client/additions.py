@@ -1,0 +1,157 @@
+"""What the client has that nio's has not. It overrides nothing of nio's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from nio import ErrorResponse, LoginResponse
+from nio.events import MegolmEvent
+
+from cryptostore.records import Account, MissedEvents, WithheldKey
+
+from .gap_client import GapHandling, MissedCallback
+from .identity import Identity
+from .login import Login
+from .machine import ProductionOlm
+from .prefetch import Prefetching, Wanted
+from .session import Session
+from .statistics import Statistics
+from .store import ProductionStore
+
+
+class Additions:
+    """An account that is opened and closed, who it belongs to, and what is known of its keys and events."""
+
+    user: str
+    user_id: str
+    device_id: str | None
+
+    #: What this client counts.
+    statistics: Statistics
+
+    #: As the client's, which overrides nio's.
+    close: Callable[[], Coroutine[Any, Any, None]]
+
+    _session: Session
+    _identity: Identity
+    _login: Login
+    _prefetching: Prefetching
+    _gaps: GapHandling
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.user_id or self.user} {self.device_id or 'without a device'}>"
+
+    async def __aenter__(self) -> Self:
+        self._session.begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, *, take_over: bool = False) -> None:
+        """Take the account over, if user and device id are known; else `login_or_restore` finds out.
+
+        With an access token, from `restore_login`, it asks the homeserver before: see `check_identity`. Without one
+        nothing is asked, and a program that works offline needs no homeserver. `take_over` takes an account back that
+        this process has lost to another one.
+
+        Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises;
+        FencedOut for an account that this process has lost; AccessTokenRejected and HomeserverUnavailable; StoreClosed
+        if `close` is called meanwhile. After an error nothing is taken over.
+        """
+        self._session.begin()
+        if not self._session.is_open and self.user_id and self.device_id:
+            account = Account(self.user_id, self.device_id)
+            await self._session.open(account, self._identity.look, take_over=take_over)
+
+    async def login_or_restore(
+        self, password: str | None = None, device_name: str = "", token: str | None = None, *, take_over: bool = False
+    ) -> LoginResponse:
+        """Log in once; later, on any host with the same database and pickle key, restore that login.
+
+        Without a device id, the one device of this user in the database is meant, and in a database without one a
+        new device id is chosen and saved before the homeserver hears of it. A token that the homeserver rejects leads
+        to a new login as the same device. `token` is a login token (single sign-on), in place of a password.
+        `take_over` takes an account back that this process has lost to another one.
+
+        Everything that can be checked is checked before the account is taken over. After an error nothing is taken
+        over, and no account is left behind; but a new device, whose login had no answer, keeps its id and its keys.
+
+        Raises ConfigurationError if the homeserver refuses, if the database holds several devices of this user and
+        none was named, and if homeserver and database do not belong together. Raises HomeserverUnavailable if the
+        homeserver gives no usable answer inside the deadline: calling this again later may work. Raises what `open`
+        raises.
+        """
+        return await self._login.log_in_or_restore(password, device_name, token, take_over=take_over)
+
+    async def check_identity(self) -> ErrorResponse | None:
+        """Compare this account with the device whose access token this is, and its keys with those that the homeserver
+        has for the device: once for each token. Opens the account if `restore_login` has named it alone.
+
+        Returns None if they are the same, and the homeserver's answer if it gave no usable one. Raises
+        ConfigurationError if the token is another device's, or if the homeserver knows other keys: this database is not
+        the device's. Until then nothing of a new identity is written. Raises what `open` raises.
+        """
+        return await self._identity.check()
+
+    async def open_restored(self) -> None:
+        """Open the account whose login was restored, if it is not open. Raises what `open` raises."""
+        await self._identity.open_restored()
+
+    async def flush(self) -> None:
+        """Make everything durable that changed before this call. A new identity is written only after `check_identity`.
+
+        Raises BackendUnavailable or StorageFull with everything kept for the next flush; FencedOut when another
+        process has the account; DatabaseWentBack when a backup was put back under this client. Raises what
+        `check_identity` raises, too, and HomeserverUnavailable if the homeserver gives no usable answer.
+        """
+        await self._identity.confirm()
+        await self._session.flush()
+
+    async def check_ownership(self) -> None:
+        """Ask the database whether another process has taken the account over, in a thread.
+
+        Raises FencedOut, naming who has it, DatabaseWentBack, and AccountNotFound if it was deleted; nothing is sent
+        after that.
+        """
+        await self._session.check_ownership()
+
+    @property
+    def production_store(self) -> ProductionStore:
+        """The open store. Raises StoreClosed if there is none."""
+        return self._session.store
+
+    @property
+    def machine(self) -> ProductionOlm:
+        """The encryption machine. Raises StoreClosed if the store is not open."""
+        return self._session.machine
+
+    def why_undecryptable(self, event: MegolmEvent) -> WithheldKey | None:
+        """What the sender of a message said of its key, which it did not send; None if it said nothing.
+
+        `code` is one of the specification, such as `m.unverified`, or another. It and `reason` are the sender's texts,
+        of at most 256 characters. The database is not asked. Raises StoreClosed if the client is not open.
+        """
+        return self.machine.withheld.about(event)
+
+    def prefetched(self, wanted: Wanted) -> AbstractAsyncContextManager[None]:
+        """Have what is wanted in memory inside the block. Raises BackendUnavailable."""
+        return self._prefetching.of(wanted)
+
+    def add_missed_events_callback(self, callback: MissedCallback) -> None:
+        """Call `callback` with a `MissedEvents` for events of a room that reach no other callback, with the cause.
+
+        Each is kept in the database until all these callbacks have returned for it, also over restarts. They run
+        between syncs, and may be functions or coroutine functions.
+        """
+        self._gaps.add_callback(callback)
+
+    @property
+    def missed_events(self) -> list[MissedEvents]:
+        """What no callback for missed events was told yet. Raises StoreClosed if the client is not open."""
+        return list(self.production_store.gaps.missed.rows.values())
