@@ -11,8 +11,9 @@ from aiohttp import web
 from nio import AsyncClient, MatrixRoom, RoomMessageText, SyncResponse
 
 from client_pairs import ALICE, BOB, ROOM, Person, people, say_in_new_sessions
-from cryptostore import GapPart, MissedEvents, SyncToken, TimelineGap
-from small_homeserver import Json, Request, SmallHomeserver
+from cryptostore import ConfigurationError, GapPart, MissedEvents, StoreClosed, SyncToken, TimelineGap
+from small_homeserver import Json, Request, SmallHomeserver, small_homeserver
+from spoiling import spoil
 
 DEVICE = (ALICE.user_id, ALICE.device_id)
 
@@ -234,35 +235,6 @@ def test_sync_forever_fills_beside_the_syncs(url: str) -> None:
                 go_on.set()
                 await forever
             assert bob.read == ["elsewhere", *numbered(30)]
-
-    asyncio.run(scenario())
-
-
-def test_nobody_who_was_removed_in_a_window_gets_a_key_from_an_answer_in_it(memory_url: str) -> None:
-    async def scenario() -> None:
-        async with people(memory_url) as (server, alice, bob):
-            carol = Person(server, type(BOB)("@carol:small", "CAROLPHONE"), memory_url)
-            try:
-                server.join(ROOM, "@carol:small")
-                await carol.start()
-                for person in (carol, alice, bob):
-                    await person.round()
-                await bob.round()
-
-                async def answer(_room: MatrixRoom, _event: Any) -> None:
-                    await bob.say("answer")
-
-                bob.client.add_event_callback(answer, RoomMessageText)
-                write(server, ["question"])
-                server.join(ROOM, "@carol:small", "leave", ALICE.user_id)
-                keys = [event for _, event in server.to_device["@carol:small", "CAROLPHONE"]]
-                await bob.client.sync()
-                assert bob.read == ["question"]
-                assert [event for _, event in server.to_device["@carol:small", "CAROLPHONE"]] == keys
-                await alice.client.sync()
-                assert alice.read[-1] == "answer"
-            finally:
-                await carol.client.close()
 
     asyncio.run(scenario())
 
@@ -533,5 +505,198 @@ def test_the_filter_of_the_sync_goes_with_the_pages(memory_url: str) -> None:
             assert isinstance(response, SyncResponse)
             assert bob.read == numbered(30)
             assert {request.filter for request in pages(server)} == {'{"types":["m.room.message"]}'}
+
+    asyncio.run(scenario())
+
+
+def test_a_stored_filter_goes_with_the_pages_too(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            timeline = {"types": ["m.room.message"], "limit": 5}
+
+            def stored(request: Request) -> web.StreamResponse | None:
+                if request.is_for("/filter/"):
+                    assert request.path.endswith("/user/@bob:small/filter/7")
+                    return web.json_response({"room": {"timeline": timeline}})
+                return None
+
+            server.faults.append(stored)
+            write(server, numbered(30))
+            # The small homeserver knows no stored filters; it takes this one for none.
+            await bob.client.sync(sync_filter="7")
+            assert bob.read == numbered(30)
+            assert {request.filter for request in pages(server)} == {'{"types":["m.room.message"]}'}
+
+    asyncio.run(scenario())
+
+
+def test_syncs_with_other_filters_raise_no_alarm(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            fault(server, refuse(502, "M_UNKNOWN"))
+            only_names = {"room": {"timeline": {"types": ["m.room.name"]}}}
+            write(server, numbered(30))
+            await bob.client.sync()
+            write(server, numbered(3, 30))
+            await bob.client.sync(sync_filter=only_names)
+            server.faults.clear()
+            await bob.client.sync()
+            assert bob.read == numbered(33)
+            assert causes(bob) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("settings", [{"gap_limit": 0}, {"gap_age": 0.0}, {"gap_age": -1.0}])
+def test_settings_that_fetch_nothing_are_refused(memory_url: str, settings: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with small_homeserver() as server:
+            with pytest.raises(ConfigurationError, match=next(iter(settings))):
+                Person(server, BOB, memory_url, **settings)
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_record_of_a_gap_is_reported_and_the_room_goes_on(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, _alice, bob):
+            fault(server, refuse(502, "M_UNKNOWN"))
+            write(server, numbered(30))
+            await bob.client.sync()
+            await bob.client.close()
+            spoil(url, BOB, TimelineGap)
+            server.faults.clear()
+            await bob.restart()
+            write(server, ["new"])
+            await bob.client.sync()
+            assert bob.read == ["new"]
+            assert causes(bob) == ["unreadable"]
+            assert is_at_rest(bob)
+            # So is a report that cannot be read.
+            await bob.client.close()
+            spoil(url, BOB, MissedEvents)
+            await bob.restart()
+            await bob.client.sync()
+            assert causes(bob) == ["unreadable"]
+
+    asyncio.run(scenario())
+
+
+def test_a_callback_that_closes_the_client_gets_its_event_again(url: str) -> None:
+    async def scenario() -> None:
+        async with people(url) as (server, _alice, bob):
+
+            async def close(_room: MatrixRoom, event: Any) -> None:
+                if event.body == numbered(30)[7] and len(bob.read) == 8:
+                    await bob.client.close()
+
+            bob.client.add_event_callback(close, RoomMessageText)
+            write(server, numbered(30))
+            with pytest.raises(StoreClosed):
+                await bob.client.sync()
+            await bob.restart()
+            await bob.client.sync()
+            assert bob.read == numbered(8) + numbered(23, 7)
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_sync_goes_on_where_it_was(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            reached = asyncio.Event()
+
+            async def hang(_room: MatrixRoom, event: Any) -> None:
+                if event.body == numbered(30)[7] and not reached.is_set():
+                    reached.set()
+                    await asyncio.Event().wait()
+
+            bob.client.add_event_callback(hang, RoomMessageText)
+            write(server, numbered(30))
+            sync = asyncio.create_task(bob.client.sync())
+            await reached.wait()
+            sync.cancel()
+            await asyncio.gather(sync, return_exceptions=True)
+            await bob.client.sync()
+            assert bob.read == numbered(8) + numbered(23, 7)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_branch_brings_again_from_before_the_gap_is_not_handed_on_again(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            write(server, numbered(5))
+            await bob.client.sync()
+            old = [event for _, event in server.timeline[ROOM][-5:]]
+            write(server, numbered(1_050, 5))
+
+            def branch(page: Json, request: Request) -> Json:
+                # The pages after the first one are bounded by depth, not by arrival.
+                is_later = request.query["dir"] == "f" and request.query["from"][0] == "t" and page["chunk"]
+                return page | {"chunk": [*old, *page["chunk"]]} if is_later else page
+
+            answering(branch, server)
+            await bob.client.sync()
+            assert bob.read == numbered(1_055)
+            assert is_at_rest(bob)
+            assert causes(bob) == []
+
+    asyncio.run(scenario())
+
+
+def test_the_last_events_of_several_pages_are_looked_for(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            write(server, numbered(1_050))
+            hidden = server.timeline[ROOM][-4][1]["event_id"]
+
+            def hide(page: Json, request: Request) -> Json:
+                # Where a page of a thousand ends, one event of another branch is passed over.
+                if request.query["dir"] == "b" or request.query["limit"] != "1000":
+                    return page
+                return page | {"chunk": [each for each in page["chunk"] if each["event_id"] != hidden]}
+
+            answering(hide, server)
+            await bob.client.sync()
+            assert sorted(bob.read) == sorted(numbered(1_050))
+            assert len(pages(server)) > 4
+            assert is_at_rest(bob)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("messages", [1, 30])
+def test_who_was_removed_meanwhile_gets_no_key_from_an_answer(memory_url: str, messages: int) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            carol = Person(server, type(BOB)("@carol:small", "CAROLPHONE"), memory_url)
+            try:
+                server.join(ROOM, "@carol:small")
+                await carol.start()
+                for person in (carol, alice, bob, bob):
+                    await person.round()
+
+                async def answer(_room: MatrixRoom, event: Any) -> None:
+                    if event.body == numbered(1)[0]:
+                        await bob.say("answer")
+
+                # Carol has this key.
+                await bob.say("to all")
+                session = server.timeline[ROOM][-1][1]["content"]["session_id"]
+                bob.client.add_event_callback(answer, RoomMessageText)
+                write(server, numbered(messages))
+                server.join(ROOM, "@carol:small", "leave", ALICE.user_id)
+                before = list(server.to_device["@carol:small", "CAROLPHONE"])
+                await bob.client.sync()
+                assert [text for text in bob.read if text != "to all"] == numbered(messages)
+                # She is told that she gets no key, at most.
+                later = server.to_device["@carol:small", "CAROLPHONE"][len(before) :]
+                assert [event["type"] for _, event in later if event["type"] == "m.room.encrypted"] == []
+                assert server.timeline[ROOM][-1][1]["content"]["session_id"] != session
+                await alice.client.sync()
+                assert "answer" in alice.read
+            finally:
+                await carol.client.close()
 
     asyncio.run(scenario())

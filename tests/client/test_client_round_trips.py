@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client_pairs import ALICE, CONFIG
+from client_pairs import ALICE, CONFIG, people
 from cryptostore import Backend, Database, open_backend
 from cryptostore.nio import ProductionMatrixClient, storage
 from cryptostore_contract.samples import KEY
@@ -72,5 +72,24 @@ def test_restoring_a_login_asks_no_more_than_opening(url: str, asked: list[str])
                 begun = list(asked)
                 await client.close()
             assert begun == _OPENING
+
+    asyncio.run(scenario())
+
+
+def test_a_slice_of_a_gap_costs_one_batch_and_the_keys_that_are_not_in_memory(url: str, asked: list[str]) -> None:
+    async def scenario() -> None:
+        async with people(url) as (_server, alice, bob):
+            await alice.say("the first")
+            await bob.client.sync()
+            for number in range(250):
+                await alice.say(f"message {number}")
+            await alice.client.flush()
+            asked.clear()
+            await bob.client.sync()
+            assert len(bob.read) == 251
+            assert bob.client.statistics.loop_reads == 0
+            # The sync's keys before it asks for more, then its token and the record; three slices; the end of the page,
+            # and of the gap. What was read: the sync's keys, and those replay pages that are in no memory.
+            assert (asked.count("commit"), len(asked)) == (7, 12), asked
 
     asyncio.run(scenario())

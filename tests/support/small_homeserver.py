@@ -131,7 +131,9 @@ class SmallHomeserver:
         if device is None:
             return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "unknown token"}, status=401)
         if parts == ["sync"]:
-            rooms = json.loads(http.query.get("filter", "{}")).get("room", {}).get("rooms")
+            given = json.loads(http.query.get("filter", "{}"))
+            # A filter that is stored is a text.
+            rooms = given.get("room", {}).get("rooms") if isinstance(given, dict) else None
             return await self._sync(device, http.query.get("since"), http.query.get("full_state") == "true", rooms)
         if parts[0] == "rooms" and parts[2:] == ["messages"]:
             return web.json_response(self._messages(parts[1], request.query))

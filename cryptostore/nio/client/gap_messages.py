@@ -19,6 +19,8 @@ from .memberships import own_memberships
 PAGE: Final = 1_000
 #: Pages with members and nothing else, at most.
 _MEMBER_PAGES: Final = 10
+#: Milliseconds; a server may say any number.
+_LONGEST_WORD: Final = 3_600_000
 _API: Final = "/_matrix/client/v3"
 #: HTTP statuses that another time may be others: a token that is rejected ends the syncs, and not the gap.
 _PASSING: Final = frozenset({401, 408, 425, 429})
@@ -128,15 +130,14 @@ class Messages:
     async def _answer(self, path: str) -> Any:
         try:
             status, body = await self._ask(path)
-        except (ClientError, TimeoutError) as error:
+        except (ClientError, OSError) as error:
             raise NotNowError(type(error).__name__) from error
         said = body if isinstance(body, dict) else {}
         if status == 200 and said:
             return said
         if 400 <= status < 500 and status not in _PASSING and isinstance(said.get("errcode"), str):
             raise RefusedError(f"{status} {said['errcode']}")
-        milliseconds = said.get("retry_after_ms")
-        raise NotNowError(f"HTTP status {status}", milliseconds / 1000 if isinstance(milliseconds, int) else None)
+        raise NotNowError(f"HTTP status {status}", _seconds(said.get("retry_after_ms")))
 
 
 def timeline_filter(sync_filter: Any) -> Any:
@@ -144,6 +145,12 @@ def timeline_filter(sync_filter: Any) -> Any:
     room = sync_filter.get("room") if isinstance(sync_filter, dict) else None
     timeline = room.get("timeline") if isinstance(room, dict) else None
     return {name: value for name, value in timeline.items() if name != "limit"} if isinstance(timeline, dict) else {}
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    if type(milliseconds) is not int or milliseconds <= 0:
+        return None
+    return min(milliseconds, _LONGEST_WORD) / 1000
 
 
 def _parsed(events: list[Any]) -> list[Any]:

@@ -108,7 +108,9 @@ class Gaps:
                 newest = _newest(timeline.events)
                 gap = gap and replace(gap, newest=newest, newest_until=newest)
             elif gap is not None and (timeline.events or timeline.limited):
-                newest = _newest(timeline.events) or gap.newest
+                # What another filter lets through may not be in this gap's pages.
+                is_same = gap.filter == _shown(timeline_filter)
+                newest = (_newest(timeline.events) or gap.newest) if is_same else b""
                 gap = replace(gap, latest=stored_token(response.next_batch), newest=newest)
             if gap is not None:
                 held[room_id] = gap
@@ -226,8 +228,12 @@ def page_size(gap: TimelineGap) -> int:
 
 def _new_gap(room_id: str, since: str, until: str, timeline_filter: Any, oldest: int) -> TimelineGap:
     start, end = stored_token(since), stored_token(until)
-    shown = json.dumps(timeline_filter) if timeline_filter else ""
+    shown = _shown(timeline_filter)
     return TimelineGap(room_id, since=start, until=end, latest=end, cursor=start, filter=shown, oldest=oldest)
+
+
+def _shown(timeline_filter: Any) -> str:
+    return json.dumps(timeline_filter, sort_keys=True) if timeline_filter else ""
 
 
 def _newest(events: list[Any]) -> bytes:
