@@ -20,9 +20,12 @@ GROUP: Final = "cryptostore.commands"
 _OUR_OWN: Final = tuple(
     metadata.EntryPoint(name, value, GROUP)
     for name, value in (
+        ("accounts", "cryptostore.cli.accounts:accounts"),
         ("backends", "cryptostore.cli.backends:backends"),
         ("demo", "cryptostore.cli.demo.command:demo"),
+        ("health", "cryptostore.cli.health:health"),
         ("import-nio", "cryptostore.cli.import_nio:import_nio"),
+        ("migrate", "cryptostore.cli.migrate:migrate"),
         ("new-key", "cryptostore.cli.new_key:new_key"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
         ("stats", "cryptostore.cli.stats:stats"),

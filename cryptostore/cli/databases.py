@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.plugins import load_backend
+from cryptostore.plugins import load_backend, open_existing
 from cryptostore.plugins.capabilities import Capability, Support
 from cryptostore.plugins.environment import ENV_FILE, database_url, variables
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.urls import scheme_of
-from cryptostore.records import KINDS_BY_NUMBER
+from cryptostore.records import KINDS_BY_NUMBER, Account
+from cryptostore.store.backend import Backend
+from cryptostore.store.owners import default_owner
 from cryptostore.store.ring import RING_KEYS
 
 
@@ -37,6 +39,36 @@ DatabaseUrl = Annotated[
         help="The database; else the one that clients find in the environment or in .env.",
     ),
 ]
+
+
+UserId = Annotated[str | None, typer.Option(help="Only this user's accounts.")]
+DeviceId = Annotated[str | None, typer.Option(help="Only accounts with this device id.")]
+
+
+def open_for(command: str, url: str) -> Backend:
+    """Open a database that is there already, for a command, whose name a fenced owner is shown.
+
+    Raises ConfigurationError for a database that a process takes with it when it ends, and as `open_backend` does.
+    """
+    refuse_process_local(url)
+    return open_existing(url, owner=owner_of(command))
+
+
+def owner_of(command: str) -> str:
+    """The name of this process, in which a command runs."""
+    return f"cryptostore {command} on {default_owner()}"
+
+
+def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
+    """The accounts with this user and device id, where they are given.
+
+    Raises ConfigurationError where there are accounts, and none of them is wanted.
+    """
+    there = list(backend.accounts())
+    wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
+    if there and not wanted:
+        raise ConfigurationError(f"{shown_url(url)} has no such account; it has: {', '.join(map(str, there))}")
+    return wanted
 
 
 def refuse_process_local(url: str) -> None:

@@ -11,14 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.plugins import open_backend
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 from cryptostore.store import rekeying
 from cryptostore.store.backend import Backend
 from cryptostore.store.rekeying import Rekeyed
 
-from .databases import DatabaseUrl, kind_name, refuse_process_local
+from .databases import DatabaseUrl, DeviceId, UserId, kind_name, open_for, refuse_process_local
 from .exits import ExitCode
 from .output import counter, messages, print_json, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
@@ -26,8 +25,8 @@ from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, ne
 
 def rekey(
     url: DatabaseUrl,
-    user_id: Annotated[str | None, typer.Option(help="Only this user's accounts.")] = None,
-    device_id: Annotated[str | None, typer.Option(help="Only accounts with this device id.")] = None,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
     pickle_key_env: KeyVariable = None,
     pickle_key_file: KeyFile = None,
     ask_pickle_key: AskForKey = False,
@@ -61,7 +60,7 @@ def rekey(
     old = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     if old == new and wrap_only:
         raise ConfigurationError("with --wrap-only, the new pickle key must not be the old one; choose another")
-    with open_backend(url) as backend:
+    with open_for("rekey", url) as backend:
         done = _rekey_all(backend, _chosen(backend, user_id, device_id, url), old, new, wrap_only=wrap_only)
     _report(url, done, as_json=as_json)
     if any(each.unreadable.total() for each in done.values()):

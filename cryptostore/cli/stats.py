@@ -9,14 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cryptostore.errors import ConfigurationError
-from cryptostore.plugins import open_backend
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import DatabaseUrl, kind_name, refuse_process_local
+from .databases import DatabaseUrl, DeviceId, UserId, kind_name, open_for, wanted_accounts
 from .output import print_json, print_table, say
 
 
@@ -30,21 +28,17 @@ class Stored:
 
 def stats(
     url: DatabaseUrl,
-    user_id: Annotated[str | None, typer.Option(help="Only this user's accounts.")] = None,
-    device_id: Annotated[str | None, typer.Option(help="Only accounts with this device id.")] = None,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
 ) -> None:
     """Count what is stored of each account, by kind: rows, and bytes.
 
     Needs no pickle key, takes nothing over, and opens no record.
     """
-    refuse_process_local(url)
-    with open_backend(url) as backend:
-        there = backend.accounts()
-        wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
-        if there and not wanted:
-            raise ConfigurationError(f"{shown_url(url)} has no such account; it has: {', '.join(map(str, there))}")
-        if not there:
+    with open_for("stats", url) as backend:
+        wanted = wanted_accounts(backend, url, user_id, device_id)
+        if not wanted:
             say(f"the database {shown_url(url)} holds no account; is it the right one?")
         _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
 

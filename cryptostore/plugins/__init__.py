@@ -1,6 +1,6 @@
 """Finding backends and observers, and what they and their URLs look like."""
 
-from .loading import InstalledBackend, installed_backends, load_backend, open_backend
+from .loading import InstalledBackend, installed_backends, load_backend, open_backend, open_existing
 from .plugin import BackendPlugin, OpenDatabase
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "installed_backends",
     "load_backend",
     "open_backend",
+    "open_existing",
 ]

@@ -73,6 +73,11 @@ def open_backend(url: str, **options: Any) -> Backend:
     return Backend(database, name=plugin.name, deadline=common.deadline, owner=common.owner, notify=notify)
 
 
+def open_existing(url: str, **options: Any) -> Backend:
+    """Open a database as `open_backend` does, but make none where there is none, if its backend can do without."""
+    return open_backend(url, **{**load_backend(scheme_of(url)).existing_only, **options})
+
+
 def load_backend(name: str) -> BackendPlugin:
     """Import and check the plugin of this name. Does no I/O beyond the import. Raises PluginError."""
     return _load_once(name, tuple(map(_folder_state, sys.path)))

@@ -53,7 +53,8 @@ class BackendPlugin:
 
     A capability that is not named counts as unknown. `shown_options` names the options of its URLs that errors and
     commands may show; every other one is hidden, since it may be a secret. `scratch` is where `cryptostore contract`
-    works on a server; a backend whose URLs are paths needs none.
+    works on a server; a backend whose URLs are paths needs none. With the options `existing_only`, opening makes no
+    database: commands that only look at one give them, so that a mistyped URL leaves nothing behind.
     """
 
     name: str
@@ -62,6 +63,7 @@ class BackendPlugin:
     capabilities: Mapping[Capability, Claim] = field(default_factory=dict)
     shown_options: frozenset[str] = frozenset()
     scratch: MakeScratch | None = None
+    existing_only: Mapping[str, str] = field(default_factory=dict)
 
     def claim(self, capability: Capability) -> Claim:
         """The plugin's statement about one capability."""

@@ -118,15 +118,25 @@ def test_two_plugins_of_one_name(run: Run, site: FakeSite) -> None:
         (ROLE, "nowhere", "create it with createdb"),
         (PASSWORD_ROLE, DATABASE, "check user and password"),
         ("nobody_known", DATABASE, "create the role, or check the URL"),
-        ("nobody_much", DATABASE, "CREATE SCHEMA "),
     ],
-    ids=["missing database", "wrong password", "missing role", "no rights"],
+    ids=["missing database", "wrong password", "missing role"],
 )
 def test_a_database_that_refuses(
     run: Run, command: tuple[str, ...], server: PostgresServer, roles: None, user: str, database: str, remedy: str
 ) -> None:
     url = f"postgresql://{user}:{SECRET}@127.0.0.1:{server.port}/{database}"
     refused(run(*command, url), ExitCode.USAGE, remedy)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "rekey"])
+def test_a_role_without_rights(run: Run, command: str, server: PostgresServer, roles: None) -> None:
+    url = f"postgresql://nobody_much@127.0.0.1:{server.port}/{DATABASE}"
+    refused(run(*COMMANDS[command], url), ExitCode.USAGE, "CREATE SCHEMA ")
+
+
+def test_a_command_that_makes_no_tables_says_which_one_does(run: Run, server: PostgresServer, roles: None) -> None:
+    url = f"postgresql://nobody_much@127.0.0.1:{server.port}/{DATABASE}"
+    refused(run(*COMMANDS["rekey"], url), ExitCode.REFUSED, "run `cryptostore migrate` once")
 
 
 def test_a_server_that_is_not_there(run: Run, command: tuple[str, ...]) -> None:

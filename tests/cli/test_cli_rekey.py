@@ -269,6 +269,7 @@ def test_mistakes_are_named_and_change_nothing(
 
 
 def test_a_database_without_accounts(run: Run, sqlite_url: str) -> None:
+    open_backend(sqlite_url).close()
     ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
     assert ended.code == ExitCode.USAGE
     assert "has no such account with keys; it has: none" in ended.err

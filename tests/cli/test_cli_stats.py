@@ -55,7 +55,7 @@ def test_people_get_a_table(run: Run, filled: str) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["table", "json"])
 def test_a_database_without_accounts_is_told(run: Run, url: str, options: tuple[str, ...]) -> None:
-    """As one is that was made at this moment, for a mistyped path."""
+    open_backend(url).close()
     ended = run("stats", url, *options)
     assert ended.code == 0
     assert "holds no account; is it the right one?" in ended.err
@@ -82,6 +82,7 @@ def test_an_account_that_is_not_there_is_named(run: Run, filled: str) -> None:
 
 
 def test_an_empty_database_has_no_rows(run: Run, url: str) -> None:
+    open_backend(url).close()
     ended = run("stats", url, "--json")
     assert ended.code == 0
     assert ended.document["accounts"] == []

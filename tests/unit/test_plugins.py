@@ -25,7 +25,7 @@ from cryptostore import (
     load_backend,
     open_backend,
 )
-from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.loading import open_existing, shown_url
 from fake_distributions import FakeSite
 
 GROUP = "cryptostore.backends"
@@ -63,6 +63,13 @@ def test_an_installed_backend_is_opened_with_url_and_options(site: FakeSite) -> 
     assert site.module("fake_store").opened == [
         ("FAKE://host/keys?colour=red&shade=dark", {"colour": "red", "shade": "light"})
     ]
+
+
+def test_what_only_looks_gives_the_options_with_which_nothing_is_made(site: FakeSite) -> None:
+    source = plugin().replace("open_it)]", "open_it, existing_only={'create': 'never'})]")
+    site.install("fake-store", {GROUP: {"fake": "fake_store"}}, fake_store=source)
+    open_existing("fake://host/keys?create=auto&colour=red").close()
+    assert [options for _, options in site.module("fake_store").opened] == [{"create": "never", "colour": "red"}]
 
 
 def test_opening_is_tried_again_until_the_deadline(site: FakeSite) -> None:

@@ -103,8 +103,9 @@ class Migrations:
         found = f"have version {present.version}, and this program needs {self.latest}"
         return SchemaError(
             f"the tables in schema {options.schema!r} at {options.place} {found if present.version else 'are missing'}"
-            "; migrate=never forbids to change that: open the database once with migrate=auto and a role that owns the "
-            f"schema, then GRANT USAGE ON SCHEMA {options.schema} and SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN "
+            "; with migrate=never, as in commands that only look, that stays so: run `cryptostore migrate` once, or "
+            "open the database with migrate=auto, as a role that owns the schema, then GRANT USAGE ON SCHEMA "
+            f"{options.schema} and SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN "
             f"SCHEMA {options.schema} to this role"
         )
 

@@ -10,7 +10,7 @@ from cryptostore.plugins.capabilities import FULL, Capability, Claim, Support
 from cryptostore.plugins.hookspecs import hookimpl
 
 from .database import open_postgres
-from .options import SHOWN_OPTIONS
+from .options import SHOWN_OPTIONS, Migrate
 from .scratch import Schemas
 
 #: The interface that this backend was written for.
@@ -37,6 +37,14 @@ _CAPABILITIES: Final = {
 def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The PostgreSQL backend under both of its names."""
     return [
-        BackendPlugin(name, _INTERFACE, open_postgres, _CAPABILITIES, SHOWN_OPTIONS, Schemas)
+        BackendPlugin(
+            name,
+            _INTERFACE,
+            open_postgres,
+            _CAPABILITIES,
+            SHOWN_OPTIONS,
+            Schemas,
+            existing_only={"migrate": Migrate.NEVER.value},
+        )
         for name in ("postgresql", "postgres")
     ]

@@ -85,8 +85,8 @@ def require(path: Path) -> None:
     status = status_of(path)
     if status is None or status.st_size == 0:
         raise ConfigurationError(
-            f"there is no database {path}, and create=never forbids to make one; is a disk not mounted? Correct the "
-            "path in the database URL, or open it once with create=auto"
+            f"there is no database {path}, and with create=never, as in commands that only look at one, none is made; "
+            "is a disk not mounted? Correct the path in the database URL, or open it once with create=auto"
         )
 
 

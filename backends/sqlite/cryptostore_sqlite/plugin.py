@@ -102,4 +102,8 @@ def _is_default(options: dict[str, Any], name: str, default: str, other: str) ->
 @hookimpl
 def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The SQLite backend."""
-    return [BackendPlugin("sqlite", INTERFACE_VERSION, open_sqlite, _CAPABILITIES, _SHOWN_OPTIONS)]
+    return [
+        BackendPlugin(
+            "sqlite", INTERFACE_VERSION, open_sqlite, _CAPABILITIES, _SHOWN_OPTIONS, existing_only={"create": "never"}
+        )
+    ]
