@@ -49,7 +49,7 @@ def _report(url: str, owned: Mapping[Account, Ownership], counted: Mapping[Accou
         print_line(str(account))
         print_line(f"  owner    {owner.owner}")
         print_line(f"  since    {_shown_time(owner.since)}")
-        print_line(f"  written  {owner.sequence:,} batches{_held(counted.get(account))}")
+        print_line(f"  written  {owner.sequence:,} batch{'es' * (owner.sequence != 1)}{_held(counted.get(account))}")
 
 
 def _held(stored: Stored | None) -> str:

@@ -29,6 +29,7 @@ _OUR_OWN: Final = tuple(
         ("new-key", "cryptostore.cli.new_key:new_key"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
         ("stats", "cryptostore.cli.stats:stats"),
+        ("verify", "cryptostore.cli.verify:verify"),
     )
 )
 

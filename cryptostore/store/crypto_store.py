@@ -161,6 +161,25 @@ class CryptoStore:
         self._is_open.check()
         return self._pages(range_of(b""))
 
+    def problem_of(self, row: Row) -> str:
+        """Why a stored row cannot be read, or an empty text. Of a kind that is not known here, the seal alone counts.
+
+        Raises ConfigurationError without a pickle key. The key ring's rows are not records: this is not for them.
+        """
+        keys, kind = self._check_keys(), KINDS_BY_NUMBER.get(row.key[0])
+        try:
+            key = () if kind is None else decode_key(kind, row.key)
+        except ValueError:
+            # The codec's text may quote the key.
+            return "its key is not a valid key of its kind"
+        try:
+            plain = keys.open(row)
+            if kind is not None:
+                decode_value(kind, key, plain)
+        except ValueError as error:
+            return str(error)
+        return ""
+
     def apply(self, changes: Changes) -> None:
         """Make a batch durable, exactly once. An empty batch only settles what is pending, and costs no round trip
         where nothing is. [APPLY-1]

@@ -48,7 +48,7 @@ def test_accounts_for_people(filled: str) -> None:
     ended = run_process("accounts", filled)
     assert (ended.code, ended.err) == (0, "")
     assert f"{ALICE}\n  owner    the bots\\x1b[31m of host 7\n  since    " in ended.out
-    assert "  written  1 batches; holds 1,203 records, " in ended.out
+    assert "  written  1 batch; holds 1,203 records, " in ended.out
     assert str(BOB) in ended.out
 
 

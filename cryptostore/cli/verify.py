@@ -1,0 +1,116 @@
+"""`cryptostore verify`: whether everything that is stored can be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+import typer
+
+from cryptostore.plugins.loading import shown_url
+from cryptostore.records import KINDS_BY_NUMBER, Account
+from cryptostore.store.backend import Backend
+from cryptostore.store.keys import decode_key
+from cryptostore.store.ownership import Mode
+from cryptostore.store.verifying import Verified
+from cryptostore.store.verifying import verify as verify_account
+
+from .databases import DatabaseUrl, DeviceId, UserId, kind_name, open_for, wanted_accounts
+from .exits import ExitCode
+from .output import bars, messages, print_json, print_line, print_table, say
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+
+#: How many unreadable rows people see; JSON has more.
+_SHOWN: Final = 20
+
+
+def verify(
+    url: DatabaseUrl,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Open and check every record, and list those that cannot be read by kind and key.
+
+    Takes nothing over and changes nothing. The exit code is 1 where something cannot be read. All accounts that are
+    chosen must have the same pickle key.
+    """
+    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    with open_for("verify", url) as backend:
+        wanted = wanted_accounts(backend, url, user_id, device_id)
+        if not wanted:
+            say(f"the database {shown_url(url)} holds no account; is it the right one?")
+        verified = {account: _with_progress(backend, account, pickle_key) for account in wanted}
+    _report(url, verified, as_json=as_json)
+    if any(each.unreadable for each in verified.values()):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _with_progress(backend: Backend, account: Account, pickle_key: str) -> Verified:
+    console = messages()
+    if not console.is_terminal:
+        return verify_account(backend, account, pickle_key)
+    with backend.open_store(account, Mode.READ) as store:
+        total = sum(1 for _ in store.stored_rows())
+    with bars(console) as progress:
+        task = progress.add_task(f"verifying {account}", total=total)
+        return verify_account(backend, account, pickle_key, lambda: progress.advance(task))
+
+
+def _report(url: str, verified: Mapping[Account, Verified], *, as_json: bool) -> None:
+    if as_json:
+        documents = [_document(*each) for each in verified.items()]
+        print_json({"database": shown_url(url), "accounts": documents})
+        return
+    rows = [
+        (str(account) if position == 0 else "", kind, f"{readable:,}", f"{unreadable:,}")
+        for account, each in verified.items()
+        for position, (kind, readable, unreadable) in enumerate(_counts(each))
+    ]
+    print_table(f"Verified in {shown_url(url)}", ["account", "kind", "readable", "unreadable"], rows)
+    for account, each in verified.items():
+        for key, reason in each.named[:_SHOWN]:
+            print_line(f"- {kind_name(key[0])} {_shown_key(key)} of {account}: {reason}")
+        more = each.unreadable.total() - _SHOWN
+        if more > 0:
+            print_line(f"- and {more:,} more of {account} (--json names them)")
+
+
+def _counts(verified: Verified) -> Iterator[tuple[str, int, int]]:
+    readable, unreadable = _by_name(verified.readable), _by_name(verified.unreadable)
+    for kind in dict.fromkeys([*readable, *unreadable]):
+        yield kind, readable[kind], unreadable[kind]
+
+
+def _by_name(numbers: Counter[int]) -> Counter[str]:
+    """The counts by the names of kinds: both numbers of the key ring have one."""
+    named: Counter[str] = Counter()
+    for number in sorted(numbers):
+        named[kind_name(number)] += numbers[number]
+    return named
+
+
+def _shown_key(key: bytes) -> str:
+    kind = KINDS_BY_NUMBER.get(key[0])
+    try:
+        fields = () if kind is None else decode_key(kind, key)
+    except ValueError:
+        fields = ()
+    return " ".join(map(str, fields)) or key.hex()
+
+
+def _document(account: Account, verified: Verified) -> dict[str, Any]:
+    return {
+        "user_id": account.user_id,
+        "device_id": account.device_id,
+        "readable": _by_name(verified.readable),
+        "unreadable": _by_name(verified.unreadable),
+        "rows": [
+            {"kind": kind_name(key[0]), "key": _shown_key(key), "raw_key": key.hex(), "reason": reason}
+            for key, reason in verified.named
+        ],
+    }
