@@ -19,23 +19,27 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cryptostore_contract.ports import free_port
 from homeserver_install import NoHomeserver, synapse_python
-
-SERVER_NAME: Final = "test.invalid"
+from homeserver_settings import Setting, settings
 
 _STARTUP_SECONDS: Final = 90
 _STOP_SECONDS: Final = 20
 _PR_SET_PDEATHSIG: Final = 1
-_UNLIMITED: Final = {"per_second": 100_000, "burst_count": 100_000}
 
 
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    # Whatever points Python at this tree's packages is not meant for Synapse.
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 class Homeserver:
@@ -47,6 +51,8 @@ class Homeserver:
         self.port = free_port()
         self.url: Final = f"http://127.0.0.1:{self.port}"
         self.registration_secret: Final = secrets.token_hex()
+        #: All that it is told; the rest are Synapse's own defaults.
+        self.settings: Final = self._chosen()
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._configure()
@@ -68,59 +74,44 @@ class Homeserver:
                 process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def name(self) -> str:
+        """The second part of its users' ids."""
+        return next(str(setting.value) for setting in self.settings if setting.option == "server_name")
+
     def tail(self) -> str:
         """The end of the server's log."""
         log = self.folder / "server.log"
         return log.read_text(errors="replace")[-3000:] if log.exists() else "(no log)"
 
+    def differing(self) -> set[str]:
+        """What this server runs with and an unconfigured one does not, by the names of Synapse's own configuration."""
+        assert self._process is not None
+        _, _, _, *arguments = Path(f"/proc/{self._process.pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        command = [str(self._python), str(Path(__file__).with_name("homeserver_comparison.py")), *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=_environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return set(json.loads(done.stdout))
+
+    def _chosen(self) -> Sequence[Setting]:
+        return settings(self.folder, self.port, self.registration_secret)
+
     def _configure(self) -> None:
         seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
         (self.folder / "signing.key").write_text(f"ed25519 a_test {seed}\n")
         self._write("log.yaml", _LOGGING)
-        self._write("homeserver.yaml", self._settings())
+        self._write("homeserver.yaml", {setting.option: setting.value for setting in self.settings})
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         # JSON is YAML.
         (self.folder / name).write_text(json.dumps(content, indent=1))
-
-    def _settings(self) -> dict[str, Any]:
-        listener = {
-            "port": self.port,
-            "bind_addresses": ["127.0.0.1"],
-            "type": "http",
-            "tls": False,
-            "resources": [{"names": ["client"], "compress": False}],
-        }
-        return {
-            "server_name": SERVER_NAME,
-            "public_baseurl": self.url,
-            "listeners": [listener],
-            "database": {"name": "sqlite3", "args": {"database": str(self.folder / "homeserver.db")}},
-            "media_store_path": str(self.folder / "media"),
-            "signing_key_path": str(self.folder / "signing.key"),
-            "log_config": str(self.folder / "log.yaml"),
-            "registration_shared_secret": self.registration_secret,
-            "macaroon_secret_key": secrets.token_hex(),
-            "form_secret": secrets.token_hex(),
-            "report_stats": False,
-            "trusted_key_servers": [],
-            "suppress_key_server_warning": True,
-            "federation_domain_whitelist": [],
-            "presence": {"enabled": False},
-            "bcrypt_rounds": 4,
-            "caches": {"sync_response_cache_duration": "0s"},
-            # All of a backlog in one sync: what does not fit, a bot never sees.
-            "filter_timeline_limit": -1,
-            **_LIMITS,
-        }
 
     def _start(self) -> None:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._python), "-m", "synapse.app.homeserver", "-c", str(self.folder / "homeserver.yaml")],
                 cwd=self.folder,
-                # Whatever points Python at this tree's packages is not meant for Synapse.
-                env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -142,24 +133,6 @@ class Homeserver:
             time.sleep(0.05)
         raise NoHomeserver(f"Synapse did not start in {_STARTUP_SECONDS} s: {self.tail()}")
 
-
-_LIMITS: Final[dict[str, Any]] = {
-    **{
-        f"rc_{name}": _UNLIMITED
-        for name in (
-            "message",
-            "registration",
-            "room_creation",
-            "key_requests",
-            "admin_redaction",
-            "third_party_invite",
-        )
-    },
-    "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
-    "rc_joins": dict.fromkeys(("local", "remote"), _UNLIMITED),
-    "rc_joins_per_room": _UNLIMITED,
-    "rc_invites": dict.fromkeys(("per_room", "per_user", "per_issuer"), _UNLIMITED),
-}
 
 _LOGGING: Final[dict[str, Any]] = {
     "version": 1,

@@ -18,7 +18,7 @@ import vodozemac
 from nio import Api as NioApi
 from nio.crypto import OlmAccount
 
-from homeserver import SERVER_NAME, Homeserver
+from homeserver import Homeserver
 
 _PASSWORD: Final = "correct horse battery"  # of users that live as long as the test
 _SECONDS: Final = 60
@@ -58,7 +58,7 @@ class Api:
         mac = hmac.new(self._server.registration_secret.encode(), text.encode(), hashlib.sha1).hexdigest()
         body = {"nonce": nonce, "username": username, "password": _PASSWORD, "admin": False, "mac": mac}
         answer = self._ask("POST", path, body)
-        return User(f"@{username}:{SERVER_NAME}", _PASSWORD, answer["access_token"])
+        return User(f"@{username}:{self._server.name}", _PASSWORD, answer["access_token"])
 
     def login(self, user: User, device_id: str) -> str:
         """An access token for a device of the user."""
@@ -75,7 +75,7 @@ class Api:
         """A room with encryption that all of them have joined."""
         room_id = self.inviting_room(creator, *others)
         for other in others:
-            self._ask("POST", f"/_matrix/client/v3/join/{quote(room_id)}", {}, other)
+            self.join(other, room_id)
         return room_id
 
     def inviting_room(self, creator: User, *others: User) -> str:
@@ -87,6 +87,31 @@ class Api:
             "initial_state": [encryption],
         }
         return str(self._ask("POST", "/_matrix/client/v3/createRoom", body, creator)["room_id"])
+
+    def invite(self, by: User, room_id: str, user: User) -> None:
+        """Invite somebody into a room."""
+        self._ask("POST", f"/_matrix/client/v3/rooms/{quote(room_id)}/invite", {"user_id": user.user_id}, by)
+
+    def join(self, user: User, room_id: str, via: str = "") -> None:
+        """Join a room, as another device of the user would; `via` another homeserver."""
+        query = f"?{urlencode({'server_name': via, 'via': via})}" if via else ""
+        self._ask("POST", f"/_matrix/client/v3/join/{quote(room_id)}{query}", {}, user)
+
+    def leave(self, user: User, room_id: str) -> None:
+        """Leave a room, as another device of the user would."""
+        self._ask("POST", f"/_matrix/client/v3/rooms/{quote(room_id)}/leave", {}, user)
+
+    def kick(self, by: User, room_id: str, user: User) -> None:
+        """Remove somebody from a room."""
+        self._ask("POST", f"/_matrix/client/v3/rooms/{quote(room_id)}/kick", {"user_id": user.user_id}, by)
+
+    def to_device(self, user: User, device_id: str) -> list[dict[str, Any]]:
+        """What waits for a device whose client never ran, at most 100 messages."""
+        owner = replace(user, access_token=self.login(user, device_id))
+        # For two minutes Synapse gives the same answer to the same question.
+        path = f"/_matrix/client/v3/sync?timeout={next(self._transactions)}"
+        events: list[dict[str, Any]] = self._ask("GET", path, None, owner)["to_device"]["events"]
+        return events
 
     def is_joined(self, by: User, room_id: str, user: User) -> bool:
         """Whether somebody is in a room."""
@@ -127,19 +152,18 @@ class Api:
         keys = answer["one_time_keys"].get(user.user_id, {}).get(device_id, {})
         return next(iter(keys), None)
 
-    def upload_keys(self, user: User, device_id: str) -> None:
-        """Give a new device of the user real keys, and one one-time key."""
+    def upload_keys(self, user: User, device_id: str, one_time_keys: int = 1) -> None:
+        """Give a new device of the user real keys, and one-time keys."""
         account = OlmAccount()
         place = {"user_id": user.user_id, "device_id": device_id}
         keys = {f"{name}:{device_id}": key for name, key in account.identity_keys.items()}
         device = {**place, "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"], "keys": keys}
-        account.generate_one_time_keys(1)
-        ((key_id, key),) = account.one_time_keys["curve25519"].items()
-        one_time_key = _signed({"key": key}, account, user.user_id, device_id)
-        body = {
-            "device_keys": _signed(device, account, user.user_id, device_id),
-            "one_time_keys": {f"signed_curve25519:{key_id}": one_time_key},
+        account.generate_one_time_keys(one_time_keys)
+        offered = {
+            f"signed_curve25519:{key_id}": _signed({"key": key}, account, user.user_id, device_id)
+            for key_id, key in account.one_time_keys["curve25519"].items()
         }
+        body = {"device_keys": _signed(device, account, user.user_id, device_id), "one_time_keys": offered}
         owner = replace(user, access_token=self.login(user, device_id))
         self._ask("POST", "/_matrix/client/v3/keys/upload", body, owner)
 

@@ -31,11 +31,10 @@ from nio import (
 )
 from nio.store import SqliteStore
 
+from cryptostore import MissedEvents
 from cryptostore.nio import NioStore, ProductionMatrixClient, transaction_id
 from homeserver_points import Points, install, slow_down
 
-#: Everything that was said while a client was away comes in one sync.
-_FILTER: Final = {"room": {"timeline": {"limit": 1000}}}
 _PAGE: Final = 500
 
 
@@ -54,6 +53,8 @@ class WorkerConfig:
     password: str = ""
     #: Stock clients are given a login; ours makes its own.
     access_token: str = ""
+    #: How many events of a room our client fetches at most.
+    gap_limit: int | None = None
 
 
 class Failed(RuntimeError):
@@ -77,6 +78,8 @@ class Worker:
         self._client = await _opened(self._config)
         self._client.add_event_callback(self._tell_message, RoomMessageFormatted)
         self._client.add_event_callback(self._tell_undecrypted, MegolmEvent)
+        if self._config.client == "production":
+            self._client.add_missed_events_callback(_tell_missed)
         return self._identity()
 
     async def do_identity(self) -> dict[str, Any]:
@@ -86,7 +89,7 @@ class Worker:
     async def do_sync(self, wait: float = 0) -> None:
         """One sync, with the requests that follow it in `sync_forever`."""
         self._syncing = asyncio.current_task()
-        response = await self._client.sync(int(wait * 1000), _FILTER, full_state=not self._synced)
+        response = await self._client.sync(int(wait * 1000), full_state=not self._synced)
         _checked(response, SyncResponse)
         self._synced = True
         await self._client.send_to_device_messages()
@@ -108,7 +111,7 @@ class Worker:
 
     async def _sync_forever(self) -> None:
         try:
-            await self._client.sync_forever(timeout=1000, sync_filter=_FILTER, full_state=True)
+            await self._client.sync_forever(timeout=1000, full_state=True)
         except Exception as error:  # noqa: BLE001  # whatever it is, the test wants to know
             _tell(event="ended", error=type(error).__name__, text=str(error))
 
@@ -285,6 +288,7 @@ async def _production(config: WorkerConfig) -> Any:
         pickle_key=config.pickle_key,
         env_file=None,
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
+        gap_limit=config.gap_limit,
     )
     if config.access_token:
         client.restore_login(config.user_id, config.device_id, config.access_token)
@@ -298,6 +302,10 @@ def _checked(response: Any, wanted: type[Any]) -> Any:
     if isinstance(response, ErrorResponse) or not isinstance(response, wanted):
         raise Failed(str(response))
     return response
+
+
+def _tell_missed(missed: MissedEvents) -> None:
+    _tell(event="missed", room=missed.room_id, cause=str(missed.cause), count=missed.count)
 
 
 def _tell(**told: Any) -> None:
