@@ -10,6 +10,7 @@ import pytest
 
 from homeserver import Homeserver
 from homeserver_bed import Bed, Figure
+from homeserver_example import ExampleBot
 from homeserver_proxy import HomeserverProxy
 from homeserver_selection import FIGURE
 from postgres_database import PostgresDatabase
@@ -32,6 +33,14 @@ def homeserver() -> Iterator[Homeserver]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def example_bot(tmp_path: Path) -> Iterator[ExampleBot]:
+    """Processes of the example bot."""
+    bot = ExampleBot(tmp_path)
+    yield bot
+    bot.close()
 
 
 @pytest.fixture

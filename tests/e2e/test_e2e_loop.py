@@ -22,7 +22,7 @@ def test_a_sync_with_500_room_keys(bed: Bed, figure: Figure) -> None:
     bob.call("watch", delay=DELAY)
     bob.call("sync")
     _assert_free(bob, figure)
-    # Synapse gives at most 100 to-device messages with one answer, and all of the timeline.
+    # Synapse gives at most 100 to-device messages with one answer.
     assert bob.call("statistics")["further_pages"] >= 4
     assert set(talk.sent) - before <= bob.texts().keys()
     assert talk.unreadable(bob) == []
