@@ -24,8 +24,8 @@ _REQUESTS: Final = {
     "/sendToDevice/": "send-to-device",
     "/send/m.room.encrypted/": "send",
     "/sync": "sync",
+    "/messages": "messages",
 }
-
 
 #: Seconds between two looks at the event loop.
 _BEAT: Final = 0.005
