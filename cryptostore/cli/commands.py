@@ -22,6 +22,7 @@ _OUR_OWN: Final = tuple(
     for name, value in (
         ("accounts", "cryptostore.cli.accounts:accounts"),
         ("backends", "cryptostore.cli.backends:backends"),
+        ("delete", "cryptostore.cli.delete:delete"),
         ("demo", "cryptostore.cli.demo.command:demo"),
         ("health", "cryptostore.cli.health:health"),
         ("import-nio", "cryptostore.cli.import_nio:import_nio"),
