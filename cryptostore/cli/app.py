@@ -17,13 +17,13 @@ from cryptostore.shown import shown
 
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of
-from .output import print_error, whole_output, write_every_letter
+from .output import print_error, print_json, whole_output, write_every_letter
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a code of `exits.ExitCode`. The entry point of `cryptostore`.
 
-    A CryptoStoreError is one line on standard error; a traceback means a bug.
+    A CryptoStoreError is one line on standard error, and with --json also the JSON document; a traceback means a bug.
     """
     write_every_letter()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -32,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             build_app(words[0] if words else None)(args=words, prog_name="cryptostore")
     except CryptoStoreError as error:
         print_error(str(error))
-        sys.exit(exit_code_of(error))
+        code = exit_code_of(error)
+        if "--json" in words:
+            print_json({"error": type(error).__name__, "message": str(error), "exit_code": code})
+        sys.exit(code)
 
 
 def build_app(wanted: str | None = None) -> typer.Typer:

@@ -59,9 +59,12 @@ def roles(server: PostgresServer) -> Iterator[None]:
 
 
 def refused(ended: Ended, code: ExitCode, remedy: str) -> None:
-    """One line of error, which says what to do; the answer is left empty."""
+    """One line of error, which says what to do; the answer is left empty, or is the same as JSON."""
     assert ended.code == code, ended.err
-    assert ended.out == ""
+    if ended.out:
+        assert ended.document["exit_code"] == code
+        assert f"error: {ended.document['message']}" in ended.err.splitlines()
+        assert set(ended.document) == {"error", "message", "exit_code"}
     [line] = [line for line in ended.err.splitlines() if not line.startswith("seed ")]
     assert line.startswith("error: ")
     assert remedy in line
@@ -137,6 +140,14 @@ def test_a_role_without_rights(run: Run, command: str, server: PostgresServer, r
 def test_a_command_that_makes_no_tables_says_which_one_does(run: Run, server: PostgresServer, roles: None) -> None:
     url = f"postgresql://nobody_much@127.0.0.1:{server.port}/{DATABASE}"
     refused(run(*COMMANDS["rekey"], url), ExitCode.REFUSED, "run `cryptostore migrate` once")
+
+
+def test_programs_that_asked_for_json_get_errors_as_json(run: Run) -> None:
+    url = f"nosuch://me:{SECRET}@host/db"
+    assert run("stats", url).out == ""
+    ended = run("stats", url, "--json")
+    assert ended.document["error"] == "BackendNotFound"
+    refused(ended, ExitCode.USAGE, "installed are: ")
 
 
 def test_a_server_that_is_not_there(run: Run, command: tuple[str, ...]) -> None:
