@@ -18,6 +18,7 @@ from cryptostore.shown import shown
 from .commands import add_commands
 from .exits import EXPLAINED, exit_code_of
 from .output import print_error, print_json, whole_output, write_every_letter
+from .programs import Program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--json" in words:
             print_json({"error": type(error).__name__, "message": str(error), "exit_code": code})
         sys.exit(code)
+    except Program as found:
+        program = found
+    # Out of the clause above: its error would be the context of each of the program's own.
+    program.start()
 
 
 def build_app(wanted: str | None = None) -> typer.Typer:

@@ -29,6 +29,7 @@ _OUR_OWN: Final = tuple(
         ("migrate", "cryptostore.cli.migrate:migrate"),
         ("new-key", "cryptostore.cli.new_key:new_key"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
+        ("run", "cryptostore.cli.run:run"),
         ("stats", "cryptostore.cli.stats:stats"),
         ("verify", "cryptostore.cli.verify:verify"),
     )
@@ -61,7 +62,9 @@ def _add(app: typer.Typer, name: str, entry_point: metadata.EntryPoint) -> None:
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)
     else:
-        app.command(name, help=_joined(command.__doc__) if entry_point in _OUR_OWN else None)(command)
+        help_text = _joined(command.__doc__) if entry_point in _OUR_OWN else None
+        # What follows the name of a program belongs to that program.
+        app.command(name, help=help_text, context_settings={"allow_interspersed_args": name != "run"})(command)
 
 
 def _joined(text: str) -> str:

@@ -18,7 +18,8 @@ from cryptostore.store.owners import default_owner
 from cryptostore.store.ring import RING_KEYS
 
 
-def _url_from_settings() -> str:
+def url_from_settings() -> str:
+    """The database that the environment or `.env` names. Raises ConfigurationError if neither does."""
     url = database_url(variables())
     if url is None:
         raise ConfigurationError(
@@ -34,7 +35,7 @@ DatabaseUrl = Annotated[
     typer.Argument(
         metavar="URL",
         envvar="CRYPTOSTORE_URL",
-        default_factory=_url_from_settings,
+        default_factory=url_from_settings,
         show_default=False,
         help="The database; else the one that clients find in the environment or in .env.",
     ),
