@@ -84,7 +84,8 @@ def test_three_hundred_new_devices_write_while_the_client_is_down(url: str) -> N
                 ids.append(key_id)
                 write(server, device, f"message {number}")
             assert len(set(ids[:50])) == 50
-            assert len(set(ids[49:])) == 2
+            # The fallback key's id may be that of a one-time key.
+            assert len(set(ids[50:])) == 1
             bob.client = bob._make()
             await bob.start()
             await bob.round()

@@ -25,6 +25,7 @@ from cryptostore import (
     load_backend,
     open_backend,
 )
+from cryptostore.plugins import loading
 from cryptostore.plugins.loading import open_existing, shown_url
 from fake_distributions import FakeSite
 
@@ -101,6 +102,14 @@ def test_an_unknown_scheme_names_what_is_there(site: FakeSite) -> None:
     assert not site.imported("fake_store")
 
 
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No distribution with a backend, and no memory of one that an earlier test saw."""
+    monkeypatch.setattr(loading, "_entry_points", dict)
+    monkeypatch.setattr(loading, "_load_once", loading._load_once.__wrapped__)
+
+
+@pytest.mark.usefixtures("nothing_installed")
 @pytest.mark.parametrize(
     ("scheme", "hint"),
     [
@@ -109,15 +118,14 @@ def test_an_unknown_scheme_names_what_is_there(site: FakeSite) -> None:
         ("postgresql", "install matrix-cryptostore-postgres: from a checkout, pip install . ./backends/postgres"),
     ],
 )
-def test_our_own_backends_have_an_install_hint(scheme: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryptostore.plugins.loading._entry_points", dict)
+def test_our_own_backends_have_an_install_hint(scheme: str, hint: str) -> None:
     with pytest.raises(BackendNotFound) as caught:
         open_backend(f"{scheme}://host/keys")
     assert str(caught.value) == f"no backend named {scheme!r} is installed; {hint}"
 
 
-def test_nothing_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryptostore.plugins.loading._entry_points", dict)
+@pytest.mark.usefixtures("nothing_installed")
+def test_nothing_installed_is_said() -> None:
     with pytest.raises(BackendNotFound, match="installed are: none"):
         load_backend("mysql")
 
