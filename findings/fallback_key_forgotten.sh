@@ -4,7 +4,7 @@
 #
 # Versions: vodozemac 0.10.0.
 #
-# Guess, written before the run: a fallback key that was never published takes the place of nothing. The account
+# Guess, of a reader who has not met it: a fallback key that was never published takes the place of nothing. The account
 #   keeps the published one until another is published, and the one before it for messages that are under way.
 #
 # Seen: key A is published. generate_fallback_key() makes B, whose upload fails; the client tries again in the way

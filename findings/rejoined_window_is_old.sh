@@ -3,7 +3,7 @@
 #
 # Versions: matrix-synapse 1.163.2 on SQLite, everything at its default but registration and rate limits.
 #
-# Guess, written before the run: a sync since a token brings what happened since the token. If a room was left and
+# Guess, of a reader who has not met it: a sync since a token brings what happened since the token. If a room was left and
 #   joined again meanwhile, its timeline begins with the leave or with the join.
 #
 # Seen: a client has read four messages; its account, on another device, leaves and joins again; one message is

@@ -3,7 +3,7 @@
 #
 # Versions: matrix-synapse 1.163.2 on SQLite, everything at its default but registration and rate limits.
 #
-# Guess, written before the run: /messages from a place to an earlier place, or with a page size of nothing, is
+# Guess, of a reader who has not met it: /messages from a place to an earlier place, or with a page size of nothing, is
 #   refused with 400, as an unreadable place is. An empty page without `end`, which says that there is nothing
 #   more, comes only where there is nothing more.
 #

@@ -4,7 +4,12 @@
 as the client's `store_path`. `ProductionMatrixClient` is a client that sends nothing before it is durable.
 """
 
-from .client import ProductionMatrixClient, Statistics, transaction_id
-from .store import NioStore
+from .distribution import check_nio
+
+# Before nio is imported: another distribution's may lack what ours override.
+check_nio()
+
+from .client import ProductionMatrixClient, Statistics, transaction_id  # noqa: E402  # it imports nio
+from .store import NioStore  # noqa: E402  # as above
 
 __all__ = ["NioStore", "ProductionMatrixClient", "Statistics", "transaction_id"]
