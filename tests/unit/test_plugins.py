@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -146,6 +147,8 @@ def test_what_is_installed_is_looked_through_once_until_something_is_installed(
         return entry_points(group=group)
 
     monkeypatch.setattr(metadata, "entry_points", counted)
+    # The first import of a module would make a folder beside it, as an installation does.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     with pytest.raises(BackendNotFound):
         load_backend("fake")
     site.install("fake-one", {GROUP: {"fake": "fake_one"}}, fake_one=plugin())
