@@ -51,11 +51,14 @@ class Steps:
 
     def during(self, call: Callable[[], object]) -> None:
         """Make the call."""
+        # What others do when garbage is collected is no step of the backend's.
+        gc.disable()
         sys.setprofile(self._hook)
         try:
             call()
         finally:
             sys.setprofile(None)
+            gc.enable()
 
     @property
     def was_reached(self) -> bool:

@@ -132,7 +132,13 @@ def _not_writable(path: Path) -> tuple[Path, ...]:
     if not _may_write(path):
         return ()
     beside = (files.beside(path, suffix) for suffix in ("-wal", "-shm", "-journal"))
-    return tuple(each for each in beside if files.status_of(each) and not _may_write(each))
+    return tuple(filter(_is_refused, beside))
+
+
+def _is_refused(path: Path) -> bool:
+    """Whether there is a file that this user may not write. One that another process deletes meanwhile is none."""
+    before = files.identity(path)
+    return before is not None and not _may_write(path) and files.identity(path) == before
 
 
 def _would_be_littered(path: Path) -> bool:

@@ -77,6 +77,26 @@ def test_files_beside_it_that_this_user_cannot_write_are_named(
     open_backend(url).close()
 
 
+def test_a_journal_that_another_process_deletes_meanwhile_is_no_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.db"
+    open_backend(f"sqlite:///{path}").close()
+    journal = tmp_path / "keys.db-journal"
+    journal.touch()
+    may_write = checks._may_write
+
+    def deleted_before(asked: Path) -> bool:
+        # As by the commit of another process that makes the tables.
+        if asked == journal:
+            journal.unlink()
+        return may_write(asked)
+
+    monkeypatch.setattr(checks, "_may_write", deleted_before)
+    checks.refuse_unsafe(path)
+    assert not journal.exists()
+
+
 def test_a_reader_leaves_no_files_where_the_owner_cannot_write_them(ordinary_users_folder: Path) -> None:
     path = ordinary_users_folder / "keys.db"
     url = f"sqlite:///{path}"
