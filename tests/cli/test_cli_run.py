@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,14 @@ def test_the_program_ends_as_it_does_alone(source: str, code: int) -> None:
 def test_signals_end_it_as_they_end_any_python_program(number: signal.Signals) -> None:
     Path("program.py").write_text("import time; print('up', flush=True); time.sleep(100)")
     command = [sys.executable, "-m", "cryptostore", "run", "program.py"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background have a SIGINT that is ignored, and so would the program.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # no thread of ours runs
+    ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "up\n"
         os.kill(running.pid, number)
