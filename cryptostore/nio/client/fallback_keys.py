@@ -15,6 +15,7 @@ from cryptostore import records
 
 from .buffer import BufferedStorage
 from .kept import KeptRecords
+from .pauses import growing_pause
 from .sync_answer import SyncAnswer
 
 #: How old a fallback key is at least when it is replaced: other devices may still have to send what they began with it.
@@ -79,7 +80,7 @@ class FallbackKeys(KeptRecords[records.FallbackKey]):
             return {}
         if not self._is_pending():
             self._make(account, sign)
-        self._next_offer = time.monotonic() + min(_FIRST_PAUSE * 2.0 ** min(self._offers, 10), _LONGEST_PAUSE)
+        self._next_offer = time.monotonic() + growing_pause(self._offers + 1, _FIRST_PAUSE, _LONGEST_PAUSE)
         self._offers += 1
         return {"fallback_keys": self._signed()}
 

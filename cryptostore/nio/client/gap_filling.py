@@ -12,6 +12,7 @@ from cryptostore.logs import logger
 
 from .gap_messages import NotNowError
 from .gap_records import Gaps
+from .pauses import growing_pause
 
 #: Rooms that are filled at a time: each holds a page in memory.
 _ROOMS: Final = 4
@@ -95,7 +96,7 @@ class GapFiller:
                 self._due.pop(room_id, None)
         except NotNowError as error:
             self._failures[room_id] += 1
-            longest = min(_FIRST_PAUSE * 2 ** (self._failures[room_id] - 1), _LONGEST_PAUSE)
+            longest = growing_pause(self._failures[room_id], _FIRST_PAUSE, _LONGEST_PAUSE)
             pause = longest if error.pause is None else min(error.pause, _LONGEST_PAUSE)
             self._due[room_id] = time.monotonic() + pause
             _log.warning("asking for what was left out of %s again in %.0f s: %s", ascii(room_id), pause, error)

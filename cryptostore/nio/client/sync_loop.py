@@ -13,9 +13,11 @@ from cryptostore.logs import logger
 
 from .answers import is_token_rejected
 from .gap_client import GapHandling
+from .pauses import growing_pause
 from .syncs import Synced, Syncs
 
 #: Seconds between two syncs that the homeserver refuses, at most.
+_FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 
 _log: Final = logger(__name__)
@@ -149,7 +151,7 @@ class SyncLoop:
         self._client.synced.clear()
         # nio would ask a homeserver that refuses again and again without a pause.
         failures = self._syncs.failures
-        pause = min(0.1 * 2 ** min(failures, 10), _LONGEST_PAUSE) if failures else 0.0
+        pause = growing_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE) if failures else 0.0
         await asyncio.sleep(max(pause, (sleep_milliseconds or 0) / 1000))
 
 

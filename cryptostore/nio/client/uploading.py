@@ -11,10 +11,12 @@ from aiohttp import ClientResponse
 from nio import ErrorResponse, KeysUploadError, KeysUploadResponse
 
 from .device import Device
+from .pauses import growing_pause
 from .session import Session
 
 Uploaded = KeysUploadResponse | KeysUploadError
 
+_FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 3600.0
 _TOO_MANY_REQUESTS: Final = 429
 
@@ -80,5 +82,5 @@ class KeyUploads:
             self._failures = 0
         else:
             self._failures += 1
-            self._next = time.monotonic() + min(2.0 ** min(self._failures, 12), _LONGEST_PAUSE)
+            self._next = time.monotonic() + growing_pause(self._failures, _FIRST_PAUSE, _LONGEST_PAUSE)
         return response
