@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CryptoStoreError as error:
         print_error(str(error))
         code = exit_code_of(error)
-        if "--json" in words:
+        # Another program's words are its own.
+        if "--json" in words and words[0] != "run":
             print_json({"error": type(error).__name__, "message": str(error), "exit_code": code})
         sys.exit(code)
     except Program as found:

@@ -15,7 +15,7 @@ from .programs import find_module, find_program
 def run(
     program: Annotated[str, typer.Argument(metavar="PROGRAM", help="A file, or the name of a console script.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGUMENTS]...", help="The program's own.", show_default=False)
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="The program's own.", show_default=False)
     ] = None,
     store: Annotated[
         str | None,

@@ -158,7 +158,7 @@ first.store.save_encrypted_rooms({"!b:example.org"})
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nothing-of-this-name"], "there is no program 'nothing-of-this-name'"),
+        (["nothing-of-this-name", "--json"], "there is no program 'nothing-of-this-name'"),
         (["-m", "nothing_of_this_name"], "has no module nothing_of_this_name"),
         (["--store", "memory://", "program.py"], "keeps nothing beyond its process"),
         (["--store", "postgresql://bot:canary@127.0.0.1:1/x?deadline=0.1", "program.py"], "127.0.0.1"),

@@ -16,7 +16,7 @@ from .gap_client import GapHandling
 from .pauses import growing_pause
 from .syncs import Synced, Syncs
 
-#: Seconds between two syncs that the homeserver refuses, at most.
+#: Seconds between two syncs that the homeserver refuses, at least and at most.
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 
