@@ -333,7 +333,7 @@ def test_without_migrations_an_older_schema_is_left_alone_and_the_remedy_told(
     assert stored() == before
     assert f"the tables in schema {schema!r}" in str(refused.value)
     assert "have version 1, and this program needs 2" in str(refused.value)
-    assert "open the database once with migrate=auto" in str(refused.value)
+    assert "run `cryptostore migrate` once, or open the database with migrate=auto" in str(refused.value)
     opened_with(second, url, migrate="auto").close()
     with opened_with(second, url, migrate="never") as backend:
         assert_golden(backend)
