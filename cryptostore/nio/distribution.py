@@ -29,12 +29,13 @@ def check_nio() -> None:
 
 def _is_as_installed() -> bool:
     try:
-        files = metadata.distribution(_OURS).files or ()
+        distribution = metadata.distribution(_OURS)
     except metadata.PackageNotFoundError:
         return False
-    for file in files:
-        if str(file) == _FILE and file.hash is not None:
-            return _hash_of(Path(str(file.locate()))) == file.hash.value
+    # Not `files`: newer Pythons leave out those that are gone.
+    for line in (distribution.read_text("RECORD") or "").splitlines():
+        if line.startswith(f"{_FILE},sha256="):
+            return _hash_of(Path(str(distribution.locate_file(_FILE)))) == line.partition("=")[2].split(",")[0]
     # An editable installation lists no files, and a distributor's may have no hashes.
     return True
 
