@@ -15,8 +15,9 @@ from homeserver_proxy import HomeserverProxy
 from homeserver_selection import FIGURE
 from postgres_database import PostgresDatabase
 from postgres_fixtures import postgres_database
+from postgres_pair import primary, standby, url_of_both
 
-__all__ = ["postgres_database"]
+__all__ = ["postgres_database", "primary", "standby", "url_of_both"]
 
 
 @pytest.fixture

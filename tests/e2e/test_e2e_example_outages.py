@@ -16,7 +16,6 @@ from homeserver_backlog import Backlog, backlog
 from homeserver_bed import Bed
 from homeserver_client import Client
 from homeserver_example import ExampleBot
-from postgres_database import DATABASE, ROLE, own_database
 from postgres_server import PostgresServer
 from postgres_standby import PostgresStandby
 
@@ -27,42 +26,17 @@ _OUTAGE: Final = 13
 
 
 @pytest.fixture
-def primary() -> Iterator[PostgresServer]:
-    """A server that may be broken."""
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def standby(primary: PostgresServer) -> Iterator[PostgresStandby]:
-    """Its synchronous standby."""
-    own_database(primary)
-    server = PostgresStandby(primary)
-    server.make_synchronous()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def bed_of_two(
-    homeserver: Homeserver, tmp_path: Path, primary: PostgresServer, standby: PostgresStandby
-) -> Iterator[Bed]:
+def bed_of_two(homeserver: Homeserver, tmp_path: Path) -> Iterator[Bed]:
     """Clients on SQLite, but a bot may be given the URL with both hosts."""
     bed = Bed(homeserver, tmp_path, lambda: f"sqlite:///{tmp_path}/{uuid4()}.db")
     yield bed
     bed.close()
 
 
-def _both(primary: PostgresServer, standby: PostgresStandby) -> str:
-    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
-    return f"postgresql://{ROLE}@{hosts}/{DATABASE}?target_session_attrs=read-write"
-
-
 def test_an_outage_and_a_fail_over_lose_no_message(
-    bed_of_two: Bed, primary: PostgresServer, standby: PostgresStandby, example_bot: ExampleBot
+    primary: PostgresServer, standby: PostgresStandby, url_of_both: str, bed_of_two: Bed, example_bot: ExampleBot
 ) -> None:
-    questions, alice = backlog(bed_of_two, store=_both(primary, standby))
+    questions, alice = backlog(bed_of_two, store=url_of_both)
     example_bot.start_as(questions.bot, MATRIX_PASSWORD=questions.bot.user.password)
     alice.call("sync")
     with _Asking(questions, alice):

@@ -10,9 +10,18 @@ import pytest
 from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import DATABASE, PostgresDatabase
 from postgres_fixtures import breakable_database, postgres_database, postgres_harness, postgres_url
+from postgres_pair import primary, standby, url_of_both
 from postgres_server import PostgresServer
 
-__all__ = ["breakable_database", "postgres_database", "postgres_harness", "postgres_url"]
+__all__ = [
+    "breakable_database",
+    "postgres_database",
+    "postgres_harness",
+    "postgres_url",
+    "primary",
+    "standby",
+    "url_of_both",
+]
 
 
 @pytest.fixture

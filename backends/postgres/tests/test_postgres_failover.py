@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -16,35 +15,12 @@ from cryptostore_contract.samples import ALICE
 from cryptostore_contract.waiting import finishes, result_of, start
 from cryptostore_postgres.connecting import Connection
 from cryptostore_postgres.database import PostgresDatabase as Database
-from postgres_database import DATABASE, ROLE, own_database
+from postgres_database import DATABASE
 from postgres_server import PostgresServer
 from postgres_standby import PostgresStandby
 
 #: Seconds that a fail-over may take, on a slow machine too.
 LONG: Final = 100.0
-
-
-@pytest.fixture
-def primary() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def standby(primary: PostgresServer) -> Iterator[PostgresStandby]:
-    own_database(primary)
-    server = PostgresStandby(primary)
-    server.make_synchronous()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def url(primary: PostgresServer, standby: PostgresStandby) -> str:
-    """As an operator writes it who has two hosts: libpq looks for the one that takes writes."""
-    hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
-    return f"postgresql://{ROLE}@{hosts}/{DATABASE}?target_session_attrs=read-write"
 
 
 class Writer:
@@ -84,9 +60,9 @@ def assert_whole(store: CryptoStore, number: int) -> None:
 
 
 def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
-    primary: PostgresServer, standby: PostgresStandby, url: str
+    primary: PostgresServer, standby: PostgresStandby, url_of_both: str
 ) -> None:
-    with open_backend(url, deadline=LONG) as backend:
+    with open_backend(url_of_both, deadline=LONG) as backend:
         writer = Writer(own(backend))
         writer.wait_for(20)
         primary.kill()
@@ -98,11 +74,11 @@ def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
     with standby.connect(DATABASE) as connection:
         table = Identifier("cryptostore", "ownership")
         assert connection.execute(SQL("SELECT sequence FROM {}").format(table)).fetchall() == [(acknowledged,)]
-    with open_backend(url) as backend:
+    with open_backend(url_of_both) as backend:
         assert_whole(own(backend), acknowledged)
     primary.start()
     # It is the first host of the URL and takes writes, but has no standby any more that would confirm them.
-    with open_backend(url, deadline=8) as backend:
+    with open_backend(url_of_both, deadline=8) as backend:
         store = own(backend)
         assert_whole(store, acknowledged)
     with standby.connect(DATABASE) as connection:
@@ -111,10 +87,10 @@ def test_a_fail_over_loses_no_acknowledged_batch_and_the_lost_primary_gets_none(
 
 
 def test_a_batch_that_the_old_primary_cannot_confirm_goes_to_the_new_one(
-    primary: PostgresServer, standby: PostgresStandby, url: str
+    primary: PostgresServer, standby: PostgresStandby, url_of_both: str
 ) -> None:
     """The agent that should have stopped the old primary is dead, too: it still takes writes, and never ends one."""
-    with open_backend(url, deadline=8) as backend:
+    with open_backend(url_of_both, deadline=8) as backend:
         store = own(backend)
         store.apply(Changes([SyncToken("1"), Value("batch", "000001", b"whole")]))
         standby.promote()
@@ -132,9 +108,9 @@ def connections_of(backend: Backend) -> list[Connection]:
 
 
 def test_a_batch_that_only_the_lost_primary_had_is_not_there_and_was_not_acknowledged(
-    primary: PostgresServer, standby: PostgresStandby, url: str
+    primary: PostgresServer, standby: PostgresStandby, url_of_both: str
 ) -> None:
-    with open_backend(url, deadline=2) as backend:
+    with open_backend(url_of_both, deadline=2) as backend:
         store = own(backend)
         store.apply(Changes([SyncToken("1"), Value("batch", "000001", b"whole")]))
         batch = Changes([SyncToken("2"), Value("batch", "000002", b"whole")])
@@ -144,9 +120,9 @@ def test_a_batch_that_only_the_lost_primary_had_is_not_there_and_was_not_acknowl
         with standby.frozen():
             primary.kill()
         standby.promote()
-        with open_backend(url) as other:
+        with open_backend(url_of_both) as other:
             found = other.accounts()[ALICE].sequence
             assert found in (1, 2), "the standby may have got the batch when it thawed, but only whole"
         finishes(lambda: store.apply(batch))
-    with open_backend(url) as backend:
+    with open_backend(url_of_both) as backend:
         assert_whole(own(backend), 2)
