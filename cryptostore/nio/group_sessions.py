@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from .cache import LiveCache
 from .pickles import Pickles, if_valid
 from .ratchets import better_of
 from .storage import Storage
+from .times import now
 
 #: Room id, session id, sender key: the record's key.
 GroupSessionKey = tuple[str, str, str]
@@ -109,7 +110,7 @@ class LazyGroupSessionStore(GroupSessionStore):
             return False
         if known is not None:
             return self._keep_better(key, known, session)
-        self._received_at[session] = _now()
+        self._received_at[session] = now()
         self._sessions.put(key, session)
         return True
 
@@ -141,7 +142,7 @@ class LazyGroupSessionStore(GroupSessionStore):
     def _keep_better(self, key: GroupSessionKey, known: InboundGroupSession, offered: InboundGroupSession) -> bool:
         kept, changed = better_of(known, offered)
         if changed:
-            self._received_at[kept] = self._received_at.get(known, _now())
+            self._received_at[kept] = self._received_at.get(known, now())
             self._sessions.put(key, kept)
         return changed
 
@@ -158,7 +159,7 @@ class LazyGroupSessionStore(GroupSessionStore):
         return Changes(taken)
 
     def _record(self, session: InboundGroupSession) -> records.InboundGroupSession:
-        received_at = self._received_at.setdefault(session, _now())
+        received_at = self._received_at.setdefault(session, now())
         return self._pickles.group_session_record(session, received_at)
 
     def _read(self, keys: list[GroupSessionKey]) -> Mapping[GroupSessionKey, records.InboundGroupSession]:
@@ -189,7 +190,3 @@ class LazyGroupSessionStore(GroupSessionStore):
 
 def _key_of(session: InboundGroupSession) -> GroupSessionKey:
     return session.room_id, session.id, session.sender_key
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,8 +1,13 @@
-"""nio's naive local times and the records' aware UTC times, converted where they meet."""
+"""The time, and nio's naive local times and the records' aware UTC times, converted where they meet."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
 
 
 def to_utc(local: datetime) -> datetime:

@@ -5,73 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import ServerDisconnectedError, web
-from nio import KeysUploadError, RoomKeyEvent
+from nio import KeysUploadError
 
-from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import FallbackKey, InboundGroupSession, OlmAccount, OlmSession
-from cryptostore.nio.bounds import OLM_SESSIONS
-from cryptostore.nio.client import fallback_keys
-from raw_devices import RawDevice
-from small_homeserver import HangUp, Json, Request, SmallHomeserver
+from client_pairs import BOB, Person, people
+from clock import Clock
+from cryptostore import FallbackKey, OlmAccount
+from fallback_devices import ALGORITHM, PHONE, new_device, offers, send_room_key, use_fallback_key, write
+from small_homeserver import HangUp, Request, SmallHomeserver
 from spoiling import spoil
-
-PHONE = (BOB.user_id, BOB.device_id)
-ALGORITHM = "signed_curve25519"
-
-
-class Clock:
-    """A time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def passes(self, **time: float) -> None:
-        self.time += timedelta(**time)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(fallback_keys, "now", lambda: clock.time)
-    return clock
-
-
-def new_device(server: SmallHomeserver, name: str) -> tuple[RawDevice, str]:
-    """A device that claims a key of Bob's. Returns the key's id, too."""
-    device = RawDevice(ALICE.user_id, name)
-    claimed = server._claim({BOB.user_id: {BOB.device_id: ALGORITHM}})
-    return device, device.begin(server.device_keys[PHONE], claimed[BOB.user_id][BOB.device_id])
-
-
-def send_room_key(server: SmallHomeserver, device: RawDevice) -> Json:
-    content = device.room_key(ROOM)
-    server._send_to_device(device.user, "m.room.encrypted", {BOB.user_id: {BOB.device_id: content}})
-    return content
-
-
-def write(server: SmallHomeserver, device: RawDevice, text: str) -> None:
-    send_room_key(server, device)
-    sender = (device.user, device.device_id)
-    server._say(sender, ROOM, "m.room.encrypted", text, device.message(ROOM, text))
-
-
-def offers(server: SmallHomeserver) -> list[Json]:
-    """The fallback keys that Bob uploaded, in order."""
-    uploads = server.asked("keys/upload", BOB.user_id)
-    return [request.body["fallback_keys"] for request in uploads if "fallback_keys" in request.body]
-
-
-def use_fallback_key(server: SmallHomeserver, name: str) -> RawDevice:
-    """Somebody claims Bob's fallback key, and writes nothing yet."""
-    kept, server.one_time_keys[PHONE] = server.one_time_keys[PHONE], {}
-    device, _ = new_device(server, name)
-    server.one_time_keys[PHONE] = kept
-    return device
 
 
 def test_three_hundred_new_devices_write_while_the_client_is_down(url: str) -> None:
@@ -356,60 +301,6 @@ def test_a_time_far_ahead_keeps_no_key_for_ever(memory_url: str, clock: Clock) -
             clock.passes(days=-365)
             await bob.round()
             assert len(offers(server)) == 2
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("is_fallback", [False, True])
-def test_a_message_that_comes_again_later_does_nothing(memory_url: str, is_fallback: bool) -> None:
-    async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            keys: list[Any] = []
-            bob.client.add_to_device_callback(keys.append, RoomKeyEvent)
-            if is_fallback:
-                server.one_time_keys[PHONE].clear()
-            device, _ = new_device(server, "NEW")
-            content = send_room_key(server, device)
-            await bob.round()
-            await bob.round()
-            before = bob.stored(OlmAccount)
-            server._send_to_device(device.user, "m.room.encrypted", {BOB.user_id: {BOB.device_id: content}})
-            await bob.round()
-            assert len(keys) == 1
-            assert bob.client.machine.wedged_devices == []
-            assert bob.stored(OlmAccount) == before
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("is_fallback", [False, True])
-def test_a_message_that_comes_again_after_its_session_was_forgotten_undoes_nothing(
-    memory_url: str, is_fallback: bool
-) -> None:
-    async def scenario() -> None:
-        async with people(memory_url) as (server, _alice, bob):
-            keys: list[Any] = []
-            bob.client.add_to_device_callback(keys.append, RoomKeyEvent)
-            if is_fallback:
-                server.one_time_keys[PHONE].clear()
-            device, _ = new_device(server, "NEW")
-            first = send_room_key(server, device)
-            for _ in range(OLM_SESSIONS):
-                claimed = server._claim({BOB.user_id: {BOB.device_id: ALGORITHM}})
-                device.begin(server.device_keys[PHONE], claimed[BOB.user_id][BOB.device_id])
-                send_room_key(server, device)
-            await bob.round()
-            await bob.round()
-            (before,) = bob.stored(InboundGroupSession)
-            count = len(keys)
-            server._send_to_device(device.user, "m.room.encrypted", {BOB.user_id: {BOB.device_id: first}})
-            await bob.round()
-            assert len(keys) == count + is_fallback
-            assert bob.stored(InboundGroupSession) == [before]
-            assert len(bob.stored(OlmSession)) == OLM_SESSIONS
-            write(server, device, "after")
-            await bob.round()
-            assert bob.read == ["after"]
 
     asyncio.run(scenario())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
@@ -11,28 +10,11 @@ from nio import RoomSendResponse
 from nio.exceptions import OlmUnverifiedDeviceError
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
+from clock import Clock
 from cryptostore import UnreachedDevice
-from cryptostore.nio.client import unreached
 from small_homeserver import Request, SmallHomeserver
 
 PHONE = (BOB.user_id, BOB.device_id)
-
-
-class Clock:
-    """A time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def passes(self, **time: float) -> None:
-        self.time += timedelta(**time)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(unreached, "now", lambda: clock.time)
-    return clock
 
 
 def claims(server: SmallHomeserver) -> int:

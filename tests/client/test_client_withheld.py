@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ from aiohttp import web
 from nio import MatrixRoom, MegolmEvent, RoomSendResponse
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
+from clock import Clock
 from cryptostore import Account, WithheldKey
 from cryptostore.nio import bounds
-from cryptostore.nio.client import unreached
 from hostile_text import WORST, raw_in
 from small_homeserver import HangUp, Request, SmallHomeserver
 
@@ -74,9 +73,7 @@ async def unreadable_message(server: SmallHomeserver, alice: Person) -> dict[str
     }
 
 
-def test_a_device_without_a_one_time_key_is_told_once_until_it_is_reached(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_without_a_one_time_key_is_told_once_until_it_is_reached(url: str, clock: Clock) -> None:
     async def scenario() -> None:
         async with people(url) as (server, alice, bob):
             unread = collect_unread(bob)
@@ -84,8 +81,7 @@ def test_a_device_without_a_one_time_key_is_told_once_until_it_is_reached(
             await alice.say("one")
             await alice.restart()
             await alice.client.sync()
-            begun = unreached.now()
-            monkeypatch.setattr(unreached, "now", lambda: begun + timedelta(hours=1))
+            clock.passes(hours=1)
             alice.client.invalidate_outbound_session(ROOM)
             await alice.say("two")
             (content,) = told(server)
@@ -97,7 +93,7 @@ def test_a_device_without_a_one_time_key_is_told_once_until_it_is_reached(
             }
             await bob.round()
             assert [code for _, code in unread] == ["m.no_olm", "m.no_olm"]
-            monkeypatch.setattr(unreached, "now", lambda: begun + timedelta(hours=2))
+            clock.passes(hours=1)
             await alice.say("three")
             await bob.round()
             await bob.client.flush()
@@ -141,14 +137,13 @@ def test_a_blacklisted_device_is_told_once_for_each_room_key(url: str, caplog: p
 
 
 def test_a_device_that_is_reached_too_late_for_a_decision_is_told_that_it_is_not_verified(
-    memory_url: str, monkeypatch: pytest.MonkeyPatch
+    memory_url: str, clock: Clock
 ) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, alice, bob):
             server.take_all_keys(PHONE)
             for hour in range(3):
-                begun = unreached.now()
-                monkeypatch.setattr(unreached, "now", lambda begun=begun: begun + timedelta(hours=1))
+                clock.passes(hours=1)
                 content = {"msgtype": "m.text", "body": f"at {hour}"}
                 assert isinstance(await alice.client.room_send(ROOM, "m.room.message", content), RoomSendResponse)
                 await bob.round()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from nio import SyncResponse
 from nio.crypto import OlmAccount
 
 from cryptostore import records
+from cryptostore.nio.times import now
 
 from .buffer import BufferedStorage
 from .kept import KeptRecords
@@ -26,11 +27,6 @@ _KEY: Final = (_ALGORITHM,)
 #: Seconds between two offers of the same key; each further pause is twice as long, up to the longest.
 _FIRST_PAUSE: Final = 60.0
 _LONGEST_PAUSE: Final = 3600.0
-
-
-def now() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
 
 
 class FallbackKeys(KeptRecords[records.FallbackKey]):

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from cryptostore import records
 from cryptostore.nio.pickles import if_valid
+from cryptostore.nio.times import now
 
 from .buffer import BufferedStorage
 from .kept import KeptRecords
 from .outbound import DevicePair
+from .pauses import growing_pause
 
 #: The pause after the first attempt; each further one is twice as long, up to the longest.
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 #: A device that nothing was sent to for so long is tried as if it were new.
 _FORGOTTEN_AFTER: Final = timedelta(days=30)
-
-
-def now() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
 
 
 class UnreachedDevices(KeptRecords[records.UnreachedDevice]):
@@ -49,7 +46,7 @@ class UnreachedDevices(KeptRecords[records.UnreachedDevice]):
         for device in devices:
             before = self.rows.get(device)
             attempts = before.attempts + 1 if before else 1
-            pause = min(_FIRST_PAUSE * 2 ** min(attempts - 1, 10), _LONGEST_PAUSE)
+            pause = growing_pause(attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
             row = if_valid(partial(records.UnreachedDevice, *device, attempts, now() + pause, self._was_told(device)))
             if row is not None:
                 self.put(row)

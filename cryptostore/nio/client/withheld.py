@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
@@ -14,6 +13,7 @@ from cryptostore.nio import bounds
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import if_valid
 from cryptostore.nio.standins import stored_text
+from cryptostore.nio.times import now
 
 from .buffer import BufferedStorage
 from .kept import KeptRecords
@@ -56,7 +56,7 @@ def session_of(withheld: records.WithheldKey) -> GroupSessionKey:
 def _record(content: dict[Any, Any], sender: str) -> records.WithheldKey:
     code, reason = (stored_text(content.get(name), bounds.WITHHELD_TEXT) for name in ("code", "reason"))
     room_id, session_id, sender_key = (content.get(name, "") for name in ("room_id", "session_id", "sender_key"))
-    return records.WithheldKey(room_id, session_id, sender_key, sender, code, reason, datetime.now(UTC))
+    return records.WithheldKey(room_id, session_id, sender_key, sender, code, reason, now())
 
 
 class WithheldKeys(KeptRecords[records.WithheldKey]):
