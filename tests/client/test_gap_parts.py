@@ -70,7 +70,7 @@ def test_answers_that_bring_no_page(status: int, body: Any, error: type[Exceptio
         return Answer(status, body)
 
     with pytest.raises(error):
-        asyncio.run(Messages(ask, lambda: ME).page(GAP, 10))
+        asyncio.run(Messages(ask, ME).page(GAP, 10))
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError()])
@@ -79,7 +79,7 @@ def test_a_network_that_fails_may_work_another_time(error: Exception) -> None:
         raise error
 
     with pytest.raises(NotNowError):
-        asyncio.run(Messages(ask, lambda: ME).page(GAP, 10))
+        asyncio.run(Messages(ask, ME).page(GAP, 10))
 
 
 @pytest.mark.parametrize(("said", "pause"), [(1500, 1.5), ("soon", None), (True, None), (-5, None), (10**400, 3600.0)])
@@ -88,7 +88,7 @@ def test_a_server_says_when_to_ask_again(said: Any, pause: float | None) -> None
         return Answer(429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": said})
 
     with pytest.raises(NotNowError) as caught:
-        asyncio.run(Messages(ask, lambda: ME).page(GAP, 10))
+        asyncio.run(Messages(ask, ME).page(GAP, 10))
     assert caught.value.pause == pause
 
 
@@ -96,6 +96,6 @@ def test_what_is_no_event_is_left_out_or_marked() -> None:
     async def ask(_path: str) -> Answer:
         return Answer(200, {"chunk": [None, 7, [], {}, {"type": 7}, {"event_id": 8}]})
 
-    page = asyncio.run(Messages(ask, lambda: ME).page(GAP, 10))
+    page = asyncio.run(Messages(ask, ME).page(GAP, 10))
     assert [type(event).__name__ for event in page.events] == ["UnknownBadEvent"] * 3
     assert page.end is None

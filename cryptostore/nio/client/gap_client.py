@@ -180,7 +180,7 @@ class GapHandling:
         return GapFiller(store.gaps, partial(self._new_walk, store), self._tell, lambda: self.has_rooms)
 
     def _new_walk(self, store: ProductionStore) -> Callable[[str], Awaitable[None]]:
-        messages = Messages(self._ask, lambda: self._client.user_id)
+        messages = Messages(self._ask, self._client.user_id)
         walk = GapWalk(store.gaps, messages, self._hand_on, self._alone, self._client.user_id, self._settings.limit)
 
         async def step(room_id: str) -> None:

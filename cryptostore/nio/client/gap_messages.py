@@ -60,7 +60,7 @@ class Messages:
     Every method raises RefusedError and NotNowError.
     """
 
-    def __init__(self, ask: Callable[[str], Awaitable[Answer]], user_id: Callable[[], str]) -> None:
+    def __init__(self, ask: Callable[[str], Awaitable[Answer]], user_id: str) -> None:
         self._ask = ask
         self._user_id = user_id
         self._filters: dict[str, Any] = {}
@@ -91,12 +91,12 @@ class Messages:
         """The last events of a gap."""
         return await self._messages(gap, "b", gap.until, gap.since, count)
 
-    async def memberships(self, gap: TimelineGap, user_id: str) -> list[RoomMemberEvent]:
+    async def memberships(self, gap: TimelineGap) -> list[RoomMemberEvent]:
         """The user's own joins and leaves in a gap."""
         cursor: str | None = gap.since
         for _ in range(_MEMBER_PAGES):
             page = await self._messages(gap, "f", cursor or "", gap.until, PAGE, {"types": ["m.room.member"]})
-            if own := own_memberships(page.events, user_id):
+            if own := own_memberships(page.events, self._user_id):
                 return own
             if page.end is None:
                 break
@@ -122,7 +122,7 @@ class Messages:
         if gap.filter not in self._filters:
             given = json.loads(gap.filter)
             if isinstance(given, str):
-                user = quote(self._user_id(), safe="")
+                user = quote(self._user_id, safe="")
                 given = timeline_filter(await self._answer(f"{_API}/user/{user}/filter/{quote(given, safe='')}"))
             self._filters[gap.filter] = given
         return self._filters[gap.filter]

@@ -7,15 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nio import SyncResponse
 
 from cryptostore.logs import logger
 from cryptostore.nio.pickles import if_valid
 from cryptostore.nio.standins import stored_token
+from cryptostore.nio.times import now
 from cryptostore.records import GapPart, MissedEvents, TimelineGap
 
 from .buffer import BufferedStorage
@@ -24,6 +24,9 @@ from .kept import KeptRecords
 from .memberships import JOIN, UNKNOWN, own_memberships
 
 _DIGEST: Final = 12
+#: What to keep with the token of a sync: a record for each room whose timeline is not handled with it, by its id.
+Plan = Mapping[str, TimelineGap]
+
 #: Page sizes, each for a walk of its own: where a page ends, events of another branch may be passed over.
 _SIZES: Final = (PAGE, 700, 450)
 
@@ -47,12 +50,6 @@ class MissedCause(enum.StrEnum):
     INCOMPLETE = "incomplete"
     #: The record of the gap could not be read.
     UNREADABLE = "unreadable"
-
-
-class Plan(NamedTuple):
-    """What to keep with the token of a sync: a record for each room whose timeline is not handled with it."""
-
-    held: Mapping[str, TimelineGap]
 
 
 def digest(event: Any) -> bytes:
@@ -114,15 +111,15 @@ class Gaps:
                 gap = replace(gap, latest=stored_token(response.next_batch), newest=newest)
             if gap is not None:
                 held[room_id] = gap
-        return Plan(held)
+        return held
 
     def keep(self, plan: Plan) -> int:
         """Keep what was planned, in the batch of the sync's token. Returns how many gaps are new."""
         before = len(self.open.rows)
-        for gap in plan.held.values():
+        for gap in plan.values():
             if self.open.rows.get(gap.key) != gap:
                 self.open.put(gap)
-        if plan.held:
+        if plan:
             self.on_change()
         return len(self.open.rows) - before
 
@@ -212,7 +209,7 @@ class Gaps:
             # A page that came again after a kill says it again.
             return
         number = 1 + max((int(key[1]) for key in self.missed.rows if key[0] == room_id), default=-1)
-        self.missed.put(MissedEvents(room_id, number, cause.value, since, until, count, datetime.now(UTC)))
+        self.missed.put(MissedEvents(room_id, number, cause.value, since, until, count, now()))
         _log.warning("events of %s reached no callback: %s", ascii(room_id), cause.value)
         self.on_change()
 

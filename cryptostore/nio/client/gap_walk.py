@@ -98,7 +98,7 @@ class GapWalk:
         found = at_the_start(page.events, self._user_id)
         if found != UNKNOWN:
             return found
-        own = await self._messages.memberships(gap, self._user_id)
+        own = await self._messages.memberships(gap)
         if not own:
             return JOIN
         # The newest events come after it, a first page before.

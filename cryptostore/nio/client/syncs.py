@@ -117,7 +117,7 @@ class Syncs:
             self._rooms.note_key_counts(response)
             return
         plan = self._gaps.plan(response)
-        self.held = plan.held
+        self.held = plan
         try:
             await self._run_callbacks(response)
         except BaseException:
