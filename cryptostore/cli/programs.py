@@ -51,7 +51,7 @@ def find_program(word: str, arguments: Sequence[str]) -> Program:
         return _program_in(file, arguments)
     for script in metadata.entry_points(group="console_scripts", name=word):
         return Program(word, arguments, partial(_call, script))
-    on_path = shutil.which(word)
+    on_path = shutil.which(word, path=_scripts()) or shutil.which(word)
     if on_path is None:
         raise ConfigurationError(
             f"there is no program {word!r}: give a file, the name of a console script, or `-m` and a module"
@@ -86,6 +86,11 @@ def _python_of(file: Path) -> Path | None:
 
 def _call(script: metadata.EntryPoint) -> Any:
     return script.load()()
+
+
+def _scripts() -> str:
+    # Where the PATH names it, the environment has been activated; where not, its programs are meant all the same.
+    return str(Path(sys.executable).parent)
 
 
 def _is_there(name: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import site
 import subprocess
 import sys
+import venv
 from functools import partial
 from pathlib import Path
 
@@ -106,6 +108,21 @@ def test_modules_and_console_scripts(folder: Path) -> None:
     (folder / "mine.py").write_text("import sys; print(__name__, sys.argv[1:])")
     assert run_process("run", "-m", "mine", "-x").out == "__main__ ['-x']\n"
     assert run_process("run", "cryptostore", "--version").out.startswith("matrix-cryptostore ")
+
+
+def test_a_script_of_this_environment_is_found_without_activating_it(folder: Path) -> None:
+    python = folder / "environment" / "bin" / "python"
+    venv.create(folder / "environment", symlinks=True)
+    [packages] = folder.glob("environment/lib/*/site-packages")
+    theirs = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
+    (packages / "installed.pth").write_text("".join(theirs))
+    # As older distributions install it: a file, and no entry point.
+    script = python.with_name("their-program")
+    script.write_text(f"#!{python}\nimport sys; print(sys.argv[1:])\n")
+    script.chmod(0o700)
+    command = [str(python), "-m", "cryptostore", "run", "their-program", "--verbose"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("['--verbose']\n", "")
 
 
 @pytest.mark.parametrize(
