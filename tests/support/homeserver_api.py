@@ -71,14 +71,14 @@ class Api:
         }
         return str(self._ask("POST", "/_matrix/client/v3/login", body)["access_token"])
 
-    def encrypted_room(self, creator: User, *others: User) -> str:
-        """A room with encryption that all of them have joined."""
-        room_id = self.inviting_room(creator, *others)
+    def encrypted_room(self, creator: User, *others: User, version: str | None = None) -> str:
+        """A room with encryption that all of them have joined; of a room version, else of the server's own choice."""
+        room_id = self.inviting_room(creator, *others, version=version)
         for other in others:
             self.join(other, room_id)
         return room_id
 
-    def inviting_room(self, creator: User, *others: User) -> str:
+    def inviting_room(self, creator: User, *others: User, version: str | None = None) -> str:
         """A room with encryption that others are invited to."""
         encryption = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
         body = {
@@ -86,7 +86,8 @@ class Api:
             "invite": [other.user_id for other in others],
             "initial_state": [encryption],
         }
-        return str(self._ask("POST", "/_matrix/client/v3/createRoom", body, creator)["room_id"])
+        chosen = {} if version is None else {"room_version": version}
+        return str(self._ask("POST", "/_matrix/client/v3/createRoom", body | chosen, creator)["room_id"])
 
     def invite(self, by: User, room_id: str, user: User) -> None:
         """Invite somebody into a room."""

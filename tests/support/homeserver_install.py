@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from tool_cache import cache_folder, locked
 
 SYNAPSE_VERSION: Final = "1.163.2"
 
 _PYTHON_VARIABLE: Final = "CRYPTOSTORE_TEST_SYNAPSE_PYTHON"
-_CACHE_VARIABLE: Final = "CRYPTOSTORE_TEST_CACHE"
 _INSTALL_SECONDS: Final = 600
 
 
@@ -30,9 +28,9 @@ def synapse_python() -> Path:
     """
     if named := os.environ.get(_PYTHON_VARIABLE):
         return _checked(Path(named))
-    folder = _cache() / f"synapse-{SYNAPSE_VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
+    folder = cache_folder() / f"synapse-{SYNAPSE_VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
         complete = folder / "complete"
         if not complete.exists():
             _install(folder / "venv")
@@ -77,17 +75,3 @@ def _remedy() -> str:
 
 def _end(text: str) -> str:
     return text.strip()[-500:]
-
-
-def _cache() -> Path:
-    if named := os.environ.get(_CACHE_VARIABLE):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matrix-cryptostore"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Workers of pytest-xdist begin together, and only one may install."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
