@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ def new_process(wheels: list[Path], tmp_path: Path) -> Iterator[Callable[..., Pr
     """Processes of programs."""
     made: list[ProgramProcess] = []
 
-    def new(program: Program, url: str, pickle_key: str) -> ProgramProcess:
+    def new(program: Program, options: Sequence[str], pickle_key: str) -> ProgramProcess:
         commands = install(program, wheels)
-        made.append(ProgramProcess(program, commands, tmp_path / "program", url, pickle_key))
+        made.append(ProgramProcess(program, commands, tmp_path / "program", options, pickle_key))
         return made[-1]
 
     yield new
@@ -55,14 +55,19 @@ def new_process(wheels: list[Path], tmp_path: Path) -> Iterator[Callable[..., Pr
         process.close()
 
 
+@pytest.mark.parametrize("client", [(), ("--production",)], ids=["nio", "production"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.distribution)
 def test_a_program_is_killed_and_goes_on_with_its_keys(
-    program: Program, bed: Bed, model: ModelServer, new_process: Callable[..., ProgramProcess]
+    program: Program,
+    client: Sequence[str],
+    bed: Bed,
+    model: ModelServer,
+    new_process: Callable[..., ProgramProcess],
 ) -> None:
     url, pickle_key = bed.new_url(), new_pickle_key()
     owner, user = bed.device("alice"), bed.api.register("bot")
     room = bed.api.encrypted_room(owner.user, user, version=program.room_version)
-    process = new_process(program, url, pickle_key)
+    process = new_process(program, [*client, "--store", url], pickle_key)
     process.set_up(_place(bed, user, room, model))
 
     process.start()

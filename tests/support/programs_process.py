@@ -26,11 +26,11 @@ _NIOS_TABLES: Final = frozenset(
 class ProgramProcess:
     """Every process that was started of one program, in one folder."""
 
-    def __init__(self, program: Program, commands: Path, folder: Path, url: str, pickle_key: str) -> None:
+    def __init__(self, program: Program, commands: Path, folder: Path, options: Sequence[str], pickle_key: str) -> None:
         self._program = program
         self._commands = commands
         self.folder: Final = folder
-        self._url = url
+        self._options = options
         self._pickle_key = pickle_key
         self._running: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +54,7 @@ class ProgramProcess:
         assert self._running.wait(_SECONDS) == 0, self.log()
 
     def _begin(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
-        command = [str(self._commands / "cryptostore"), "run", "--store", self._url, *words]
+        command = [str(self._commands / "cryptostore"), "run", *self._options, *words]
         with self._log_file.open("ab") as log:
             return subprocess.Popen(
                 command, env=self._environment(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log

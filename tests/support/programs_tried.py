@@ -237,7 +237,7 @@ PROGRAMS: Final = (
         beside=("setuptools<82",),
         files=_opsdroid,
         command=("opsdroid", "start", "-f", "configuration.yaml"),
-        ready="Opsdroid is now running",
+        ready="started web server",
         first=Exchange("!echo first", "first"),
         second=Exchange("!echo second", "second"),
     ),
