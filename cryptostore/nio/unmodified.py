@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 import nio
@@ -22,6 +21,7 @@ from cryptostore.store.pickle_key_sources import pickle_key_from
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
 from .client import ProductionMatrixClient
+from .client.store import ProductionStore
 from .store import NioStore
 
 _log: Final = logger(__name__)
@@ -30,17 +30,17 @@ _log: Final = logger(__name__)
 def use_our_store(url: str) -> None:
     """From now on nio's clients keep their keys in the database of `url`, also clients that were made before.
 
+    So do the SqliteStore and the DefaultStore that the program opens itself.
     Opening a store then raises ConfigurationError where the program has a store class of its own, and where neither it
     nor the environment has a pickle key; besides, what NioStore raises. The program's `store_path` stays a folder.
     Raises ConfigurationError for what is no URL.
     """
-    ours = NioStore.at(url)
+    _replace_stores(url)
     load_theirs: Callable[[Client], None] = Client.load_store
 
     def load_store(client: Client) -> None:
-        if client.store is None and not isinstance(client, ProductionMatrixClient):
+        if client.store is None:
             _warn_of_no_folder(client)
-            client.config = _with_our_store(client.config, ours)
         load_theirs(client)
 
     Client.load_store = load_store  # type: ignore[method-assign]  # whichever name a program knows the client by
@@ -49,9 +49,10 @@ def use_our_store(url: str) -> None:
 def use_our_client(url: str) -> None:
     """From now on `AsyncClient`, imported from nio, is a ProductionMatrixClient on the database of `url`.
 
+    A store that the program opens itself is on that database, too, as after `use_our_store`.
     Raises ConfigurationError for what is no URL.
     """
-    NioStore.at(url)
+    _replace_stores(url)
     theirs = nio.AsyncClient
 
     class AsyncClient(ProductionMatrixClient):
@@ -79,11 +80,23 @@ def use_our_client(url: str) -> None:
             vars(module)["AsyncClient"] = AsyncClient
 
 
-def _with_our_store(config: Any, ours: type[NioStore]) -> Any:
-    if config.store in (None, ours) or not config.encryption_enabled:
-        return config
-    _check_replaceable(config.store)
-    return replace(config, store=ours, pickle_key=_pickle_key(config.pickle_key))
+def _replace_stores(url: str) -> None:
+    ours = NioStore.at(url)
+
+    def open_ours(
+        user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
+    ) -> NioStore:
+        return ours(user_id, device_id, store_path, _pickle_key(pickle_key), database_name)
+
+    def new(cls: type[MatrixStore], *values: Any, **named: Any) -> MatrixStore:
+        if issubclass(cls, (ours, ProductionStore)):
+            return object.__new__(cls)
+        _check_replaceable(cls)
+        # Python initializes only what is an instance of the class that was called, and this is not.
+        return open_ours(*values, **named)
+
+    # Programs have the classes themselves, by whatever name.
+    MatrixStore.__new__ = new  # type: ignore[assignment,method-assign]
 
 
 def _check_replaceable(store: type[MatrixStore]) -> None:

@@ -34,6 +34,19 @@ print(type(client).__mro__[1].__name__, type(client.store).__name__.partition(".
 print(client.olm.account.identity_keys["ed25519"], os.listdir("store"), client.store_path)
 """
 
+#: A program that opens a store itself, with no client.
+OPENS_A_STORE = """
+import os
+from nio.crypto import Olm
+from nio.store import {store}
+class Theirs({store}):
+    pass
+os.makedirs("store", exist_ok=True)
+store = {opened}("@bot:example.org", "BOTDEVICE", "store"{more})
+account = Olm("@bot:example.org", "BOTDEVICE", store).account
+print(account.identity_keys["ed25519"], os.listdir("store"), store.store_path)
+"""
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -95,6 +108,35 @@ def test_a_store_of_the_programs_own_is_not_replaced_in_silence() -> None:
     ended = start(PROGRAM.format(store="SqliteMemoryStore", more=""))
     assert ended.code == 1
     assert "SqliteMemoryStore, which is neither" in ended.err
+
+
+@pytest.mark.parametrize("options", [(), ("--production",)])
+@pytest.mark.parametrize("store", ["SqliteStore", "DefaultStore"])
+def test_a_store_that_the_program_opens_itself_is_ours(store: str, options: tuple[str, ...]) -> None:
+    program = OPENS_A_STORE.format(store=store, opened=store, more="")
+    first, again = start(program, options=options), start(program, options=options)
+    assert (first.code, first.err) == (0, "")
+    assert first.out == again.out
+    assert first.out.endswith(" [] store\n")
+    with open_backend("sqlite:///keys.db") as backend:
+        assert list(backend.accounts()) == [ACCOUNT]
+        backend.open_store(ACCOUNT, pickle_key=KEY).close()
+
+
+def test_a_pickle_key_of_a_store_that_the_program_opens_itself_stays() -> None:
+    other = new_pickle_key()
+    more = f", pickle_key={other!r}"
+    assert start(OPENS_A_STORE.format(store="SqliteStore", opened="SqliteStore", more=more)).code == 0
+    with open_backend("sqlite:///keys.db") as backend:
+        assert list(backend.accounts()) == [ACCOUNT]
+        backend.open_store(ACCOUNT, pickle_key=other).close()
+
+
+@pytest.mark.parametrize(("store", "opened"), [("SqliteStore", "Theirs"), ("SqliteMemoryStore", "SqliteMemoryStore")])
+def test_another_store_that_the_program_opens_itself_is_not_replaced_in_silence(store: str, opened: str) -> None:
+    ended = start(OPENS_A_STORE.format(store=store, opened=opened, more=""))
+    assert ended.code == 1
+    assert f"{opened}, which is neither" in ended.err
 
 
 def test_arguments_are_the_programs(folder: Path) -> None:
