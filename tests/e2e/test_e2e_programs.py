@@ -97,13 +97,11 @@ def test_a_program_is_killed_and_goes_on_with_its_keys(
 
 
 def _place(bed: Bed, user: User, room: str, model: ModelServer) -> Place:
-    device_id = f"BOT{secrets.token_hex(4).upper()}"
     return Place(
         homeserver=bed.server.url,
         user_id=user.user_id,
         password=user.password,
-        device_id=device_id,
-        access_token=bed.api.login(user, device_id),
+        device_id=f"BOT{secrets.token_hex(4).upper()}",
         room=room,
         model=model.url,
         port=free_port(),

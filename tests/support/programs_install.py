@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -31,16 +32,32 @@ def install(program: Program, wheels: list[Path]) -> Path:
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
     folder = cache_folder() / "programs" / f"{program.distribution}-{program.version}-{python}"
     folder.mkdir(parents=True, exist_ok=True)
-    venv = folder / "venv"
+    venv, installed = folder / "venv", folder / "installed"
+    wanted = _contents(program, wheels)
     with locked(folder / "lock"):
-        if not (venv / "bin" / "python").exists():
-            _uv("venv", "--quiet", "--python", sys.executable, str(venv))
-        # A wheel that is named by its path is taken for every mention of its name: on PyPI that could be anybody's.
-        ours = [f"--reinstall-package={wheel.name.partition('-')[0]}" for wheel in wheels]
-        place = ["--python", str(venv / "bin" / "python")]
-        theirs = [f"{program.distribution}=={program.version}", *program.beside]
-        _uv("pip", "install", "--quiet", *place, *ours, *theirs, *map(str, wheels))
+        # Another worker's test may be running what is there.
+        if not installed.exists() or installed.read_text() != wanted:
+            installed.unlink(missing_ok=True)
+            _install(venv, program, wheels)
+            installed.write_text(wanted)
     return venv / "bin"
+
+
+def _contents(program: Program, wheels: list[Path]) -> str:
+    # Wheels of the same tree are the same bytes, whichever worker builds them.
+    ours = [f"{wheel.name} {hashlib.sha256(wheel.read_bytes()).hexdigest()}" for wheel in sorted(wheels)]
+    return "\n".join([*_requirements(program), *ours])
+
+
+def _requirements(program: Program) -> list[str]:
+    return [f"{program.distribution}=={program.version}", *program.beside]
+
+
+def _install(venv: Path, program: Program, wheels: list[Path]) -> None:
+    _uv("venv", "--quiet", "--clear", "--python", sys.executable, str(venv))
+    # A wheel that is named by its path is taken for every mention of its name: on PyPI that could be anybody's.
+    place = ["--python", str(venv / "bin" / "python")]
+    _uv("pip", "install", "--quiet", *place, *_requirements(program), *map(str, wheels))
 
 
 def _uv(*words: str) -> None:

@@ -35,12 +35,13 @@ class ProgramProcess:
         self._running: subprocess.Popen[bytes] | None = None
 
     def set_up(self, place: Place) -> None:
-        """Write its configuration."""
+        """Write its configuration, and log in where that takes a command."""
         self.folder.mkdir()
-        for name, text in self._program.files(place).items():
-            file = self.folder / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(text)
+        if self._program.files is not None:
+            for name, text in self._program.files(place).items():
+                (self.folder / name).write_text(text)
+        if self._program.login is not None:
+            self._run_to_its_end(self._program.login(place))
 
     def start(self) -> None:
         """A new process, which listens when this returns."""
@@ -50,7 +51,10 @@ class ProgramProcess:
 
     def send(self) -> None:
         """A new process, which sends something and has ended when this returns."""
-        self._running = self._begin(self._program.sending)
+        self._run_to_its_end(self._program.sending)
+
+    def _run_to_its_end(self, words: Sequence[str]) -> None:
+        self._running = self._begin(words)
         assert self._running.wait(_SECONDS) == 0, self.log()
 
     def _begin(self, words: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -16,7 +16,6 @@ class Place:
     user_id: str
     password: str
     device_id: str
-    access_token: str
     room: str
     #: The URL of a language model's server.
     model: str
@@ -42,7 +41,6 @@ class Program:
 
     distribution: str
     version: str
-    files: Callable[[Place], Files]
     #: What follows `cryptostore run --store URL`.
     command: Sequence[str]
     #: What it writes when it listens.
@@ -50,6 +48,10 @@ class Program:
     #: Before it is killed, and after it was started again.
     first: Exchange
     second: Exchange
+    #: Its configuration.
+    files: Callable[[Place], Files] | None = None
+    #: A command of its own that logs in, and ends.
+    login: Callable[[Place], Sequence[str]] | None = None
     #: It writes what it read, and does not answer.
     only_writes: bool = False
     #: The version of the room, if not the server's own choice.
@@ -125,16 +127,10 @@ def _matrix_reminder_bot(place: Place) -> Files:
     )
 
 
-def _matrix_commander(place: Place) -> Files:
-    # What its own `--login` writes; the folder `store` it makes then, too.
-    credentials = {
-        "homeserver": place.homeserver,
-        "device_id": place.device_id,
-        "user_id": place.user_id,
-        "room_id": place.room,
-        "access_token": place.access_token,
-    }
-    return {"credentials.json": json.dumps(credentials), "store/README": ""}
+def _matrix_commander_login(place: Place) -> Sequence[str]:
+    login = ("matrix-commander", "--login", "password", "--homeserver", place.homeserver)
+    user = ("--user-login", place.user_id, "--password", place.password, "--device", "commander")
+    return (*login, *user, "--room-default", place.room)
 
 
 def _opsdroid(place: Place) -> Files:
@@ -161,7 +157,7 @@ class Echo(Skill):
         "configuration.yaml",
         connectors={"matrix": connector},
         skills={"echo": {"path": "echo.py"}},
-        web={"port": place.port},
+        web={"host": "127.0.0.1", "port": place.port},
     )
     return {**configuration, "echo.py": skill}
 
@@ -220,7 +216,7 @@ PROGRAMS: Final = (
     Program(
         distribution="matrix-commander",
         version="8.0.6",
-        files=_matrix_commander,
+        login=_matrix_commander_login,
         command=("matrix-commander", "--listen", "forever"),
         ready="ready and listening",
         first=Exchange("first", "first"),
