@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,10 @@ def command_lines() -> set[str]:
             subprocess.run(["ps", "-A", "-ww", "-o", "args"], capture_output=True, text=True).stdout.splitlines()
         )
     found = set()
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.add(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
+    # Not by a glob, which looks at each file itself and raises for a process that ends meanwhile.
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            found.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return found
 
 

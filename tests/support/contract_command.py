@@ -88,8 +88,12 @@ def _grandchild(running: subprocess.Popen[bytes]) -> tuple[int, int]:
 
 
 def _children_of(pid: int) -> list[int]:
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for children in lists for child in _read(children).split()]
+    # Not by a glob, which raises for a thread that ends meanwhile.
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
+    return [int(child) for thread in threads for child in _read(thread / "children").split()]
 
 
 def _read(path: Path) -> bytes:
