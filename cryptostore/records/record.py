@@ -57,6 +57,8 @@ class Record:
     kind_name: ClassVar[str]
     #: Grows with each field that is added, so that an older program does not drop the field in silence.
     format_number: ClassVar[int] = 1
+    #: The fields that were added since the first format, one a format. They are the last ones, and have defaults.
+    added_fields: ClassVar[tuple[str, ...]] = ()
     #: What a row that cannot be read means.
     when_unreadable: ClassVar[Unreadable] = Unreadable.SKIP
     #: The fields that tell one record of this kind from another within an account.

@@ -32,6 +32,7 @@ from .ordering import checked_rows, merged, only_wanted
 from .ownership import Mode, Ownership, confirm, confirm_owner
 from .seal import Unsealable
 from .sealing import seal_changes
+from .secrets import SecretSeal
 from .sequence import BatchSequence, SealedRows
 from .values import NewerFormat, decode_value
 
@@ -244,6 +245,11 @@ class CryptoStore:
     def replay_key(self) -> bytes:
         """The account's secret key for recognising replayed events. It never changes."""
         return self._check_keys().ring.replay_key
+
+    @property
+    def secrets(self) -> SecretSeal:
+        """What seals and opens the account's `Secret` records, beside the seal that every record has."""
+        return SecretSeal(self.account, self.replay_key)
 
     def session_deletion(self, session: InboundGroupSession) -> Changes:
         """The batch that deletes a Megolm session together with its replay pages, for the owner to apply."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar, cast
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from cryptostore.errors import InvalidRecord
-from cryptostore.records.fields import DeviceTrust, FieldType, Scalar, values_getter
+from cryptostore.records.fields import DeviceTrust, Field, FieldType, Scalar, values_getter
 from cryptostore.records.record import Key, Record, fields_of
 
 R = TypeVar("R", bound=Record)
@@ -54,9 +54,12 @@ class _Codec:
         self._values = values_getter([field.name for field in beside_key])
         # In every process the same bytes: sets have an order of their own in each.
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="deterministic", enc_hook=_as_dict).encode
-        self._decode: Callable[[bytes], tuple[Any, ...]] = msgspec.msgpack.Decoder(
-            tuple[tuple(_TYPES[field.type] for field in beside_key)]  # type: ignore[misc]  # made at run time
-        ).decode
+        first = len(beside_key) - len(kind.added_fields)
+        #: What reads each format. Fields that were added later have their defaults in the older ones.
+        self._decoders = {
+            bytes([number]): _decoder(beside_key[: first + number - 1])
+            for number in range(1, len(kind.added_fields) + 2)
+        }
         self._names = [*kind.key_fields, *[field.name for field in beside_key]]
 
     def encode(self, record: Record) -> bytes:
@@ -65,13 +68,19 @@ class _Codec:
     def decode(self, key: Key, encoded: bytes) -> Record:
         if encoded[:1] > self._format:
             raise NewerFormat(f"has format {encoded[0]}, and this program knows {self._kind.format_number}")
-        if encoded[:1] != self._format:
+        decode = self._decoders.get(encoded[:1])
+        if decode is None:
             raise ValueError("has no format that this program ever wrote")
         # Their texts, and the object that a UnicodeDecodeError carries, may hold a secret: they are no context, either.
         with suppress(msgspec.DecodeError, UnicodeDecodeError, InvalidRecord, OverflowError):
-            values = self._decode(encoded[1:])
-            return self._kind(**dict(zip(self._names, (*key, *values), strict=True)))
+            # Fewer values than names in an older format.
+            return self._kind(**dict(zip(self._names, (*key, *decode(encoded[1:])), strict=False)))
         raise ValueError("does not hold the fields of its kind")
+
+
+def _decoder(fields: Sequence[Field]) -> Callable[[bytes], tuple[Any, ...]]:
+    types = tuple(_TYPES[field.type] for field in fields)
+    return msgspec.msgpack.Decoder(tuple[types]).decode  # type: ignore[valid-type]  # made at run time
 
 
 def _as_dict(mapping: Any) -> dict[str, Scalar]:

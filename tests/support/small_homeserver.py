@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,11 @@ class Request:
     #: The filter of a sync, or of messages.
     filter: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[str]:
+        """The segments of the path after the version."""
+        return self.path.removeprefix("/_matrix/client/").split("/")[1:]
 
     def is_for(self, part: str) -> bool:
         """Whether the path holds `part`."""
@@ -71,6 +76,11 @@ class SmallHomeserver:
     transactions: dict[tuple[str, str, str], str] = field(default_factory=dict)
     #: Answers for requests that a test wants to go wrong: the first that returns something is used.
     faults: list[Callable[[Request], web.StreamResponse | None]] = field(default_factory=list)
+    #: What other modules know of a homeserver: the first that answers a request of a device is used.
+    extensions: list[Callable[[Device, Request], web.StreamResponse | None]] = field(default_factory=list)
+    #: What they add to a device's question for users' keys, and to its sync after a position.
+    key_answers: list[Callable[[Device, list[str]], Json]] = field(default_factory=list)
+    sync_answers: list[Callable[[Device, int], Json]] = field(default_factory=list)
     #: How many to-device messages one sync brings, and how many events of a room: the newest. As Synapse's defaults.
     page_size: int = 100
     timeline_limit: int = 10
@@ -124,12 +134,15 @@ class SmallHomeserver:
         for fault in self.faults:
             if (answer := fault(request)) is not None:
                 return answer
-        parts = http.path.removeprefix("/_matrix/client/").split("/")[1:]
+        parts = request.parts
         if parts == ["login"]:
             flows = {"flows": [{"type": "m.login.password"}]}
             return self._login(body) if http.method == "POST" else web.json_response(flows)
         if device is None:
             return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "unknown token"}, status=401)
+        for extension in self.extensions:
+            if (answer := extension(device, request)) is not None:
+                return answer
         if parts == ["sync"]:
             given = json.loads(http.query.get("filter", "{}"))
             # A filter that is stored is a text.
@@ -163,7 +176,8 @@ class SmallHomeserver:
             case "upload":
                 return self._upload(device, body)
             case "query":
-                return {"device_keys": {user: self._keys_of(user) for user in body["device_keys"]}, "failures": {}}
+                answer = {"device_keys": {user: self._keys_of(user) for user in body["device_keys"]}, "failures": {}}
+                return answer | _merged(extra(device, list(body["device_keys"])) for extra in self.key_answers)
             case "claim":
                 return {"one_time_keys": self._claim(body["one_time_keys"]), "failures": {}}
         raise web.HTTPNotFound
@@ -256,6 +270,7 @@ class SmallHomeserver:
                 "rooms": {"join": rooms, "invite": {}, "leave": {}},
                 "to_device": {"events": [event for _, event in page]},
                 **fallback,
+                **_merged(extra(device, after) for extra in self.sync_answers),
             },
             dumps=json.dumps,
         )
@@ -307,6 +322,10 @@ class SmallHomeserver:
     def _advance(self) -> int:
         self.position += 1
         return self.position
+
+
+def _merged(answers: Iterable[Json]) -> Json:
+    return {name: value for answer in answers for name, value in answer.items()}
 
 
 def _positions(token: str | None) -> tuple[int, int]:

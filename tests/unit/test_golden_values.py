@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final
 
 import pytest
@@ -17,11 +18,21 @@ GOLDEN: Final = golden_values.load()
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_of_a_kind_can_be_read(kind: type[Record]) -> None:
-    record = example(kind)
-    for golden in GOLDEN[kind.kind_name].values():
+    for number, golden in GOLDEN[kind.kind_name].items():
+        # A field that was added later has its default in an older format.
+        added = {
+            field.name: field.default for field in fields(kind) if field.name in kind.added_fields[int(number) - 1 :]
+        }
+        record = example(kind, **added)
         key = decode_key(kind, bytes.fromhex(golden["key"]))
         assert key == record.key
         assert decode_value(kind, key, bytes.fromhex(golden["value"])) == record
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_has_a_golden_value(kind: type[Record]) -> None:
+    assert set(GOLDEN[kind.kind_name]) == {str(number) for number in range(1, len(kind.added_fields) + 2)}
+    assert kind.format_number == len(kind.added_fields) + 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

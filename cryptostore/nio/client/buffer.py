@@ -14,6 +14,7 @@ from cryptostore.records.changes import Changes
 from cryptostore.store.answers import Found, Selected
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.keys import encode_key
+from cryptostore.store.secrets import SecretSeal
 
 from .statistics import Statistics
 
@@ -78,6 +79,11 @@ class BufferedStorage(Storage):
     def replay_key(self) -> bytes:
         """As `CryptoStore.replay_key`."""
         return self._store.replay_key
+
+    @property
+    def secrets(self) -> SecretSeal:
+        """As `CryptoStore.secrets`."""
+        return self._store.secrets
 
     def check_ownership(self) -> None:
         """As `CryptoStore.check_ownership`, from a thread."""

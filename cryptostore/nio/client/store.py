@@ -15,6 +15,8 @@ from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.standins import stored_id, stored_token, token_record
 from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import NioStore
+from cryptostore.nio.trust.identities import Identities
+from cryptostore.nio.trust.secrets import Secrets
 from cryptostore.nio.wholeness import Whole
 from cryptostore.records.changes import Changes
 from cryptostore.store.crypto_store import CryptoStore
@@ -95,6 +97,8 @@ class ProductionStore(NioStore):
             self.withheld = WithheldKeys(self._storage)
             self.fallback_keys = FallbackKeys(self._storage, account)
             self.gaps = Gaps(self._storage)
+            self.identities = Identities(self._storage)
+            self.secrets = Secrets(self._storage, self._storage.secrets)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -159,6 +163,8 @@ class ProductionStore(NioStore):
             self.unreached,
             self.withheld,
             self.fallback_keys,
+            self.identities,
+            self.secrets.kept,
             *self.gaps.kept,
         )
 
@@ -253,6 +259,8 @@ class ProductionStore(NioStore):
             (records.TimelineGap, ()),
             (records.GapPart, ()),
             (records.MissedEvents, ()),
+            (records.CrossSigningKeys, ()),
+            (records.Secret, ()),
             (records.Value, _TRACKED_UNTIL),
         )
 

@@ -1,0 +1,1 @@
+"""The client's parts that deal with trust: identities, secrets, verification and key backup."""

@@ -1,0 +1,99 @@
+"""Requests that nio does not know: JSON in, JSON out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from aiohttp import ClientError
+from nio import AsyncClient
+
+from cryptostore.errors import HomeserverUnavailable
+from cryptostore.nio.client.pauses import growing_pause
+
+_PREFIX: Final = "/_matrix/client/v3"
+_OK: Final = 200
+_NOT_FOUND: Final = 404
+_TOO_MANY_REQUESTS: Final = 429
+#: Seconds before the next try where a homeserver that has too many requests does not say how long.
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+
+
+class Answer(NamedTuple):
+    """What the homeserver answered: an HTTP status, and the JSON object of the body."""
+
+    status: int
+    content: dict[str, Any]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the request was done."""
+        return self.status == _OK
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether what was asked for is not there."""
+        return self.status == _NOT_FOUND
+
+    @property
+    def errcode(self) -> str:
+        """The specification's code of an error; empty if there is none."""
+        code = self.content.get("errcode")
+        return code if isinstance(code, str) else ""
+
+    @property
+    def problem(self) -> str:
+        """The error, for people."""
+        said = self.content.get("error")
+        words = [f"HTTP status {self.status}", self.errcode, said if isinstance(said, str) else ""]
+        return " ".join(word for word in words if word)
+
+
+class Requests:
+    """Asks the homeserver through a client: all that a request depends on is durable before it leaves."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def ask(
+        self, method: str, *path: str, query: Mapping[str, str] | None = None, content: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """One request to the client-server API, under `/_matrix/client/v3`; each part of `path` is one segment.
+
+        Where the homeserver has too many requests this waits, and asks again. Raises HomeserverUnavailable if there is
+        no answer, and what the client's `send` raises.
+        """
+        url = "/".join([_PREFIX, *(quote(part, safe="") for part in path)]) + (f"?{urlencode(query)}" if query else "")
+        # nio's own way to send a body is text.
+        data = None if content is None else json.dumps(content)
+        refusals = 0
+        while True:
+            answer = await self._ask_once(method, url, data)
+            if answer.status != _TOO_MANY_REQUESTS:
+                return answer
+            refusals += 1
+            await asyncio.sleep(_pause(answer, refusals))
+
+    async def _ask_once(self, method: str, url: str, data: str | None) -> Answer:
+        headers = {"Authorization": f"Bearer {self._client.access_token}", "Content-Type": "application/json"}
+        headers.update(self._client.config.custom_headers or {})
+        try:
+            response = await self._client.send(method, url, data, headers)
+            content: Any = await self._client.parse_body(response)
+        except (ClientError, TimeoutError) as error:
+            raise HomeserverUnavailable(
+                f"the homeserver at {self._client.homeserver} cannot be reached: {str(error) or type(error).__name__}; "
+                "try again later"
+            ) from error
+        return Answer(response.status, content if isinstance(content, dict) else {})
+
+
+def _pause(answer: Answer, refusals: int) -> float:
+    milliseconds = answer.content.get("retry_after_ms")
+    if isinstance(milliseconds, int) and milliseconds > 0:
+        return min(milliseconds / 1000, _LONGEST_PAUSE)
+    return growing_pause(refusals, _FIRST_PAUSE, _LONGEST_PAUSE)

@@ -1,0 +1,58 @@
+"""The account's secrets: cross-signing seeds, the key of the backup, keys of secret storage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from cryptostore import records
+from cryptostore.errors import UnreadableRecord
+from cryptostore.nio.client.buffer import BufferedStorage
+from cryptostore.nio.client.kept import KeptRecords
+from cryptostore.nio.times import now
+from cryptostore.store.secrets import SecretSeal
+
+#: Names of the specification (sections "Cross-signing" and "Server-side key backups"); each secret has 32 bytes.
+MASTER: Final = "m.cross_signing.master"
+SELF_SIGNING: Final = "m.cross_signing.self_signing"
+USER_SIGNING: Final = "m.cross_signing.user_signing"
+KEY_BACKUP: Final = "m.megolm_backup.v1"
+#: Before the id of a key of secret storage.
+STORAGE_KEY: Final = "m.secret_storage.key."
+
+
+class Secrets:
+    """Secrets by their names. What changes is written with the next flush, and so before any later request."""
+
+    def __init__(self, storage: BufferedStorage, seal: SecretSeal) -> None:
+        self._seal = seal
+        #: The records.
+        self.kept: Final = KeptRecords(storage, records.Secret)
+
+    def get(self, name: str) -> bytes | None:
+        """The secret with this name; None if there is none. Raises UnreadableRecord for one that cannot be read."""
+        if (name,) in self.kept.unreadable:
+            raise UnreadableRecord(
+                f"the secret {name} cannot be read, so nothing takes its place; restore the account from a backup"
+            )
+        row = self.kept.rows.get((name,))
+        return None if row is None else self._seal.open(name, row.sealed)
+
+    def put(self, name: str, secret: bytes) -> None:
+        """Keep a secret; it was not shown yet. Raises UnreadableRecord where one that cannot be read has its name."""
+        if self.get(name) != secret:
+            self.kept.put(records.Secret(name, self._seal.seal(name, secret), now()))
+
+    def drop(self, name: str) -> None:
+        """Forget a secret."""
+        self.kept.drop((name,))
+
+    def note_shown(self, name: str) -> None:
+        """A person has seen the secret."""
+        row = self.kept.rows.get((name,))
+        if row is not None and not row.shown:
+            self.kept.put(replace(row, shown=True))
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names of all secrets that begin like this, in order."""
+        return sorted(row.name for row in self.kept.rows.values() if row.name.startswith(prefix))
