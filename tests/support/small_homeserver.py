@@ -131,18 +131,16 @@ class SmallHomeserver:
         user = device[0] if device else ""
         request = Request(http.method, http.path, user, body, http.query.get("filter", ""), dict(http.query))
         self.requests.append(request)
-        for fault in self.faults:
-            if (answer := fault(request)) is not None:
-                return answer
+        if (answer := _first(fault(request) for fault in self.faults)) is not None:
+            return answer
         parts = request.parts
         if parts == ["login"]:
             flows = {"flows": [{"type": "m.login.password"}]}
             return self._login(body) if http.method == "POST" else web.json_response(flows)
         if device is None:
             return web.json_response({"errcode": "M_UNKNOWN_TOKEN", "error": "unknown token"}, status=401)
-        for extension in self.extensions:
-            if (answer := extension(device, request)) is not None:
-                return answer
+        if (answer := _first(extension(device, request) for extension in self.extensions)) is not None:
+            return answer
         if parts == ["sync"]:
             given = json.loads(http.query.get("filter", "{}"))
             # A filter that is stored is a text.
@@ -322,6 +320,10 @@ class SmallHomeserver:
     def _advance(self) -> int:
         self.position += 1
         return self.position
+
+
+def _first(answers: Iterable[web.StreamResponse | None]) -> web.StreamResponse | None:
+    return next((answer for answer in answers if answer is not None), None)
 
 
 def _merged(answers: Iterable[Json]) -> Json:
