@@ -10,6 +10,7 @@ from typing import Any, Self
 from nio import ErrorResponse, LoginResponse
 from nio.events import MegolmEvent
 
+from cryptostore.nio.trust.trust import Trust
 from cryptostore.records import Account, MissedEvents, WithheldKey
 
 from .gap_client import GapHandling, MissedCallback
@@ -40,6 +41,7 @@ class Additions:
     _login: Login
     _prefetching: Prefetching
     _gaps: GapHandling
+    _trust: Trust
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.user_id or self.user} {self.device_id or 'without a device'}>"

@@ -27,6 +27,7 @@ from nio import (
 )
 
 from cryptostore.nio.configuration import ClientSettings, StoreArguments, client_settings
+from cryptostore.nio.trust.trust import Trust
 from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
 
@@ -103,6 +104,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         own = Callbacks(self._use, self._forget, super().close)
         self._session = session = Session(settings.store, settings.pickle_key, intervals, own)
         self.statistics = session.statistics
+        self._trust = Trust(self, session)
         homeserver = Homeserver(self, deadline)
         self._key_uploads = KeyUploads(self, session, self.check_identity, super().keys_upload)
         self._identity = Identity(self, session, homeserver, self, self._send, self._key_uploads.start_over)
@@ -126,7 +128,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
             apply_state=self._handle_joined_state,
             invalidate_session=self._invalidate_session_for_member_event,
             decrypt=self._handle_timeline_event,
-            on_event=self._on_event,
+            on_event=self._trust.before_room_event(self._on_event),
             on_ephemeral=self._on_ephemeral,
             on_account_data=self._on_room_account_data,
             learn_encrypted=self._rooms.learn_encrypted,
@@ -141,7 +143,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
             session,
             send=self._send,
             decrypt=self._handle_decrypt_to_device,
-            on_event=self._on_to_device,
+            on_event=self._trust.before_to_device(self._on_to_device),
             presence=lambda: self._presence,
             failures=lambda: self._syncs.failures,
         )
@@ -174,8 +176,11 @@ class ProductionMatrixClient(Additions, AsyncClient):
         back.
         """
         self._gaps.has_rooms = False
-        self._identity.forget_tokens()
-        await self._session.close()
+        try:
+            await self._trust.closing()
+        finally:
+            self._identity.forget_tokens()
+            await self._session.close()
 
     def _use(self, opened: Opened) -> None:
         self.user_id, self.device_id = opened.store.user_id, opened.store.device_id
@@ -186,6 +191,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         self.rooms.clear()
         self.invited_rooms.clear()
         self._identity.go_on()
+        self._trust.opened()
 
     def _forget(self) -> None:
         self.store, self.olm = None, None
@@ -375,6 +381,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
 
     async def _handle_sync(self, response: SyncResponse) -> None:
         await self._syncs.handle(response)
+        await self._trust.synced(response)
 
     async def _handle_to_device(self, response: SyncResponse) -> None:
         await self._to_device.handle(response, self._syncs.held)

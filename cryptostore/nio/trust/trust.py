@@ -1,0 +1,75 @@
+"""The parts of a client that deal with trust, and what they are told of its life."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from nio import AsyncClient, MatrixRoom, SyncResponse
+
+from cryptostore.nio.client.session import Session
+
+from .requests import Requests
+
+
+class Trust:
+    """The trust parts of a client. Each says in these lists what it wants to be told, in the order of the lists.
+
+    They are told of an event before the program's own callbacks are, and what they raise ends the sync as it does for
+    those: the events come again.
+    """
+
+    def __init__(self, client: AsyncClient, session: Session) -> None:
+        self.requests: Final = Requests(client)
+        self._session = session
+        #: An account was opened, on the event loop or not; and the client is about to be closed.
+        self.on_open: Final[list[Callable[[], None]]] = []
+        self.on_close: Final[list[Callable[[], Awaitable[None]]]] = []
+        #: A to-device event, decrypted if that could be done; and an event of a room, likewise.
+        self.on_to_device: Final[list[Callable[[Any], Awaitable[None]]]] = []
+        self.on_room_event: Final[list[Callable[[Any, MatrixRoom], Awaitable[None]]]] = []
+        #: A sync was handled, and is durable.
+        self.after_sync: Final[list[Callable[[SyncResponse], Awaitable[None]]]] = []
+
+    def opened(self) -> None:
+        """An account was opened."""
+        for listener in self.on_open:
+            listener()
+
+    async def closing(self) -> None:
+        """The client is about to be closed. All are told, also where one raises."""
+        errors = []
+        for listener in self.on_close:
+            try:
+                await listener()
+            except Exception as error:  # noqa: BLE001  # raised below, when the others were told
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def before_to_device(self, call: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+        """What calls `call` with a to-device event, after the parts were told of it."""
+
+        async def told(event: Any) -> None:
+            for listener in self.on_to_device:
+                await listener(event)
+            await call(event)
+
+        return told
+
+    def before_room_event(
+        self, call: Callable[[Any, MatrixRoom], Awaitable[None]]
+    ) -> Callable[[Any, MatrixRoom], Awaitable[None]]:
+        """What calls `call` with an event of a room, after the parts were told of it."""
+
+        async def told(event: Any, room: MatrixRoom) -> None:
+            for listener in self.on_room_event:
+                await listener(event, room)
+            await call(event, room)
+
+        return told
+
+    async def synced(self, response: SyncResponse) -> None:
+        """A sync was handled."""
+        for listener in self.after_sync:
+            await listener(response)
