@@ -12,6 +12,7 @@ from nio.events import MegolmEvent, OlmEvent
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
+from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
 
 from .handled import HandledMessages, MessageKey
 from .outbound import DevicePair, Shares
@@ -19,14 +20,21 @@ from .statistics import Statistics
 from .store import ProductionStore
 from .withheld import BLACKLISTED, NO_OLM, REASONS, UNVERIFIED, session_of, withheld_by
 
+#: The types of Olm messages that nio takes in.
+_KNOWN_TO_NIO: Final = ("m.room_key", "m.forwarded_room_key", "m.dummy")
+
 _log: Final = logger(__name__)
 
 
 class ProductionOlm(Olm):
-    """An Olm machine whose every change reaches the database before the network."""
+    """An Olm machine whose every change reaches the database before the network.
 
-    def __init__(self, store: ProductionStore, statistics: Statistics) -> None:
+    `payloads` takes in what nio does not know.
+    """
+
+    def __init__(self, store: ProductionStore, statistics: Statistics, payloads: OlmPayloads) -> None:
         self.statistics = statistics
+        self._payloads = payloads
         self.outbound = store.outbound
         self.tracking = store.tracking
         self.replays = store.replays
@@ -84,6 +92,13 @@ class ProductionOlm(Olm):
             _log.warning("%s began an Olm session with a key that is not ours: %s", sender, error)
             self._mark_device_for_unwedging(sender, sender_key)  # type: ignore[no-untyped-call]  # nio has no annotation
             return None
+
+    def _handle_olm_event(self, sender: str, sender_key: str, payload: dict[Any, Any]) -> Any:
+        if payload["type"] in _KNOWN_TO_NIO:
+            return super()._handle_olm_event(sender, sender_key, payload)
+        signing_key = str(payload["keys"].get("ed25519", ""))
+        self._payloads.hand_on(OlmPayload(sender, sender_key, signing_key, payload["type"], payload["content"]))
+        return None
 
     @property
     def should_upload_keys(self) -> bool:

@@ -12,6 +12,7 @@ from nio import LocalProtocolError
 
 from cryptostore.errors import ConfigurationError, StoreClosed
 from cryptostore.logs import logger
+from cryptostore.nio.trust.olm_payloads import OlmPayloads
 from cryptostore.records import Account
 
 from .flushing import Flusher
@@ -72,6 +73,8 @@ class Session:
     def __init__(self, url: str, pickle_key: str, intervals: Intervals, callbacks: Callbacks) -> None:
         self.url: Final = url
         self.statistics: Final = Statistics()
+        #: Who takes in what Olm messages say beside room keys, in any account that is opened.
+        self.olm_payloads: Final = OlmPayloads()
         #: For whatever waits for the database.
         self.threads: Final = threads_of(url)
         self.openings: Final = Openings(threads_of(url, opening=True))
@@ -236,7 +239,7 @@ class Session:
 
         store = ProductionStore(account, self.url, self._pickle_key, self.statistics, look_and_check, history)
         try:
-            machine = ProductionOlm(store, self.statistics)
+            machine = ProductionOlm(store, self.statistics, self.olm_payloads)
             return Opened(store, machine, store.load_encrypted_rooms(), store.token_at_opening)
         except BaseException:
             store.close()
