@@ -278,6 +278,15 @@ def test_a_useless_one_time_key_of_one_device_keeps_no_other_from_reading(memory
             "keys": {"ed25519:EVIL": "!", "curve25519:EVIL": "!"},
             "signatures": {BOB.user_id: {"ed25519:EVIL": "!"}},
         },
+        # Neither 32 bytes; vodozemac raises for 31, and panics for 33.
+        {
+            "keys": {"ed25519:EVIL": "A" * 42, "curve25519:EVIL": "A" * 43},
+            "signatures": {BOB.user_id: {"ed25519:EVIL": "A" * 86}},
+        },
+        {
+            "keys": {"ed25519:EVIL": "A" * 44, "curve25519:EVIL": "A" * 43},
+            "signatures": {BOB.user_id: {"ed25519:EVIL": "A" * 86}},
+        },
         {"keys": {"ed25519:EVIL": 5, "curve25519:EVIL": 6}},
         {"keys": "none"},
         {"signatures": "none"},

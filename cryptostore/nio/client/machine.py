@@ -13,6 +13,7 @@ from nio.events import MegolmEvent, OlmEvent
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
+from cryptostore.trust.signatures import is_signed
 
 from .handled import HandledMessages, MessageKey
 from .outbound import DevicePair, Shares
@@ -151,11 +152,8 @@ class ProductionOlm(Olm):
             self.statistics.dropped_sessions += 1
 
     def verify_json(self, json: Any, user_key: str, user_id: str, device_id: str) -> bool:
-        """Whether a key object is signed by the device. False for an invalid key or signature."""
-        try:
-            return bool(super().verify_json(json, user_key, user_id, device_id))  # type: ignore[no-untyped-call]  # nio's
-        except (ValueError, AttributeError, TypeError):
-            return False
+        """Whether a key object is signed by the device. nio's raises, or panics, for what is no key or signature."""
+        return is_signed(json, user_id, user_key, f"ed25519:{device_id}")
 
     def _handle_key_query(self, response: Any) -> None:
         # Absent is not deleted: a device that this answer has again is served again.
