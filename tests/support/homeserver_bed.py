@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from cryptostore import new_pickle_key
+from driven import Driven
 from homeserver import Homeserver
 from homeserver_api import Api, User, indices_used_twice
 from homeserver_client import Client
 from homeserver_worker import WorkerConfig
+from peer import Peer
 
 #: Shows a figure at the end of the run.
 Figure: TypeAlias = Callable[[str], None]
@@ -38,7 +40,7 @@ class Bed:
         self._folder = folder
         #: The URL of a database that was not used before.
         self.new_url: Final = new_url
-        self._clients: list[Client] = []
+        self._clients: list[Driven] = []
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -84,6 +86,13 @@ class Bed:
         client = self.spawn(device, **changes)
         client.call("start")
         return client
+
+    def peer(self, user: User | None = None, **login: Any) -> Peer:
+        """A new device of a user, or of a new one, in a process of the peer that has not synced yet."""
+        peer = Peer(self.server.url, user or self.api.register("person"), self._folder)
+        self._clients.append(peer)
+        peer.login(**login)
+        return peer
 
 
 @dataclass
