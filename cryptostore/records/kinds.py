@@ -7,6 +7,7 @@ key and its fields once, here; keys, values and test strategies derive from that
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 from .fields import (
@@ -25,6 +26,9 @@ from .fields import (
     Trust,
 )
 from .record import KINDS_BY_NUMBER, Record, Unreadable, record_kind
+
+#: The time of what did not happen yet.
+NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 
 @record_kind
@@ -200,7 +204,7 @@ class Secret(Record):
     """A secret of the account's user, under its name in the specification, such as `m.cross_signing.master`.
 
     It is sealed twice: as every record, and with `CryptoStore.secrets`, so that whoever prints records prints none.
-    `shown` says that a person has seen it: a recovery key is shown once.
+    `shown_at` is when a person saw it first, or `NEVER`: a recovery key is shown once.
     """
 
     kind_number = 25
@@ -211,7 +215,12 @@ class Secret(Record):
     name: Identifier
     sealed: Bytes
     made_at: Time
-    shown: Flag = False
+    shown_at: Time = NEVER
+
+    @property
+    def shown(self) -> bool:
+        """Whether a person has seen it."""
+        return self.shown_at != NEVER
 
 
 @record_kind

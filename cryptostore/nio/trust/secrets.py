@@ -51,7 +51,7 @@ class Secrets:
         """A person has seen the secret."""
         row = self.kept.rows.get((name,))
         if row is not None and not row.shown:
-            self.kept.put(replace(row, shown=True))
+            self.kept.put(replace(row, shown_at=now()))
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all secrets that begin like this, in order."""
