@@ -73,11 +73,17 @@ class Peer(Driven):
         answer: dict[str, Any] = self.until(found)
         return answer
 
+    def sees_user(self, user: User, **wanted: Any) -> None:
+        """Wait until it is told what it now thinks of a user: `verified`, `was_verified`, `needs_approval`."""
+        expected = {"event": "user", "user": user.user_id} | wanted
+        self.until(lambda told: any(expected.items() <= each.items() for each in told))
+
     def emoji(self, verification: str) -> list[str]:
         """The emoji that it shows in a verification, once it does."""
 
         def found(told: list[dict[str, Any]]) -> list[str] | None:
-            return next((each["emoji"] for each in told if (each["event"], each["id"]) == ("sas", verification)), None)
+            sas = {"event": "sas", "id": verification}
+            return next((each["emoji"] for each in told if sas.items() <= each.items()), None)
 
         answer: list[str] = self.until(found)
         return answer

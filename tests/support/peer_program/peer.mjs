@@ -16,6 +16,11 @@ const { CryptoEvent, OnlySignedDevicesIsolationMode, AllDevicesIsolationMode, de
     new URL("crypto-api/index.js", library)
 );
 
+const { RustBackupManager } = await import(new URL("rust-crypto/backup.js", library));
+
+// The SDK waits up to ten seconds before it backs up, for the sake of servers with many users.
+RustBackupManager.maxBackupLoopStartDelayMillis = 100;
+
 const PATIENCE = 60_000;
 const HISTORY = 1_000;
 
@@ -31,6 +36,14 @@ const logger = {
     error: (...words) => console.error("error:", ...words),
     getChild: () => logger,
 };
+
+function trust(status) {
+    return {
+        verified: status.isCrossSigningVerified(),
+        was_verified: status.wasCrossSigningVerified(),
+        needs_approval: status.needsUserApproval,
+    };
+}
 
 class Peer {
     #client;
@@ -83,6 +96,9 @@ class Peer {
             if (event.getType() !== "m.room_key.withheld") return;
             this.#withheld.push({ sender: event.getSender(), ...event.getContent() });
         });
+        this.#client.on(CryptoEvent.UserTrustStatusChanged, (user, status) =>
+            tell({ event: "user", user, ...trust(status) }),
+        );
         this.#client.on(CryptoEvent.VerificationRequestReceived, (request) => this.#verifications.watch(request));
     }
 
@@ -127,7 +143,7 @@ class Peer {
     // One message once it is decrypted; with `failing`, once it could not be.
     async read({ room, message: id, failing = false }) {
         const found = () => this.#event(room, id);
-        const settled = () => (failing ? found()?.isDecryptionFailure() : found()?.getClearContent());
+        const settled = () => found()?.getClearContent() && found().isDecryptionFailure() === failing;
         await this.#until(settled, `${failing ? "the failure" : "the text"} of ${id}`, async () =>
             found() ? await this.#view(found()) : "it did not come",
         );
@@ -193,12 +209,7 @@ class Peer {
 
     async user({ user }) {
         await this.#crypto.userHasCrossSigningKeys(user, true);
-        const status = await this.#crypto.getUserVerificationStatus(user);
-        return {
-            verified: status.isCrossSigningVerified(),
-            was_verified: status.wasCrossSigningVerified(),
-            needs_approval: status.needsUserApproval,
-        };
+        return trust(await this.#crypto.getUserVerificationStatus(user));
     }
 
     // Null if there is no such device.
@@ -260,6 +271,15 @@ class Peer {
         return { total, imported };
     }
 
+    // Returns when the server has all room keys.
+    async back_up() {
+        const done = new Promise((resolve) =>
+            this.#client.on(CryptoEvent.KeyBackupSessionsRemaining, (left) => left === 0 && resolve()),
+        );
+        await this.#crypto.backupManager.maybeUploadKey();
+        await done;
+    }
+
     // What Element asks before it says that all is set up.
     async own() {
         const cross_signing = await this.#crypto.getCrossSigningStatus();
@@ -314,7 +334,8 @@ async function handle(line) {
     try {
         tell({ id, result: (await peer[name](parameters)) ?? null });
     } catch (error) {
-        tell({ id, error: error.name ?? "Error", text: error.stack ?? String(error) });
+        console.error(error);
+        tell({ id, error: error.name ?? "Error", text: error.message ?? String(error) });
     }
 }
 
