@@ -182,7 +182,8 @@ class CrossSigningKeys(Record):
 
     `pinned_master_key` is the first one seen, or the one that the owner decided for since; room keys of a `verified`
     user stop where the present `master_key` is another. `signed_devices` has the Ed25519 key of each device that the
-    present self-signing key has signed, by device id. The user-signing key is known of the account's own user alone.
+    present self-signing key has signed, by device id, also of those that are gone. The self-signing key is empty where
+    the homeserver shows none. The user-signing key is known of the account's own user alone.
     """
 
     kind_number = 24
@@ -192,11 +193,30 @@ class CrossSigningKeys(Record):
 
     user_id: Identifier
     master_key: PublicKey
-    self_signing_key: PublicKey
+    self_signing_key: Text
     pinned_master_key: PublicKey
     user_signing_key: Text = ""
     verified: Flag = False
     signed_devices: Scalars = NO_SCALARS
+
+
+@record_kind
+class IdentityChange(Record):
+    """A user's master key is not the pinned one any more; kept until it was told.
+
+    `was_verified` says that the user's room keys stop until somebody decides.
+    """
+
+    kind_number = 30
+    kind_name = "identity_change"
+    key_fields = ("user_id",)
+    when_unreadable = Unreadable.REFUSE
+
+    user_id: Identifier
+    pinned_master_key: PublicKey
+    master_key: PublicKey
+    was_verified: Flag
+    noticed_at: Time
 
 
 @record_kind

@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from nio import ErrorResponse, LoginResponse
+from nio import ErrorResponse, LoginResponse, MatrixRoom
 from nio.events import MegolmEvent
 
 from cryptostore.nio.trust.trust import Trust
-from cryptostore.records import Account, MissedEvents, WithheldKey
+from cryptostore.records import Account, IdentityChange, MissedEvents, WithheldKey
 
-from .gap_client import GapHandling, MissedCallback
+from .gap_client import GapHandling, IdentityChangeCallback, MissedCallback
 from .identity import Identity
 from .login import Login
 from .machine import ProductionOlm
@@ -33,8 +33,10 @@ class Additions:
     #: What this client counts.
     statistics: Statistics
 
-    #: As the client's, which overrides nio's.
+    #: As the client's, and nio's.
+    rooms: dict[str, MatrixRoom]
     close: Callable[[], Coroutine[Any, Any, None]]
+    invalidate_outbound_session: Callable[[str], None]
 
     _session: Session
     _identity: Identity
@@ -151,7 +153,38 @@ class Additions:
         Each is kept in the database until all these callbacks have returned for it, also over restarts. They run
         between syncs, and may be functions or coroutine functions.
         """
-        self._gaps.add_callback(callback)
+        self._gaps.add_callback(MissedEvents, callback)
+
+    def add_identity_change_callback(self, callback: IdentityChangeCallback) -> None:
+        """Call `callback` with an `IdentityChange` for a user whose master key is not the one that was seen first.
+
+        Until `accept_identity` or a new verification, no room keys go to a user who was verified before. Each change
+        is kept in the database until all these callbacks have returned for it, also over restarts. They run between
+        syncs, and may be functions or coroutine functions.
+        """
+        self._gaps.add_callback(IdentityChange, callback)
+
+    def accept_identity(self, user_id: str) -> bool:
+        """Go on with a user's present identity. One that takes the place of a verified one is not verified itself.
+
+        Returns whether there was something to accept. Raises StoreClosed if the client is not open.
+        """
+        return self._identity_changed(user_id, self.production_store.identities.accept(user_id))
+
+    def withdraw_verification(self, user_id: str) -> bool:
+        """A user counts as not verified from now on, and the present identity as accepted.
+
+        Returns False for a user who was not verified. Raises StoreClosed if the client is not open.
+        """
+        return self._identity_changed(user_id, self.production_store.identities.withdraw_verification(user_id))
+
+    def _identity_changed(self, user_id: str, is_new: bool) -> bool:
+        if is_new:
+            self.machine.users_for_key_query.add(user_id)
+            for room in self.rooms.values():
+                if user_id in room.users:
+                    self.invalidate_outbound_session(room.room_id)
+        return is_new
 
     @property
     def missed_events(self) -> list[MissedEvents]:

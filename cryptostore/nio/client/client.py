@@ -228,6 +228,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
                 await self.open()
             await super().receive_response(response)
             return
+        await self._key_queries.judge(response)
         async with self._prefetching.of(wanted_by(response, self.machine)):
             await super().receive_response(response)
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from nio import ErrorResponse, KeysQueryResponse
 
 from cryptostore.logs import logger
+from cryptostore.nio.trust.key_answers import GROUPS, Judged
+
+#: The cross-signing keys of an answer that has none.
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _log: Final = logger(__name__)
 
 
 class DeviceKeysResponse(KeysQueryResponse):
-    """As nio's, without the devices whose keys are malformed: nio would refuse the whole answer, or raise."""
+    """As nio's, without the devices whose keys are malformed: nio would refuse the whole answer, or raise.
+
+    It has the cross-signing keys, too, as they came.
+    """
+
+    #: By group, such as `master_keys`.
+    cross_signing: Mapping[str, Any] = NOTHING
+    #: By user, what is proved; None before that was found out.
+    judged: Mapping[str, Judged] | None = None
 
     @classmethod
     def from_dict(cls, parsed_dict: Any) -> KeysQueryResponse | ErrorResponse:
@@ -22,6 +35,8 @@ class DeviceKeysResponse(KeysQueryResponse):
         if isinstance(response, ErrorResponse):
             # One by one takes twice as long.
             response = super().from_dict(_with_devices(answer, _is_accepted))
+        if isinstance(response, cls):
+            response.cross_signing = {group: parsed_dict.get(group) for group in GROUPS}
         return response
 
 

@@ -8,25 +8,29 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiohttp import ClientResponse
 from nio import MatrixRoom, SyncResponse
 
 from cryptostore.errors import ConfigurationError, StoreClosed
-from cryptostore.records import MissedEvents
+from cryptostore.records import IdentityChange, MissedEvents, Record
 
 from .gap_filling import GapFiller
 from .gap_messages import Answer, Messages, timeline_filter
 from .gap_records import Plan
 from .gap_walk import GapWalk
+from .kept import KeptRecords
 from .prefetch import Wanted
 from .statistics import Statistics
 from .store import ProductionStore
 from .windows import RoomCalls
 
-#: What is called for events that reached no other callback.
+R = TypeVar("R", bound=Record)
+
+#: What is called for events that reached no other callback, and for identities that changed.
 MissedCallback = Callable[[MissedEvents], Awaitable[None] | None]
+IdentityChangeCallback = Callable[[IdentityChange], Awaitable[None] | None]
 
 
 class GapSettings(NamedTuple):
@@ -110,7 +114,11 @@ class GapHandling:
         self._settings = settings.check()
         self._one_turn = asyncio.Lock()
         self._is_beside = False
-        self.callbacks: list[MissedCallback] = []
+        #: Who is told of what, until all of them have returned.
+        self._callbacks: dict[type[Record], list[Callable[[Any], Awaitable[None] | None]]] = {
+            MissedEvents: [],
+            IdentityChange: [],
+        }
         #: What the sync that is under way was asked with.
         self.asked: Asked | None = None
         #: Whether the rooms are known, without which no callback can run.
@@ -135,9 +143,9 @@ class GapHandling:
         self.has_rooms = True
         gaps.on_change()
 
-    def add_callback(self, callback: MissedCallback) -> None:
-        """Call `callback` for what is missed, and for what waits to be told."""
-        self.callbacks.append(callback)
+    def add_callback(self, kind: type[Record], callback: MissedCallback | IdentityChangeCallback) -> None:
+        """Call `callback` for each record of this kind, also for what waits to be told."""
+        self._callbacks[kind].append(callback)
         if self._client.store is not None:
             self._client.production_store.gaps.on_change()
 
@@ -229,13 +237,20 @@ class GapHandling:
         return known or MatrixRoom(room_id, self._client.user_id, room_id in self._client.encrypted_rooms)
 
     async def _tell(self) -> None:
-        """Tell the callbacks what was missed. It is forgotten when all of them have returned."""
-        missed = self._client.production_store.gaps.missed
-        for row in list(missed.rows.values()) if self.callbacks else []:
+        """Tell the callbacks what was missed, and whose identity changed."""
+        store = self._client.production_store
+        await self._tell_all(store.gaps.missed, self._callbacks[MissedEvents])
+        await self._tell_all(store.identities.changes, self._callbacks[IdentityChange])
+
+    async def _tell_all(self, kept: KeptRecords[R], callbacks: list[Callable[[Any], Awaitable[None] | None]]) -> None:
+        """Tell callbacks of what is kept. Each record is forgotten when all of them have returned."""
+        for row in list(kept.rows.values()) if callbacks else []:
             async with self.turn():
                 with self._in_callbacks():
-                    for callback in self.callbacks:
+                    for callback in callbacks:
                         if inspect.isawaitable(outcome := callback(row)):
                             await outcome
-                missed.drop(row.key)
+                # Another one may have taken its place meanwhile.
+                if kept.rows.get(row.key) is row:
+                    kept.drop(row.key)
             await self._client.flush()

@@ -43,6 +43,8 @@ class ProductionOlm(Olm):
         self.unreached = store.unreached
         self.withheld = store.withheld
         self.fallback_keys = store.fallback_keys
+        self.identities = store.identities
+        self._gaps = store.gaps
         self._has_group_sessions = store.are_group_sessions_in_memory
         self._handled = store.handled
         #: What requests for room keys need that wait for the owner. The caches alone might forget it.
@@ -161,10 +163,21 @@ class ProductionOlm(Olm):
             super()._handle_key_query(response)
         # Another device may be under this id now; its pauses are its own.
         self.unreached.reached((user_id, each) for user_id, devices in response.changed.items() for each in devices)
+        self._take_identities_in(response)
         # nio would ask for their keys at every turn, also when they are back, as objects that it takes for others.
         self.wedged_devices = [each for each in self.wedged_devices if not each.deleted]
         waiting = self.key_request_devices_no_session
         self.key_request_devices_no_session = [each for each in waiting if not each.deleted]
+
+    def _take_identities_in(self, response: Any) -> None:
+        """What the answer proves of identities. A room whose key may be for others now gets a new one, as in nio."""
+        for user_id, found in (getattr(response, "judged", None) or {}).items():
+            devices = self.devices[user_id]
+            kept = {*devices, self.device_id} if user_id == self.user_id else devices
+            if self.identities.take_in(user_id, found, kept.__contains__):
+                response.changed.setdefault(user_id, {})
+        if self.identities.changes.rows:
+            self._gaps.on_change()
 
     def without_working_session(self) -> set[DevicePair]:
         """The devices that nio wants a new Olm session with: the last one is broken, or they asked for a room key."""

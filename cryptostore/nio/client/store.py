@@ -164,6 +164,7 @@ class ProductionStore(NioStore):
             self.withheld,
             self.fallback_keys,
             self.identities,
+            self.identities.changes,
             self.secrets.kept,
             *self.gaps.kept,
         )
@@ -260,6 +261,7 @@ class ProductionStore(NioStore):
             (records.GapPart, ()),
             (records.MissedEvents, ()),
             (records.CrossSigningKeys, ()),
+            (records.IdentityChange, ()),
             (records.Secret, ()),
             (records.Value, _TRACKED_UNTIL),
         )

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
 from cryptostore import records
+from cryptostore.errors import InvalidRecord
+from cryptostore.logs import logger
+from cryptostore.nio import bounds
 from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.kept import KeptRecords
+from cryptostore.nio.pickles import if_valid
+from cryptostore.nio.times import now
+
+from .key_answers import Judged, Signatures
+
+_log: Final = logger(__name__)
 
 
 class Identities(KeptRecords[records.CrossSigningKeys]):
-    """What is known of users' identities. Nothing is known of a user whose record cannot be read."""
+    """What is known of users' identities: the first master key that is seen of a user is pinned.
+
+    A user whose record cannot be read may have been verified, and counts as one whose identity changed since.
+    """
 
     def __init__(self, storage: BufferedStorage) -> None:
         super().__init__(storage, records.CrossSigningKeys)
+        #: What was verified of devices.
+        self.signatures: Final = Signatures()
+        #: The changes that nobody was told of yet.
+        self.changes: Final = KeptRecords(storage, records.IdentityChange)
+        self._refused = {str(key[0]) for key in self.unreadable}
+        for key in self.changes.unreadable:
+            self.changes.forget(key)
+            self._tell_again(str(key[0]))
 
     def of(self, user_id: str) -> records.CrossSigningKeys | None:
         """The user's identity; None if the user has none, as far as is known."""
@@ -31,3 +57,100 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         """Whether the user's present master key was verified."""
         identity = self.of(user_id)
         return identity is not None and identity.verified and not self.is_changed(user_id)
+
+    def is_stopped(self, user_id: str) -> bool:
+        """Whether the user was verified with another master key, so that room keys stop until somebody decides."""
+        identity = self.of(user_id)
+        return user_id in self._refused or (identity is not None and identity.verified and self.is_changed(user_id))
+
+    def accept(self, user_id: str) -> bool:
+        """Pin the present master key. Another one than the pinned one is not verified. Returns whether that changed
+        anything.
+        """
+        identity = self.of(user_id)
+        if user_id in self._refused:
+            self._refused.discard(user_id)
+            self.forget((user_id,))
+            return True
+        if identity is None or not self.is_changed(user_id):
+            return False
+        return self._put(replace(identity, pinned_master_key=identity.master_key, verified=False))
+
+    def set_verified(self, user_id: str, master_key: str) -> bool:
+        """The user's master key was verified, and is pinned. Returns False if the present one is another."""
+        identity = self.of(user_id)
+        if identity is None or identity.master_key != master_key:
+            return False
+        self._put(replace(identity, pinned_master_key=master_key, verified=True))
+        return True
+
+    def withdraw_verification(self, user_id: str) -> bool:
+        """The user is not verified, and the present master key is pinned. Returns whether that changed anything."""
+        identity = self.of(user_id)
+        if identity is None or not identity.verified:
+            return False
+        return self._put(replace(identity, pinned_master_key=identity.master_key, verified=False))
+
+    def take_in(self, user_id: str, judged: Judged, is_kept: Callable[[str], bool]) -> bool:
+        """What an answer proves of a user. Devices that are not kept do not count. Returns whether that is new.
+
+        An identity does not go away: an answer without one changes nothing but which devices are signed.
+        """
+        before = self.of(user_id)
+        if user_id in self._refused or (before is None and judged.identity is None):
+            return False
+        after = if_valid(partial(_after, user_id, judged, before, is_kept))
+        return after is not None and self._put(after)
+
+    def _put(self, after: records.CrossSigningKeys) -> bool:
+        before = self.of(after.user_id)
+        if after == before:
+            return False
+        self.put(after)
+        if after.master_key == after.pinned_master_key:
+            self.changes.drop(after.key)
+        elif before is None or after.master_key != before.master_key:
+            self._note_change(after)
+        return True
+
+    def _note_change(self, identity: records.CrossSigningKeys) -> None:
+        user_id, pinned, present = identity.user_id, identity.pinned_master_key, identity.master_key
+        self.changes.put(records.IdentityChange(user_id, pinned, present, identity.verified, now()))
+        consequence = "; no room keys go there until that is accepted or verified" if identity.verified else ""
+        _log.warning("the identity of %s has changed%s", ascii(user_id), consequence)
+
+    def _tell_again(self, user_id: str) -> None:
+        identity = self.of(user_id)
+        if identity is not None and self.is_changed(user_id):
+            self._note_change(identity)
+
+
+def _after(
+    user_id: str, judged: Judged, before: records.CrossSigningKeys | None, is_kept: Callable[[str], bool]
+) -> records.CrossSigningKeys:
+    """The record when an answer was taken in. Raises InvalidRecord."""
+    keys = _with_keys(user_id, judged, before)
+    is_same = before is not None and before.self_signing_key == keys.self_signing_key
+    gone = _gone(keys.signed_devices, judged) if is_same else {}
+    signed = {device_id: key for device_id, key in judged.signed_keys.items() if key and is_kept(device_id)}
+    return replace(keys, signed_devices={**gone, **signed})
+
+
+def _with_keys(user_id: str, judged: Judged, before: records.CrossSigningKeys | None) -> records.CrossSigningKeys:
+    identity = judged.identity
+    if identity is None:
+        if before is None:
+            raise InvalidRecord(records.CrossSigningKeys.kind_name, "master_key", "is missing")
+        return before
+    master, self_signing, user_signing = identity.master_key, identity.self_signing_key, identity.user_signing_key
+    if before is None:
+        return records.CrossSigningKeys(user_id, master, self_signing, master, user_signing, judged.is_verified)
+    after = replace(before, master_key=master, self_signing_key=self_signing, user_signing_key=user_signing)
+    return replace(after, pinned_master_key=master, verified=True) if judged.is_verified else after
+
+
+def _gone(signed: Mapping[str, Any], judged: Judged) -> dict[str, Any]:
+    """The devices that were signed and that the answer lacks: what they wrote is still theirs."""
+    gone = {device_id: key for device_id, key in signed.items() if device_id not in judged.signed_keys}
+    room = max(0, bounds.DEVICES - len(judged.signed_keys))
+    return dict(islice(gone.items(), room))

@@ -1,0 +1,396 @@
+"""Users' identities: learned from answers about keys, pinned, and compared with what comes later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from client_pairs import ALICE, BOB, Person, people
+from cross_signed import CrossSigned, signed_devices
+from cryptostore import CrossSigningKeys, IdentityChange
+from cryptostore.nio import bounds
+from cryptostore.nio.trust.secrets import MASTER, USER_SIGNING
+from cryptostore.trust.cross_signing import Seeds
+from small_homeserver import SmallHomeserver
+from spoiling import spoil
+
+PHONE = (BOB.user_id, BOB.device_id)
+
+
+@asynccontextmanager
+async def identities(url: str) -> AsyncIterator[tuple[SmallHomeserver, CrossSigned, Person, Person]]:
+    async with people(url) as (server, alice, bob):
+        yield server, CrossSigned(server), alice, bob
+
+
+def known(alice: Person) -> Any:
+    """What Alice's client knows of Bob."""
+    return alice.store.identities.of(BOB.user_id)
+
+
+def ed25519(person: Person) -> str:
+    return str(person.client.machine.account.identity_keys["ed25519"])
+
+
+def test_an_identity_and_its_signed_devices_are_kept_with_the_first_master_key_pinned(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, bob):
+            assert known(alice) is None
+            public = crossed.make(BOB.user_id).public
+            await alice.round()
+            assert signed_devices(known(alice)) == set()
+            crossed.sign(PHONE)
+            await alice.round()
+            expected = CrossSigningKeys(
+                BOB.user_id,
+                public.master,
+                public.self_signing,
+                public.master,
+                signed_devices={BOB.device_id: ed25519(bob)},
+            )
+            assert known(alice) == expected
+            await alice.client.flush()
+            await alice.come_back_after_a_crash()
+            assert known(alice) == expected
+            store = alice.store.identities
+            assert store.is_signed_by_owner(BOB.user_id, BOB.device_id, ed25519(bob))
+            assert not store.is_signed_by_owner(BOB.user_id, BOB.device_id, ed25519(alice))
+            assert not store.is_changed(BOB.user_id)
+            assert not store.is_verified(BOB.user_id)
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_was_signed_and_is_not_any_more_is_not(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            await alice.round()
+            crossed.unsign(PHONE)
+            await alice.round()
+            assert signed_devices(known(alice)) == set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_new_master", [True, False])
+def test_an_old_self_signing_keys_signature_does_not_count(url: str, is_new_master: bool) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            old = crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            await alice.round()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+            fresh = Seeds.new()
+            new = crossed.make(
+                BOB.user_id, fresh if is_new_master else Seeds(old.master, fresh.self_signing, old.user_signing)
+            )
+            await alice.round()
+            assert known(alice).self_signing_key == new.public.self_signing
+            assert signed_devices(known(alice)) == set()
+            assert alice.store.identities.is_changed(BOB.user_id) is is_new_master
+            crossed.sign(PHONE)
+            await alice.round()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+
+    asyncio.run(scenario())
+
+
+def _of_another_user(shown: dict[str, Any]) -> None:
+    shown["master_keys"][BOB.user_id]["user_id"] = ALICE.user_id
+
+
+def _unsigned_subkey(shown: dict[str, Any]) -> None:
+    del shown["self_signing_keys"][BOB.user_id]["signatures"]
+
+
+def _signed_by_another(shown: dict[str, Any]) -> None:
+    shown["self_signing_keys"][BOB.user_id] = Seeds.new().upload(BOB.user_id)["self_signing_key"]
+
+
+def _no_object(shown: dict[str, Any]) -> None:
+    shown["master_keys"][BOB.user_id] = ["?"]
+
+
+def _no_groups(shown: dict[str, Any]) -> None:
+    shown["master_keys"] = {"a user": 5, BOB.user_id: {"keys": 5}}
+
+
+@pytest.mark.parametrize("spoil", [_of_another_user, _unsigned_subkey, _signed_by_another, _no_object, _no_groups])
+def test_an_identity_that_is_not_to_be_believed_is_ignored(
+    url: str, spoil: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            spoil(crossed.shown)
+            await alice.round()
+            assert known(alice) is None
+            assert "ignored an identity" in caplog.text
+            assert alice.client.users_for_key_query == set()
+            good = crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            await alice.round()
+            assert known(alice).master_key == good.public.master
+            spoil(crossed.shown)
+            crossed.changed(BOB.user_id)
+            await alice.round()
+            # Neither changed nor gone.
+            assert known(alice).master_key == good.public.master
+            assert signed_devices(known(alice)) == {BOB.device_id}
+
+    asyncio.run(scenario())
+
+
+def test_a_homeserver_that_shows_no_identity_any_more_takes_none_away(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            await alice.round()
+            for group in crossed.shown.values():
+                group.clear()
+            crossed.changed(BOB.user_id)
+            await alice.round()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+            crossed.unsign(PHONE)
+            await alice.round()
+            assert signed_devices(known(alice)) == set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "change", [{"algorithms": ["m.megolm.v1.aes-sha2"]}, {"user_id": ALICE.user_id}, {"signatures": 5}]
+)
+def test_a_signature_over_something_else_does_not_count(memory_url: str, change: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with identities(memory_url) as (server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            server.device_keys[PHONE] = server.device_keys[PHONE] | change
+            await alice.round()
+            assert known(alice) is not None
+            assert signed_devices(known(alice)) == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_is_gone_stays_signed_until_it_comes_back_unsigned(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            await alice.round()
+            keys = server.device_keys.pop(PHONE)
+            crossed.changed(BOB.user_id)
+            await alice.round()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+            server.device_keys[PHONE] = keys
+            crossed.unsign(PHONE)
+            await alice.round()
+            assert signed_devices(known(alice)) == set()
+
+    asyncio.run(scenario())
+
+
+def test_devices_that_are_not_kept_are_not_kept_as_signed_ones(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with identities(memory_url) as (server, crossed, alice, _bob):
+            monkeypatch.setattr(bounds, "DEVICES", 1)
+            crossed.make(BOB.user_id)
+            for device_id in ("\0", "x" * 300):
+                server.device_keys[BOB.user_id, device_id] = server.device_keys[PHONE]
+            crossed.sign(PHONE)
+            await alice.round()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+
+    asyncio.run(scenario())
+
+
+def test_a_signature_is_verified_again_only_for_another_device_or_key(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities(memory_url) as (_server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            for _ in range(3):
+                crossed.changed(BOB.user_id)
+                await alice.round()
+            assert alice.store.identities.signatures.verified == 1
+            crossed.make(BOB.user_id)
+            await alice.round()
+            # It has no signature of this key at all.
+            assert alice.store.identities.signatures.verified == 1
+            crossed.sign(PHONE)
+            await alice.round()
+            assert alice.store.identities.signatures.verified == 2
+
+    asyncio.run(scenario())
+
+
+def collect_changes(person: Person) -> list[IdentityChange]:
+    changes: list[IdentityChange] = []
+
+    async def note(change: IdentityChange) -> None:
+        changes.append(change)
+
+    person.client.add_identity_change_callback(note)
+    return changes
+
+
+def test_a_changed_master_key_is_told_until_the_callback_returned_also_over_restarts(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            first = crossed.make(BOB.user_id).public.master
+            await alice.round()
+            second = crossed.make(BOB.user_id).public.master
+
+            def refuse(_change: IdentityChange) -> None:
+                raise ValueError("not now")
+
+            alice.client.add_identity_change_callback(refuse)
+            await alice.round()
+            with pytest.raises(ValueError, match="not now"):
+                await alice.round()
+            assert alice.store.identities.is_changed(BOB.user_id)
+            await alice.come_back_after_a_crash()
+            told = collect_changes(alice)
+            await alice.round()
+            (change,) = told
+            assert (change.user_id, change.pinned_master_key, change.master_key) == (BOB.user_id, first, second)
+            assert change.was_verified is False
+            assert alice.stored(IdentityChange) == []
+            await alice.restart()
+            again = collect_changes(alice)
+            await alice.round()
+            assert again == []
+            assert alice.store.identities.is_changed(BOB.user_id)
+            third = crossed.make(BOB.user_id).public.master
+            await alice.round()
+            await alice.round()
+            assert [(change.pinned_master_key, change.master_key) for change in again] == [(first, third)]
+
+    asyncio.run(scenario())
+
+
+def test_the_pinned_master_key_is_back_before_anybody_was_told(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            first = crossed.make(BOB.user_id)
+            await alice.round()
+            crossed.make(BOB.user_id)
+            await alice.round()
+            crossed.make(BOB.user_id, first)
+            await alice.round()
+            told = collect_changes(alice)
+            await alice.round()
+            assert told == []
+            assert not alice.store.identities.is_changed(BOB.user_id)
+
+    asyncio.run(scenario())
+
+
+def test_an_identity_is_accepted_and_a_verification_withdrawn(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            assert alice.client.accept_identity(BOB.user_id) is False
+            first = crossed.make(BOB.user_id).public.master
+            await alice.round()
+            store = alice.store.identities
+            assert store.set_verified(BOB.user_id, "another") is False
+            assert store.set_verified(BOB.user_id, first) is True
+            assert store.is_verified(BOB.user_id)
+            second = crossed.make(BOB.user_id).public.master
+            await alice.round()
+            assert not store.is_verified(BOB.user_id)
+            assert store.is_stopped(BOB.user_id)
+            assert alice.client.accept_identity(BOB.user_id) is True
+            assert (store.is_changed(BOB.user_id), store.is_verified(BOB.user_id)) == (False, False)
+            assert known(alice).pinned_master_key == second
+            assert alice.client.accept_identity(BOB.user_id) is False
+            assert alice.client.withdraw_verification(BOB.user_id) is False
+            store.set_verified(BOB.user_id, second)
+            assert alice.client.withdraw_verification(BOB.user_id) is True
+            await alice.client.flush()
+            await alice.come_back_after_a_crash()
+            assert not alice.store.identities.is_verified(BOB.user_id)
+            assert not alice.store.identities.is_stopped(BOB.user_id)
+
+    asyncio.run(scenario())
+
+
+def test_who_was_verified_on_another_device_of_the_account_is_verified(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            seeds = crossed.make(ALICE.user_id)
+            crossed.make(BOB.user_id)
+            crossed.verify(ALICE.user_id, BOB.user_id)
+            await alice.round()
+            # Anybody could have made that identity: the account does not have its seeds.
+            assert not alice.store.identities.is_verified(BOB.user_id)
+            alice.store.secrets.put(USER_SIGNING, seeds.user_signing)
+            alice.store.secrets.put(MASTER, seeds.master)
+            crossed.changed(BOB.user_id)
+            crossed.changed(ALICE.user_id)
+            await alice.round()
+            assert alice.store.identities.is_verified(BOB.user_id)
+            assert alice.store.identities.is_verified(ALICE.user_id)
+            crossed.make(BOB.user_id)
+            await alice.round()
+            assert alice.store.identities.is_stopped(BOB.user_id)
+            crossed.verify(ALICE.user_id, BOB.user_id)
+            await alice.round()
+            assert alice.store.identities.is_verified(BOB.user_id)
+            assert not alice.store.identities.is_stopped(BOB.user_id)
+
+    asyncio.run(scenario())
+
+
+def test_an_identity_whose_record_cannot_be_read_stops_room_keys_until_it_is_accepted(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            crossed.sign(PHONE)
+            await alice.round()
+            await alice.client.close()
+            spoil(url, ALICE, CrossSigningKeys)
+            alice.client = alice._make()
+            await alice.start()
+            crossed.changed(BOB.user_id)
+            await alice.round()
+            assert known(alice) is None
+            assert alice.store.identities.is_stopped(BOB.user_id)
+            assert alice.client.accept_identity(BOB.user_id) is True
+            await alice.round()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+            await alice.restart()
+            assert signed_devices(known(alice)) == {BOB.device_id}
+            assert not alice.store.identities.is_stopped(BOB.user_id)
+
+    asyncio.run(scenario())
+
+
+def test_a_notice_that_cannot_be_read_is_given_again(url: str) -> None:
+    async def scenario() -> None:
+        async with identities(url) as (_server, crossed, alice, _bob):
+            crossed.make(BOB.user_id)
+            await alice.round()
+            second = crossed.make(BOB.user_id).public.master
+            await alice.round()
+            await alice.client.close()
+            spoil(url, ALICE, IdentityChange)
+            alice.client = alice._make()
+            await alice.start()
+            told = collect_changes(alice)
+            await alice.round()
+            assert [change.master_key for change in told] == [second]
+
+    asyncio.run(scenario())
