@@ -19,6 +19,7 @@ from .pickles import Pickles, if_valid
 from .ratchets import better_of
 from .storage import Storage
 from .times import now
+from .to_back_up import SessionsToBackUp
 
 #: Room id, session id, sender key: the record's key.
 GroupSessionKey = tuple[str, str, str]
@@ -33,9 +34,10 @@ class LazyGroupSessionStore(GroupSessionStore):
     """
 
     # Nothing here needs the base class's dictionaries.
-    def __init__(self, storage: Storage, pickles: Pickles) -> None:
+    def __init__(self, storage: Storage, pickles: Pickles, to_back_up: SessionsToBackUp) -> None:
         self._storage = storage
         self._pickles = pickles
+        self._to_back_up = to_back_up
         self._received_at: WeakKeyDictionary[InboundGroupSession, datetime] = WeakKeyDictionary()
         self._sessions: LiveCache[GroupSessionKey, InboundGroupSession] = LiveCache(self._read, self._build)
         self._comparing_later = False
@@ -156,7 +158,7 @@ class LazyGroupSessionStore(GroupSessionStore):
                 self._sessions.unpin(key)
             else:
                 taken.append(record)
-        return Changes(taken)
+        return self._to_back_up.with_notes(taken)
 
     def _record(self, session: InboundGroupSession) -> records.InboundGroupSession:
         received_at = self._received_at.setdefault(session, now())

@@ -15,6 +15,7 @@ from cryptostore.logs import logger
 from cryptostore.plugins.observers import notify
 
 from .bounds import FORWARDERS, KEY
+from .provenance import is_from_backup, note_origin
 from .times import to_local, to_utc
 
 R = TypeVar("R", bound=records.Record)
@@ -84,6 +85,7 @@ class Pickles:
             forwarding_chain=_bounded(session.forwarding_chain),
             first_known_index=session.first_known_index,
             received_at=received_at,
+            from_backup=is_from_backup(session),
         )
 
     def group_session(self, record: records.InboundGroupSession) -> InboundGroupSession | None:
@@ -98,6 +100,7 @@ class Pickles:
                 list(record.forwarding_chain),
             )
             _check_id(session.id, record.session_id)
+            note_origin(session, from_backup=record.from_backup)
             return session
 
         return self._if_readable(record, imported)

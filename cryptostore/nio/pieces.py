@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Final
 
-from cryptostore.records import Device, InboundGroupSession, Key, Record
+from cryptostore.records import Device, InboundGroupSession, Key, Record, SessionToBackUp
 from cryptostore.records.changes import Changes
 
 #: So many records go in one batch whatever they are: some megabytes, which a slow network takes inside a deadline.
 PIECE: Final = 5_000
 
 #: Kinds of which a room, or a file of keys, brings any number. Each record stands for itself, and nothing is lost where
-#: it is durable before what came with it.
-_FIRST: Final[tuple[type[Record], ...]] = (Device, InboundGroupSession)
+#: it is durable before what came with it. That a session is to be backed up is durable before the session.
+_FIRST: Final[tuple[type[Record], ...]] = (Device, SessionToBackUp, InboundGroupSession)
 
 _Operation = tuple[type[Record], Key, Record | None]
 

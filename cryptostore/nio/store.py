@@ -28,6 +28,7 @@ from .sessions import LazySessionStore
 from .standins import EncryptedRooms, stored_id, token_record, token_that_came
 from .storage import Storage, backends
 from .store_paths import check_folder, check_store_path, visible_path
+from .to_back_up import SessionsToBackUp
 from .wholeness import Whole, read_whole
 
 
@@ -90,6 +91,7 @@ class NioStore(MatrixStore):
             self._storage.close()
             raise
         self._sessions = LazySessionStore(self._storage, self._pickles)
+        self._to_back_up = SessionsToBackUp(self._storage)
         self._group_sessions = self._make_group_sessions()
         self._devices = LazyDeviceStore(self._storage)
         self._known_rooms: set[str] = set()
@@ -295,13 +297,14 @@ class NioStore(MatrixStore):
             (records.EncryptedRoom, ()),
             (records.SyncToken, ()),
             (records.OutgoingKeyRequest, ()),
+            (records.KeyBackup, ()),
         )
 
     def _make_storage(self, store: CryptoStore, release: Callable[[], None]) -> Storage:
         return Storage(store, release)
 
     def _make_group_sessions(self) -> LazyGroupSessionStore:
-        return LazyGroupSessionStore(self._storage, self._pickles)
+        return LazyGroupSessionStore(self._storage, self._pickles, self._to_back_up)
 
     def _look(self, store: CryptoStore | None) -> None:
         """Check the account before it is taken over. Raises if it must not be."""

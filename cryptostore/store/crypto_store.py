@@ -139,8 +139,8 @@ class CryptoStore:
                 self._fill(together.of(kind), self._records(kind, of_kind, together.of(kind).unreadable))
         return together
 
-    def scan(self, kind: type[R], prefix: Key = ()) -> Iterator[R]:
-        """Go through all records under a prefix in key order, in bounded memory.
+    def scan(self, kind: type[R], prefix: Key = (), after: Key | None = None) -> Iterator[R]:
+        """Go through all records under a prefix in key order, in bounded memory; only those after the key `after`.
 
         Returns an iterator that fetches page by page; each record that exists throughout comes exactly once. [SCAN-1]
         A scan holds no connection, lock or snapshot between pages, and may be abandoned at any point. [SCAN-2]
@@ -149,7 +149,10 @@ class CryptoStore:
         Concurrency: an iterator serves one thread; the store may be written while it is open. [SCAN-5]
         """
         self._check_keys()
-        return self._records(kind, self._pages(prefix_range(kind, prefix)), {})
+        within = prefix_range(kind, prefix)
+        if after is not None:
+            within = Range(max(within.start, successor(encode_key(kind, after))), within.end)
+        return self._records(kind, self._pages(within), {})
 
     def keys(self, kind: type[Record], prefix: Key = ()) -> Iterator[Key]:
         """Go through the keys under a prefix as `scan` does, but open no record: those of unreadable ones come, too."""

@@ -12,6 +12,7 @@ from cryptostore.nio.group_sessions import GroupSessionKey, LazyGroupSessionStor
 from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.ratchets import better_of
 from cryptostore.nio.storage import Storage
+from cryptostore.nio.to_back_up import SessionsToBackUp
 from cryptostore.records.changes import Changes
 
 
@@ -22,8 +23,8 @@ class OfferedGroupSessions(LazyGroupSessionStore):
     durable before `settle_offers` has compared it with what is stored.
     """
 
-    def __init__(self, storage: Storage, pickles: Pickles) -> None:
-        super().__init__(storage, pickles)
+    def __init__(self, storage: Storage, pickles: Pickles, to_back_up: SessionsToBackUp) -> None:
+        super().__init__(storage, pickles, to_back_up)
         self._offered: set[GroupSessionKey] = set()
         self._dirty: dict[GroupSessionKey, InboundGroupSession] = {}
 
@@ -93,7 +94,7 @@ class OfferedGroupSessions(LazyGroupSessionStore):
             else:
                 collected.append(record)
         self._dirty.clear()
-        return Changes(collected)
+        return self._to_back_up.with_notes(collected)
 
     def pin_dirty(self) -> None:
         """Keep what changed after the last `collect`, although a batch with its keys became durable."""

@@ -12,6 +12,7 @@ from nio.events import MegolmEvent, OlmEvent
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
+from cryptostore.nio.provenance import as_forwarded, is_from_backup
 from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
 from cryptostore.trust.signatures import is_signed
 
@@ -271,6 +272,17 @@ class ProductionOlm(Olm):
                     return None
                 devices.add((user_id, device.id))
         return devices
+
+    def decrypt_megolm_event(self, event: MegolmEvent, room_id: str | None = None) -> Any:
+        """As nio's; a session from a backup proves no sender."""
+        sender_key, session_id = str(event.sender_key), str(event.session_id)
+        session = self.inbound_group_store.get(room_id or event.room_id, sender_key, session_id)
+        if session is None or not is_from_backup(session):
+            return super().decrypt_megolm_event(event, room_id)
+        with as_forwarded(session):
+            decrypted = super().decrypt_megolm_event(event, room_id)
+        decrypted.verified = False
+        return decrypted
 
     def decrypt_message(self, event: MegolmEvent) -> Any:
         """Decrypt a room's message: the plain one, or None, which is logged."""

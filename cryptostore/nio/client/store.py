@@ -15,6 +15,7 @@ from cryptostore.nio.pickles import Pickles, if_valid
 from cryptostore.nio.standins import stored_id, stored_token, token_record
 from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import NioStore
+from cryptostore.nio.to_back_up import SessionsToBackUp
 from cryptostore.nio.trust.identities import Identities
 from cryptostore.nio.trust.secrets import Secrets
 from cryptostore.nio.wholeness import Whole
@@ -120,6 +121,11 @@ class ProductionStore(NioStore):
     def storage(self) -> BufferedStorage:
         """The buffer."""
         return self._storage
+
+    @property
+    def to_back_up(self) -> SessionsToBackUp:
+        """The backup in use, and what is not in it yet."""
+        return self._to_back_up
 
     @property
     def is_dirty(self) -> bool:
@@ -288,4 +294,4 @@ class ProductionStore(NioStore):
         return BufferedStorage(store, release, self._statistics)
 
     def _make_group_sessions(self) -> OfferedGroupSessions:
-        return OfferedGroupSessions(self._storage, self._pickles)
+        return OfferedGroupSessions(self._storage, self._pickles, self._to_back_up)
