@@ -16,7 +16,7 @@ from cryptostore.plugins.urls import redact
 from cryptostore.shown import shown
 
 from .commands import add_commands
-from .exits import EXPLAINED, exit_code_of
+from .exits import EXPLAINED, ExitCode, exit_code_of
 from .output import print_error, print_json, whole_output, write_every_letter
 from .programs import Program
 
@@ -34,9 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CryptoStoreError as error:
         print_error(str(error))
         code = exit_code_of(error)
-        # Another program's words are its own.
-        if "--json" in words and words[0] != "run":
-            print_json({"error": type(error).__name__, "message": str(error), "exit_code": code})
+        if _wants_json(words):
+            _print_error_as_json(type(error).__name__, str(error), code)
         sys.exit(code)
     except Program as found:
         program = found
@@ -64,26 +63,44 @@ class _Program(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         self._words = list(args)
-        return super().make_context(info_name, args, *rest, **extra)
+        with _telling_usage(self._words):
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _redacted(self._words):
+        with _telling_usage(self._words):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _redacted(words: Sequence[str]) -> Iterator[None]:
+def _telling_usage(words: Sequence[str]) -> Iterator[None]:
+    """Hide what may be secret in a usage error, and write it as JSON, too, where that was asked for."""
     try:
         yield
     except Exception as error:
         # What typer shows of a usage error, whose classes it does not export.
         message = getattr(error, "message", "")
-        for word in words:
-            if ":" in word or "=" in word:
-                message = message.replace(word, redact(word)).replace(repr(word), repr(redact(word)))
         if message:
-            vars(error)["message"] = shown(message)
+            vars(error)["message"] = shown(_redacted(message, words))
+        # A missing argument has no message before it is formatted.
+        if hasattr(error, "format_message") and _wants_json(words):
+            _print_error_as_json("UsageError", error.format_message(), ExitCode.USAGE)
         raise
+
+
+def _redacted(message: str, words: Sequence[str]) -> str:
+    for word in words:
+        if ":" in word or "=" in word:
+            message = message.replace(word, redact(word)).replace(repr(word), repr(redact(word)))
+    return message
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    # Another program's words are its own.
+    return "--json" in words and words[0] != "run"
+
+
+def _print_error_as_json(name: str, message: str, code: int) -> None:
+    print_json({"error": name, "message": message, "exit_code": code})
 
 
 def _show_version(wanted: bool) -> None:

@@ -45,8 +45,8 @@ def _document(installed: InstalledBackend) -> dict[str, Any]:
 
 def _capability_rows(installed: list[InstalledBackend]) -> Iterator[tuple[str, str, str, str]]:
     for each in installed:
-        for position, (capability, support, reason) in enumerate(_claims(each)):
-            yield each.name if position == 0 else "", capability.value, support, reason
+        for capability, support, reason in _claims(each):
+            yield each.name, capability.value, support, reason
 
 
 def _claims(installed: InstalledBackend) -> Iterator[tuple[Capability, str, str]]:

@@ -83,8 +83,11 @@ def refuse_process_local(url: str) -> None:
 
 
 def kind_name(number: int) -> str:
-    """What people call the kind of record with this number; a newer program may have kinds that this one does not."""
+    """What people call the kind of record with this number; a newer program may have kinds that this one does not.
+
+    The two copies of the key ring are told apart as its errors do.
+    """
     if bytes([number]) in RING_KEYS:
-        return "key_ring"
+        return f"key_ring {number:02x}"
     kind = KINDS_BY_NUMBER.get(number)
     return f"kind {number}" if kind is None else kind.kind_name

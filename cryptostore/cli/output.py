@@ -9,9 +9,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -67,15 +69,31 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table for people to standard output."""
+    """Write a table for people to standard output: a box on a terminal, and elsewhere a line a row.
+
+    On a terminal the first column says once what it says in many rows.
+    """
     # Not the table's own title, which is broken at the table's width: it may be a URL to copy.
     print_line(title, style="bold")
+    escaped = [[shown(cell) for cell in row] for row in rows]
+    if not _console().is_terminal:
+        _print_aligned([list(columns), *escaped])
+        return
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(shown, row))
+    for before, row in pairwise([[""], *escaped]):
+        table.add_row("" if row[0] == before[0] else row[0], *row[1:])
     _console().print(table)
+
+
+def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
+    """Write each row as one line, whatever its length: it may be searched, or cut by its columns."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Before the last column: what follows it would be blanks alone.
+        cells = [set_cell_size(cell, width) for cell, width in zip(row[:-1], widths, strict=False)]
+        print_line("  ".join([*cells, row[-1]]).rstrip())
 
 
 def print_line(text: str, style: str | None = None) -> None:

@@ -59,9 +59,9 @@ def _report(url: str, counted: Mapping[Account, Stored], *, as_json: bool) -> No
         print_json({"database": shown_url(url), "accounts": [_document(*each) for each in counted.items()]})
         return
     rows = [
-        (str(account) if position == 0 else "", kind, f"{stored.rows[kind]:,}", f"{stored.size[kind]:,}")
+        (str(account), kind, f"{stored.rows[kind]:,}", f"{stored.size[kind]:,}")
         for account, stored in counted.items()
-        for position, kind in enumerate(stored.rows or ["nothing"])
+        for kind in stored.rows or ["nothing"]
     ]
     print_table(f"Stored in {shown_url(url)}", ["account", "kind", "rows", "bytes"], rows)
 

@@ -13,6 +13,7 @@ from cryptostore.records import KINDS_BY_NUMBER, Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.keys import decode_key
 from cryptostore.store.ownership import Mode
+from cryptostore.store.ring import RING_KEYS
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
@@ -67,14 +68,14 @@ def _report(url: str, verified: Mapping[Account, Verified], *, as_json: bool) ->
         print_json({"database": shown_url(url), "accounts": documents})
         return
     rows = [
-        (str(account) if position == 0 else "", kind, f"{readable:,}", f"{unreadable:,}")
+        (str(account), kind, f"{readable:,}", f"{unreadable:,}")
         for account, each in verified.items()
-        for position, (kind, readable, unreadable) in enumerate(_counts(each))
+        for kind, readable, unreadable in _counts(each)
     ]
     print_table(f"Verified in {shown_url(url)}", ["account", "kind", "readable", "unreadable"], rows)
     for account, each in verified.items():
         for key, reason in each.named[:_SHOWN]:
-            print_line(f"- {kind_name(key[0])} {_shown_key(key)} of {account}: {reason}")
+            print_line(f"- {_row_name(key)} of {account}: {reason}")
         more = each.unreadable.total() - _SHOWN
         if more > 0:
             print_line(f"- and {more:,} more of {account} (--json names them)")
@@ -87,11 +88,13 @@ def _counts(verified: Verified) -> Iterator[tuple[str, int, int]]:
 
 
 def _by_name(numbers: Counter[int]) -> Counter[str]:
-    """The counts by the names of kinds: both numbers of the key ring have one."""
-    named: Counter[str] = Counter()
-    for number in sorted(numbers):
-        named[kind_name(number)] += numbers[number]
-    return named
+    """The counts by the names of kinds."""
+    return Counter({kind_name(number): numbers[number] for number in sorted(numbers)})
+
+
+def _row_name(key: bytes) -> str:
+    name = kind_name(key[0])
+    return name if key in RING_KEYS else f"{name} {_shown_key(key)}"
 
 
 def _shown_key(key: bytes) -> str:

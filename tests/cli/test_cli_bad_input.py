@@ -150,6 +150,33 @@ def test_programs_that_asked_for_json_get_errors_as_json(run: Run) -> None:
     refused(ended, ExitCode.USAGE, "installed are: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("stats", "--json", "--nope"), "No such option: --nope"),
+        (("import-nio", "--json"), "Missing argument 'SRC'."),
+        (("delete", "--json", "--watch", "long", "sqlite:///k"), "Invalid value for '--watch'"),
+        (("nosuch", "--json"), "No such command 'nosuch'."),
+        (("--json", "stats"), "No such option: --json"),
+        (("stats", "--json", "a", f"nosuch://me:{SECRET}@host/db"), "Got unexpected extra argument"),
+    ],
+)
+def test_programs_that_asked_for_json_get_mistakes_in_the_command_line_as_json(
+    run: Run, words: tuple[str, ...], told: str
+) -> None:
+    ended = run(*words)
+    assert ended.code == ExitCode.USAGE
+    assert ended.document["error"] == "UsageError"
+    assert ended.document["message"].startswith(told)
+    assert ended.document["exit_code"] == ExitCode.USAGE
+    assert SECRET not in ended.out + ended.err
+
+
+def test_no_json_is_written_for_another_programs_mistake(run: Run) -> None:
+    ended = run("run", "--nope", "--json")
+    assert (ended.code, ended.out) == (ExitCode.USAGE, "")
+
+
 def test_a_server_that_is_not_there(run: Run, command: tuple[str, ...]) -> None:
     url = f"postgresql://me:{SECRET}@127.0.0.1:1/db?deadline=0.5"
     refused(run(*command, url), ExitCode.UNAVAILABLE, "check that the server runs, and host and port in the URL")

@@ -59,9 +59,10 @@ def test_accounts_for_programs(filled: str) -> None:
     assert alice["owner"] == "the bots\x1b[31m of host 7"
     assert (alice["epoch"], alice["batches"]) == (1, 1)
     assert {kind: each["rows"] for kind, each in alice["kinds"].items()} == {
-        "key_ring": 2,
+        "key_ring 00": 1,
         "sync_token": 1,
         "tracked_user": 1_200,
+        "key_ring ff": 1,
     }
 
 

@@ -40,7 +40,7 @@ def test_all_can_be_read_beside_the_owner(filled: str) -> None:
         owner.apply(Changes([SyncToken("s2")]))
     assert (ended.code, ended.err) == (0, "")
     (alice,) = ended.document["accounts"]
-    assert alice["readable"] == {"key_ring": 2, "sync_token": 1, "tracked_user": 1_200}
+    assert alice["readable"] == {"key_ring 00": 1, "sync_token": 1, "tracked_user": 1_200, "key_ring ff": 1}
     assert (alice["unreadable"], alice["rows"]) == ({}, [])
 
 

@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 
 from cryptostore.cli import main
+from patience import wait_until
 
 
 class Ended(NamedTuple):
@@ -62,6 +65,28 @@ def run_process(
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def interrupted(
+    *words: object, is_at_work: Callable[[int], bool], env: Mapping[str, str] | None = None, number: int = signal.SIGINT
+) -> Ended:
+    """Run `cryptostore` as users do, and send it a signal, as ^C does, once the process with its id is at work."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "from cryptostore.cli import main; main()", *map(str, words)],
+        env={**os.environ, "COLUMNS": "250", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        # Tests that run in the background have a SIGINT that is ignored, and so would the command.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        try:
+            wait_until(lambda: running.poll() is not None or is_at_work(running.pid))
+            running.send_signal(number)
+            return Ended(running.wait(60), *running.communicate())
+        finally:
+            running.kill()
 
 
 def on_a_terminal(*words: object) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from cryptostore import FULL, BackendPlugin, Capability, Claim, Support, hookimpl
+from cryptostore import FULL, BackendPlugin, Capability, Claim, ConfigurationError, Support, hookimpl
 from cryptostore.plugins.urls import path_of, refuse_unknown
 
 from .database import RocksDBDatabase
+from .schema import require
 
 #: The version of the interface that this backend was written for; not the one that happens to be installed.
 _INTERFACE: Final = (2, 0)
@@ -29,14 +30,31 @@ _CAPABILITIES: Final = {
 def open_rocksdb(url: str, options: Mapping[str, Any], timeout: float) -> RocksDBDatabase:
     """Open `rocksdb:///relative/folder` or `rocksdb:////absolute/folder`; a missing folder is created in its parent.
 
-    Takes no options. Raises ConfigurationError, SchemaError, BackendUnavailable, StorageFull.
+    With `create=never` a missing or empty folder is an error. Raises ConfigurationError, SchemaError,
+    BackendUnavailable, StorageFull.
     """
-    refuse_unknown(options, "deadline, owner")
+    given = dict(options)
+    create = given.pop("create", "auto")
+    refuse_unknown(given, "create, deadline, owner")
+    if create not in ("auto", "never"):
+        raise ConfigurationError("the option 'create' must be 'auto' or 'never'")
     # Without links: two names of one folder must lead to one open database.
-    return RocksDBDatabase(path_of(url).resolve(), timeout)
+    folder = path_of(url).resolve()
+    if create == "never":
+        require(folder)
+    return RocksDBDatabase(folder, timeout)
 
 
 @hookimpl
 def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The RocksDB backend."""
-    return [BackendPlugin("rocksdb", _INTERFACE, open_rocksdb, _CAPABILITIES)]
+    return [
+        BackendPlugin(
+            "rocksdb",
+            _INTERFACE,
+            open_rocksdb,
+            _CAPABILITIES,
+            shown_options=frozenset({"create"}),
+            existing_only={"create": "never"},
+        )
+    ]

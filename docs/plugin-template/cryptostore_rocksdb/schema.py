@@ -38,6 +38,15 @@ def prepare(folder: Path) -> None:
         ) from error
 
 
+def require(folder: Path) -> None:
+    """Raise ConfigurationError where there is no database in `folder`."""
+    if not any(folder.glob(f"{_PREFIX}*")):
+        raise ConfigurationError(
+            f"there is no database in {folder}, and with create=never none is made; is a disk not mounted? Correct the "
+            "path in the database URL, or open it once with create=auto"
+        )
+
+
 def read(folder: Path) -> Schema:
     """The schema of the database in `folder`. Raises ConfigurationError where there is none."""
     try:

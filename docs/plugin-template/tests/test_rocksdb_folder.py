@@ -24,6 +24,7 @@ from cryptostore import (
     new_pickle_key,
     open_backend,
 )
+from cryptostore.plugins import open_existing
 from cryptostore_contract import limited_files
 from cryptostore_rocksdb.engine import release, shared
 from cryptostore_rocksdb.errors import mapped_errors
@@ -119,6 +120,25 @@ def test_two_names_of_one_folder_are_one_database(url: str, folder: Path, tmp_pa
         # RocksDB itself takes them for two, and would let this process open the folder twice.
         write_tokens(f"rocksdb:///{link}", "through the link")
         assert list(backend.accounts()) == [ALICE]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_database_that_is_not_there_is_not_made_for_a_command_that_looks(
+    url: str, folder: Path, is_there: bool
+) -> None:
+    if is_there:
+        folder.mkdir()
+    with pytest.raises(ConfigurationError, match=r"there is no database in .*create=auto"):
+        open_existing(url)
+    assert not is_there or list(folder.iterdir()) == []
+    assert folder.exists() == is_there
+    write_tokens(url, "token")
+    open_existing(url).close()
+
+
+def test_an_option_that_is_misspelt_is_named(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="'create' must be"):
+        open_backend(f"{url}?create=no")
 
 
 def test_a_folder_with_other_files_is_left_alone(url: str, folder: Path) -> None:
