@@ -25,6 +25,7 @@ _OUR_OWN: Final = tuple(
         ("delete", "cryptostore.cli.delete:delete"),
         ("demo", "cryptostore.cli.demo.command:demo"),
         ("health", "cryptostore.cli.health:health"),
+        ("identity", "cryptostore.cli.identity:identity"),
         ("import-nio", "cryptostore.cli.import_nio:import_nio"),
         ("migrate", "cryptostore.cli.migrate:migrate"),
         ("new-key", "cryptostore.cli.new_key:new_key"),
@@ -60,6 +61,8 @@ def _add(app: typer.Typer, name: str, entry_point: metadata.EntryPoint) -> None:
         app.command(name, help="Cannot be loaded; run it to see why.")(_raising(_problem(name, entry_point, error)))
         return
     if isinstance(command, typer.Typer):
+        for each in command.registered_commands if entry_point in _OUR_OWN else ():
+            each.help = _joined(getattr(each.callback, "__doc__", ""))
         app.add_typer(command, name=name)
     else:
         help_text = _joined(command.__doc__) if entry_point in _OUR_OWN else None

@@ -72,6 +72,15 @@ def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: 
     return wanted
 
 
+def the_account(backend: Backend, url: str, user_id: str | None, device_id: str | None, why: str) -> Account:
+    """The only account with this user and device id. Raises ConfigurationError, which says `why` it is one."""
+    wanted = wanted_accounts(backend, url, user_id, device_id)
+    if len(wanted) != 1:
+        names = ", ".join(map(str, wanted)) or "none"
+        raise ConfigurationError(f"{why}, and {shown_url(url)} has: {names}; choose one with --user-id and --device-id")
+    return wanted[0]
+
+
 def refuse_process_local(url: str) -> None:
     """Raise ConfigurationError for a database that a process takes with it when it ends."""
     claim = load_backend(scheme_of(url)).claim(Capability.SURVIVES_PROCESS_KILL)

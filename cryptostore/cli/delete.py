@@ -16,7 +16,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.owners import is_gone
 from cryptostore.store.ownership import Ownership
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
 from .output import print_json, print_line, say
 from .stats import Stored, count
@@ -39,7 +39,7 @@ def delete(
     writes to it meanwhile. All of it is deleted in one transaction, and nothing else.
     """
     with open_for("delete", url) as backend:
-        account = _the_account(backend, url, user_id, device_id)
+        account = the_account(backend, url, user_id, device_id, "one account is deleted at a time")
         seen = backend.accounts().get(account)
         stored = count(backend, account)
         if not yes:
@@ -52,17 +52,6 @@ def delete(
         print_json({"database": shown_url(url), **document})
         return
     print_line(f"deleted {account}, which had {stored.rows.total():,} records, from {shown_url(url)}")
-
-
-def _the_account(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> Account:
-    wanted = wanted_accounts(backend, url, user_id, device_id)
-    if len(wanted) != 1:
-        names = ", ".join(map(str, wanted)) or "none"
-        raise ConfigurationError(
-            f"one account is deleted at a time, and {shown_url(url)} has: {names}; choose one with --user-id and "
-            "--device-id"
-        )
-    return wanted[0]
 
 
 def _refuse_used(backend: Backend, account: Account, seen: Ownership | None, seconds: float) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cryptostore.errors import ConfigurationError
-from cryptostore.plugins.folders import flush_folder
 from cryptostore.store.pickle_keys import new_pickle_key
 
 from .output import say
-
-_PRIVATE = 0o600
+from .private_files import write_private
 
 
 def new_key(
@@ -30,19 +26,5 @@ def new_key(
     if file is None:
         typer.echo(key)
     else:
-        _write(file, key)
+        write_private(file, key, "a new pickle key")
         say(f"wrote a new pickle key to {file}; clients find it by CRYPTOSTORE_PICKLE_KEY_FILE={file}")
-
-
-def _write(file: Path, key: str) -> None:
-    try:
-        # Never over a file: it may hold the only copy of another key.
-        with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE), "w") as opened:
-            opened.write(f"{key}\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-        flush_folder(file.parent)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write a new pickle key to {file}: {error.strerror}; name a new file"
-        ) from error

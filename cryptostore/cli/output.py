@@ -101,6 +101,11 @@ def print_line(text: str, style: str | None = None) -> None:
     _console().print(shown(text), style=style, soft_wrap=True)
 
 
+def flush_output() -> None:
+    """Return when everything for standard output is out. Raises OSError where it is not."""
+    sys.stdout.flush()
+
+
 def say(text: str, console: Console | None = None) -> None:
     """Write a line that is not the answer to standard error; on `console` where bars are on it."""
     (console or messages()).print(shown(text), soft_wrap=True)

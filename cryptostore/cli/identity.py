@@ -1,0 +1,170 @@
+"""`cryptostore identity`: who an account is to others, and what is needed to restore it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cryptostore.plugins.loading import shown_url
+from cryptostore.records import Account
+from cryptostore.store.ownership import Mode
+
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, wanted_accounts
+from .exits import ExitCode
+from .output import print_json, print_line, say
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .recovery_key import recovery_key
+from .stored_identity import StoredIdentity, StoredStorageKey, shown_time
+
+
+class _WithDefault(TyperGroup):
+    """A group whose command `show` is meant where no other is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Every URL has a colon; what has none is a command, also a mistyped one.
+        is_named = bool(args) and (args[0] in ctx.help_option_names or not (":" in args[0] or args[0].startswith("-")))
+        return super().parse_args(ctx, args if is_named else ["show", *args])
+
+
+#: `cryptostore identity [URL]`, and its other commands.
+identity = typer.Typer(
+    cls=_WithDefault,
+    help="Show the cross-signing identities, recovery keys and key backups of accounts. `identity URL` is `identity "
+    "show URL`.",
+    add_completion=False,
+)
+
+
+@identity.command()
+def show(
+    url: DatabaseUrl,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Show each account's public keys, whether its device is signed, its recovery key's state and its key backup.
+
+    This is what the database knows since the client last ran: no homeserver is asked. No secret is shown, nothing is
+    taken over, and nothing is changed. All accounts that are chosen must have the same pickle key.
+    """
+    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    with open_for("identity", url) as backend:
+        wanted = wanted_accounts(backend, url, user_id, device_id)
+        if not wanted:
+            say(f"the database {shown_url(url)} holds no account; is it the right one?")
+        found = {}
+        for account in wanted:
+            with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+                found[account] = StoredIdentity.read(store)
+    _report(url, found, as_json=as_json)
+    if any(each.unreadable for each in found.values()):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+identity.command("recovery-key")(recovery_key)
+
+
+def _report(url: str, found: Mapping[Account, StoredIdentity], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"database": shown_url(url), "accounts": [_document(*each) for each in found.items()]})
+        return
+    print_line(f"Identities in {shown_url(url)}", style="bold")
+    for account, stored in found.items():
+        # Lines, not columns: keys are as long as half a terminal is wide.
+        print_line(str(account))
+        for name, text in _lines(stored):
+            print_line(f"  {name:<13} {text}")
+
+
+def _lines(stored: StoredIdentity) -> Iterator[tuple[str, str]]:
+    yield "device", stored.signing_key or "no keys yet"
+    yield "signed", _signed(stored)
+    keys = stored.keys
+    if keys is not None:
+        yield "master", keys.master_key
+        yield "self-signing", keys.self_signing_key
+        yield "user-signing", keys.user_signing_key or "not known"
+    yield "private keys", _seeds(stored)
+    yield "recovery key", _recovery_key(stored.storage_key)
+    yield "backup", _backup(stored)
+    yield "waiting", _waiting(stored)
+    for what in stored.unreadable:
+        yield "unreadable", what
+
+
+def _signed(stored: StoredIdentity) -> str:
+    if stored.keys is None:
+        return "no: no identity is known"
+    if stored.is_changed:
+        return f"{_yes(stored.is_signed)}; another identity was pinned"
+    return _yes(stored.is_signed)
+
+
+def _yes(answer: bool) -> str:
+    return "yes" if answer else "no"
+
+
+def _seeds(stored: StoredIdentity) -> str:
+    if stored.seeds_match:
+        return "here"
+    return "here, but of another identity" if stored.has_seeds else "not here"
+
+
+def _recovery_key(storage_key: StoredStorageKey | None) -> str:
+    if storage_key is None:
+        return "not here"
+    if storage_key.shown_at is None:
+        return "not shown yet: cryptostore identity recovery-key"
+    return f"shown {shown_time(storage_key.shown_at)}"
+
+
+def _backup(stored: StoredIdentity) -> str:
+    if stored.backup is None:
+        return "none is known"
+    return f"version {stored.backup.version}, its key is {'here' if stored.has_backup_key else 'not here'}"
+
+
+def _waiting(stored: StoredIdentity) -> str:
+    number = stored.sessions_waiting
+    sessions = f"{number:,} session{'s' * (number != 1)}"
+    walking = stored.backup is not None and not stored.backup.is_walked
+    return f"{sessions}, and older ones that were not looked at yet" if walking else sessions
+
+
+def _document(account: Account, stored: StoredIdentity) -> dict[str, Any]:
+    keys, storage_key, backup = stored.keys, stored.storage_key, stored.backup
+    return {
+        "user_id": account.user_id,
+        "device_id": account.device_id,
+        "signing_key": stored.signing_key,
+        "signed": stored.is_signed,
+        "identity": keys
+        and {
+            "master_key": keys.master_key,
+            "self_signing_key": keys.self_signing_key,
+            "user_signing_key": keys.user_signing_key or None,
+            "pinned_master_key": keys.pinned_master_key,
+        },
+        "private_keys": stored.seeds_match,
+        "recovery_key": storage_key
+        and {
+            "key_id": storage_key.key_id,
+            "made_at": storage_key.made_at.isoformat(),
+            "shown_at": storage_key.shown_at and storage_key.shown_at.isoformat(),
+        },
+        "backup": backup
+        and {
+            "version": backup.version,
+            "public_key": backup.public_key,
+            "private_key": stored.has_backup_key,
+            "all_sessions_seen": backup.is_walked,
+        },
+        "sessions_waiting": stored.sessions_waiting,
+        "unreadable": stored.unreadable,
+    }

@@ -1,0 +1,120 @@
+"""What a database knows of an account's cross-signing identity, recovery key and key backup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple, Self
+
+from cryptostore.errors import UnreadableRecord
+from cryptostore.records import CrossSigningKeys, KeyBackup, OlmAccount, Secret, SessionToBackUp
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.trust.cross_signing import SECRET_NAMES, Seeds
+from cryptostore.trust.secret_storage import KEY_DESCRIPTION
+
+#: The name of the backup's private key.
+_BACKUP_KEY: Final = "m.megolm_backup.v1"
+
+
+class StoredStorageKey(NamedTuple):
+    """When the key of secret storage was made, and shown if so; the key itself stays sealed."""
+
+    key_id: str
+    made_at: datetime
+    shown_at: datetime | None
+
+
+@dataclass(frozen=True)
+class StoredIdentity:
+    """All of it, without a secret."""
+
+    #: The device's Ed25519 key; None for an account without an Olm account.
+    signing_key: str | None
+    keys: CrossSigningKeys | None
+    is_signed: bool
+    #: Whether all three seeds are here, and whether they are those of `keys`.
+    has_seeds: bool
+    seeds_match: bool
+    storage_key: StoredStorageKey | None
+    backup: KeyBackup | None
+    has_backup_key: bool
+    sessions_waiting: int
+    #: What is stored and cannot be read, each with the reason.
+    unreadable: list[str]
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the identity is another than the one that was pinned."""
+        return self.keys is not None and self.keys.master_key != self.keys.pinned_master_key
+
+    @classmethod
+    def read(cls, store: CryptoStore) -> Self:
+        """What the store holds. Raises UnreadableRecord for a damaged Olm account, and what look-ups raise."""
+        signing_key = _signing_key(store)
+        identities = store.get(CrossSigningKeys, [(store.account.user_id,)])
+        secrets = store.select(Secret, [()])
+        backups = store.get(KeyBackup, [()])
+        keys = identities.get((store.account.user_id,))
+        records = {record.name: record for record in secrets[()]}
+        unreadable = {
+            f"{kind.kind_name} {' '.join(map(str, key or ()))}".strip(): reason
+            for kind, found in ((CrossSigningKeys, identities), (Secret, secrets), (KeyBackup, backups))
+            for key, reason in found.unreadable.items()
+        }
+        seeds = _seeds(store, records, unreadable)
+        return cls(
+            signing_key=signing_key,
+            keys=keys,
+            is_signed=keys is not None and keys.signed_devices.get(store.account.device_id, "") == signing_key,
+            has_seeds=seeds is not None,
+            seeds_match=seeds is not None and keys is not None and _are_of(seeds, keys),
+            storage_key=_storage_key(records),
+            backup=backups.get(()),
+            has_backup_key=_BACKUP_KEY in records,
+            sessions_waiting=sum(1 for _ in store.keys(SessionToBackUp)),
+            unreadable=[f"{what}: {reason}" for what, reason in unreadable.items()],
+        )
+
+
+def newest_storage_key(records: dict[str, Secret]) -> Secret | None:
+    """The record of the key that secret storage has now; those of earlier ones may be kept beside it."""
+    of_storage = [record for name, record in records.items() if name.startswith(KEY_DESCRIPTION)]
+    return max(of_storage, key=lambda record: record.made_at, default=None)
+
+
+def shown_time(time: datetime) -> str:
+    """A time for people."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _are_of(seeds: Seeds, keys: CrossSigningKeys) -> bool:
+    public = seeds.public
+    return (public.master, public.self_signing) == (keys.master_key, keys.self_signing_key)
+
+
+def _storage_key(records: dict[str, Secret]) -> StoredStorageKey | None:
+    found = newest_storage_key(records)
+    if found is None:
+        return None
+    key_id = found.name.removeprefix(KEY_DESCRIPTION)
+    return StoredStorageKey(key_id, found.made_at, found.shown_at if found.shown else None)
+
+
+def _signing_key(store: CryptoStore) -> str | None:
+    # nio takes half a second to import; the other commands do without it.
+    from cryptostore.nio.pickles import Pickles
+
+    record = store.get(OlmAccount, [()]).get(())
+    return None if record is None else str(Pickles(store.account).account(record).identity_keys["ed25519"])
+
+
+def _seeds(store: CryptoStore, records: dict[str, Secret], unreadable: dict[str, str]) -> Seeds | None:
+    """The three seeds, if all are there and can be opened."""
+    opened: dict[str, bytes] = {}
+    for name in SECRET_NAMES:
+        if name in records:
+            try:
+                opened[name] = store.secrets.open(name, records[name].sealed)
+            except UnreadableRecord as error:
+                unreadable[f"secret {name}"] = str(error)
+    return Seeds.of(opened) if len(opened) == len(SECRET_NAMES) else None
