@@ -219,19 +219,21 @@ def test_devices_that_are_not_kept_are_not_kept_as_signed_ones(
 def test_a_signature_is_verified_again_only_for_another_device_or_key(memory_url: str) -> None:
     async def scenario() -> None:
         async with identities(memory_url) as (_server, crossed, alice, _bob):
+            signatures = alice.store.identities.signatures
+            before = signatures.verified
             crossed.make(BOB.user_id)
             crossed.sign(PHONE)
             for _ in range(3):
                 crossed.changed(BOB.user_id)
                 await alice.round()
-            assert alice.store.identities.signatures.verified == 1
+            assert signatures.verified == before + 1
             crossed.make(BOB.user_id)
             await alice.round()
             # It has no signature of this key at all.
-            assert alice.store.identities.signatures.verified == 1
+            assert signatures.verified == before + 1
             crossed.sign(PHONE)
             await alice.round()
-            assert alice.store.identities.signatures.verified == 2
+            assert signatures.verified == before + 2
 
     asyncio.run(scenario())
 

@@ -20,7 +20,7 @@ async def sends(server: SmallHomeserver, alice: Person, kind: str, content: dict
     if machine.get_missing_sessions([BOB.user_id]):
         await alice.client.keys_claim({BOB.user_id: [BOB.device_id]})
     device = machine.device_store[BOB.user_id][BOB.device_id]
-    message = machine._olm_encrypt(machine.session_store.get(device.curve25519), device, kind, content)  # type: ignore[no-untyped-call]
+    message = machine._olm_encrypt(machine.session_store.get(device.curve25519), device, kind, content)
     server._send_to_device(ALICE.user_id, "m.room.encrypted", {BOB.user_id: {BOB.device_id: message}})
 
 

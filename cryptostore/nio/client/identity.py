@@ -165,6 +165,7 @@ class Identity:
         self._session.machine.uploaded_key_count = None
         if known is not None:
             self._check_keys(self._session.store.account_id, self.own_keys(), known)
+            self._session.machine.note_own_device(known)
             return
         self._session.machine.fallback_keys.offer_again()
         if self._session.machine.account.shared:

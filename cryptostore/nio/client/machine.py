@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import vodozemac
-from nio import KeysClaimResponse, KeysUploadResponse
+from nio import Api, KeysClaimResponse, KeysUploadResponse
 from nio.crypto import Olm, OutboundGroupSession
 from nio.events import MegolmEvent, OlmEvent
 
@@ -14,9 +14,12 @@ from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.nio.provenance import as_forwarded, is_from_backup
 from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
+from cryptostore.nio.trust.sender_keys import DeviceKeys, OwnDeviceKeys
+from cryptostore.trust import unpadded_base64
 from cryptostore.trust.signatures import is_signed
 
 from .handled import HandledMessages, MessageKey
+from .looking import identity_keys
 from .outbound import DevicePair, Shares
 from .statistics import Statistics
 from .store import ProductionStore
@@ -45,6 +48,8 @@ class ProductionOlm(Olm):
         self.withheld = store.withheld
         self.fallback_keys = store.fallback_keys
         self.identities = store.identities
+        self.sender_devices = store.sender_devices
+        self.own_device_keys = OwnDeviceKeys(store.user_id, store.device_id, store.identities.signatures)
         self._gaps = store.gaps
         self._has_group_sessions = store.are_group_sessions_in_memory
         self._handled = store.handled
@@ -98,11 +103,42 @@ class ProductionOlm(Olm):
             return None
 
     def _handle_olm_event(self, sender: str, sender_key: str, payload: dict[Any, Any]) -> Any:
+        identity = self.identities.of(sender)
+        known_key = "" if identity is None else identity.self_signing_key
+        if not self.sender_devices.take_in(sender, sender_key, payload, known_key):
+            self.statistics.poisoned_events += 1
+            _log.warning("refused an Olm message of %s: the device keys inside are not the sender's", sender)
+            return None
         if payload["type"] in _KNOWN_TO_NIO:
             return super()._handle_olm_event(sender, sender_key, payload)
         signing_key = str(payload["keys"].get("ed25519", ""))
         self._payloads.hand_on(OlmPayload(sender, sender_key, signing_key, payload["type"], payload["content"]))
         return None
+
+    def _olm_encrypt(self, session: Any, recipient_device: Any, message_type: str, content: Any) -> dict[str, Any]:
+        # As nio's, but with this device's keys: see OwnDeviceKeys.
+        payload = {
+            "sender": self.user_id,
+            "sender_device": self.device_id,
+            "keys": {"ed25519": self.account.identity_keys["ed25519"]},
+            "recipient": recipient_device.user_id,
+            "recipient_keys": {"ed25519": recipient_device.ed25519},
+            "type": message_type,
+            "content": content,
+            **self.own_device_keys.in_payload(),
+        }
+        message = session.encrypt(Api.to_json(payload))
+        self.store.save_session(recipient_device.curve25519, session)
+        kind, ciphertext = message.to_parts()
+        return {
+            "algorithm": self._olm_algorithm,
+            "sender_key": self.account.identity_keys["curve25519"],
+            "ciphertext": {recipient_device.curve25519: {"type": kind, "body": unpadded_base64.encode(ciphertext)}},
+        }
+
+    def note_own_device(self, known: Any) -> None:
+        """What the homeserver has for this device goes into its Olm messages, with its owner's signature."""
+        self.own_device_keys.note(known, DeviceKeys(**identity_keys(self.account)))
 
     @property
     def should_upload_keys(self) -> bool:
@@ -172,6 +208,8 @@ class ProductionOlm(Olm):
 
     def _take_identities_in(self, response: Any) -> None:
         """What the answer proves of identities. A room whose key may be for others now gets a new one, as in nio."""
+        if (own := response.device_keys.get(self.user_id, {}).get(self.device_id)) is not None:
+            self.note_own_device(own)
         for user_id, found in (getattr(response, "judged", None) or {}).items():
             devices = self.devices[user_id]
             kept = {*devices, self.device_id} if user_id == self.user_id else devices
@@ -232,7 +270,7 @@ class ProductionOlm(Olm):
         for user_id, device_id in devices:
             device = self.device_store[user_id][device_id]
             olm_session = self.session_store.get(device.curve25519)
-            encrypted = self._olm_encrypt(olm_session, device, "m.room_key", content)  # type: ignore[no-untyped-call]  # nio's
+            encrypted = self._olm_encrypt(olm_session, device, "m.room_key", content)
             messages.setdefault(user_id, {})[device_id] = encrypted
         return messages
 

@@ -125,6 +125,7 @@ class Fetched(NamedTuple):
     devices: Mapping[str, UserDevices]
     sessions: Mapping[str, SenderSessions]
     pages: Mapping[PageKey, Page]
+    proofs: Mapping[str, object]
 
 
 def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
@@ -136,7 +137,17 @@ def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
         key for user in partners for device in list(devices[user].values()) if (key := device.keys.get("curve25519"))
     }
     sessions = store.load_sessions().prefetch(wanted.sender_keys | curve_keys)
-    return Fetched(group_sessions, devices, sessions, store.replays.prefetch(wanted.pages))
+    proofs = store.sender_devices.prefetch(_unknown_sender_keys(wanted, devices))
+    return Fetched(group_sessions, devices, sessions, store.replays.prefetch(wanted.pages), proofs)
+
+
+def _unknown_sender_keys(wanted: Wanted, devices: Mapping[str, UserDevices]) -> set[str]:
+    """Those of the keys with which messages were sent that are no present device's of the senders."""
+    return {
+        sender_key
+        for (_, _, sender_key), sender in wanted.senders.items()
+        if all(device.deleted or device.curve25519 != sender_key for device in list(devices[sender].values()))
+    }
 
 
 class Prefetching:

@@ -18,6 +18,7 @@ from cryptostore.nio.store import NioStore
 from cryptostore.nio.to_back_up import SessionsToBackUp
 from cryptostore.nio.trust.identities import Identities
 from cryptostore.nio.trust.secrets import Secrets
+from cryptostore.nio.trust.sender_keys import SenderDevices
 from cryptostore.nio.wholeness import Whole
 from cryptostore.records.changes import Changes
 from cryptostore.store.crypto_store import CryptoStore
@@ -99,6 +100,7 @@ class ProductionStore(NioStore):
             self.fallback_keys = FallbackKeys(self._storage, account)
             self.gaps = Gaps(self._storage)
             self.identities = Identities(self._storage)
+            self.sender_devices = SenderDevices(self._storage, self.identities.signatures)
             self.secrets = Secrets(self._storage, self._storage.secrets)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
@@ -171,6 +173,7 @@ class ProductionStore(NioStore):
             self.fallback_keys,
             self.identities,
             self.identities.changes,
+            self.sender_devices,
             self.secrets.kept,
             *self.gaps.kept,
         )
@@ -182,6 +185,7 @@ class ProductionStore(NioStore):
         self._group_sessions.settle(batch)
         self._devices.settle(batch)
         self.replays.settle(batch)
+        self.sender_devices.settle(batch)
         self._group_sessions.pin_dirty()
 
     def are_group_sessions_in_memory(self, keys: Iterable[GroupSessionKey]) -> bool:

@@ -50,7 +50,7 @@ class OwnKeys(NamedTuple):
 
 
 class Signatures:
-    """Which devices are signed by which self-signing key. Each object is verified once, as long as it is remembered.
+    """Which devices are signed by which keys. Each object is verified once, as long as it is remembered.
 
     Concurrency: may be asked from any thread.
     """
@@ -61,19 +61,27 @@ class Signatures:
         #: How many signatures were verified.
         self.verified = 0
 
-    def is_signed(self, device: Mapping[str, Any], user_id: str, self_signing_key: str) -> bool:
-        """Whether the self-signing key signed this device of the user's."""
-        key = _digest(device, self_signing_key) if _names(device, user_id, self_signing_key) else None
-        if key is None:
+    def is_signed(self, device: Mapping[str, Any], user_id: str, key: str, key_id: str = "") -> bool:
+        """Whether this Ed25519 key of the user's signed the device. Without an id it is a cross-signing key."""
+        name = key_id or f"ed25519:{key}"
+        digest = _digest(device, key, name) if name in signers(device, user_id) else None
+        if digest is None:
             return False
         with self._lock:
-            known = self._known.get(key)
+            known = self._known.get(digest)
         if known is None:
-            known = is_signed(device, user_id, self_signing_key)
+            known = is_signed(device, user_id, key, name)
             with self._lock:
-                self._known[key] = known
+                self._known[digest] = known
                 self.verified += 1
         return known
+
+
+def signers(device: Mapping[str, Any], user_id: str) -> Mapping[str, Any]:
+    """The user's signatures of an object by the ids of the keys, as they came."""
+    by_user = device.get("signatures")
+    by_key = by_user.get(user_id) if isinstance(by_user, dict) else None
+    return by_key if isinstance(by_key, dict) else {}
 
 
 def judged(
@@ -114,17 +122,10 @@ def _signed_key(device_id: str, user_id: str, device: Any, self_signing_key: str
     return key if isinstance(key, str) and signatures.is_signed(device, user_id, self_signing_key) else ""
 
 
-def _names(device: Mapping[str, Any], user_id: str, self_signing_key: str) -> bool:
-    """Whether there is something to verify: most devices have no signature, or one of an earlier key."""
-    by_user = device.get("signatures")
-    by_key = by_user.get(user_id) if isinstance(by_user, dict) else None
-    return isinstance(by_key, dict) and f"ed25519:{self_signing_key}" in by_key
-
-
-def _digest(device: Mapping[str, Any], self_signing_key: str) -> bytes | None:
+def _digest(device: Mapping[str, Any], key: str, key_id: str) -> bytes | None:
     content = {name: value for name, value in device.items() if name != "unsigned"}
     try:
-        text = json.dumps([self_signing_key, content], sort_keys=True)
+        text = json.dumps([key_id, key, content], sort_keys=True)
     except RecursionError:
         return None
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
