@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from cryptostore.plugins.new_files import write_private
 from cryptostore.store.pickle_keys import new_pickle_key
 
 from .output import say
-from .private_files import write_private
 
 
 def new_key(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.new_files import write_private
 from cryptostore.records import Account, Changes, Secret
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
@@ -20,7 +21,6 @@ from cryptostore.trust import recovery_key as recovery_keys
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .output import flush_output, print_json, print_line, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
-from .private_files import write_private
 from .stored_identity import newest_storage_key, shown_time
 
 

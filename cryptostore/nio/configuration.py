@@ -14,25 +14,30 @@ from typing import Any, TypedDict
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.environment import ENV_FILE, database_url, postgres_url, variables
 from cryptostore.plugins.urls import scheme_of
-from cryptostore.store.pickle_key_sources import pickle_key_from
+from cryptostore.store.pickle_key_sources import pickle_key_from, secret_from
 
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """What a client needs to begin. The repr shows neither the URL, which may hold a password, nor the pickle key."""
+    """What a client needs to begin. The repr shows neither the URL, which may hold a password, nor a key."""
 
     homeserver: str
     user_id: str
     device_id: str | None
     store: str = field(repr=False)
     pickle_key: str = field(repr=False)
+    #: A recovery key or passphrase of the account's secret storage.
+    recovery_key: str | None = field(repr=False, default=None)
+    cross_signing: bool = True
 
 
 class StoreArguments(TypedDict, total=False):
-    """The arguments for the database and the pickle key; `client_settings` looks up those that are not given."""
+    """The arguments for the database, the pickle key and the identity; `client_settings` looks up what is not given."""
 
     store: str | None
     pickle_key: str | None
+    recovery_key: str | None
+    cross_signing: bool
     use_postgres: bool | None
     pg_config: Mapping[str, Any] | None
     env_file: str | os.PathLike[str] | None
@@ -45,6 +50,8 @@ def client_settings(
     *,
     store: str | None = None,
     pickle_key: str | None = None,
+    recovery_key: str | None = None,
+    cross_signing: bool = True,
     use_postgres: bool | None = None,
     pg_config: Mapping[str, Any] | None = None,
     env_file: str | os.PathLike[str] | None = ENV_FILE,
@@ -60,6 +67,8 @@ def client_settings(
         device_id=device_id or found.get("MATRIX_DEVICE_ID") or None,
         store=_store(store, use_postgres, pg_config, found),
         pickle_key=_pickle_key(pickle_key, found),
+        recovery_key=recovery_key or secret_from(found, "CRYPTOSTORE_RECOVERY_KEY", "the recovery key") or None,
+        cross_signing=cross_signing,
     )
 
 

@@ -29,7 +29,7 @@ _PARTS: Final = {
 #: What stands for parts that are given nowhere, unless libpq finds the server in another way.
 _DEFAULTS: Final = {"host": "localhost", "port": "5432"}
 _OTHER_WAYS: Final = frozenset({"hostaddr", "service"})
-_SECRETS: Final = ("CRYPTOSTORE_PICKLE_KEY", "POSTGRES_PASSWORD")
+_SECRETS: Final = ("CRYPTOSTORE_PICKLE_KEY", "CRYPTOSTORE_RECOVERY_KEY", "POSTGRES_PASSWORD")
 _URL_WITH_A_PASSWORD: Final = re.compile(r"://[^/]*:.*@|password=", re.DOTALL)
 _OURS: Final = re.compile(r"\b(CRYPTOSTORE|MATRIX|POSTGRES|USE_POSTGRES)_")
 _YES: Final = frozenset({"1", "true", "yes", "on"})

@@ -1,4 +1,4 @@
-"""Where a pickle key is kept: in a variable of the environment, or in a file of one line."""
+"""Where a pickle key, or another secret, is kept: in a variable of the environment, or in a file of one line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ def pickle_key_from(variables: Mapping[str, str]) -> str | None:
 
     Raises ConfigurationError if both are set, and what `read_pickle_key` raises.
     """
-    key, file = variables.get("CRYPTOSTORE_PICKLE_KEY"), variables.get("CRYPTOSTORE_PICKLE_KEY_FILE")
-    if key and file:
-        raise ConfigurationError("set either CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE, not both")
-    return read_pickle_key(file) if file else key
+    return secret_from(variables, "CRYPTOSTORE_PICKLE_KEY", _WHAT)
 
 
 def read_pickle_key(file: str | os.PathLike[str]) -> str:
@@ -29,8 +26,23 @@ def read_pickle_key(file: str | os.PathLike[str]) -> str:
 
     Raises ConfigurationError, whose text holds nothing of the file, if it cannot be read or is not such a file.
     """
-    key = read_private(file, _WHAT).rstrip("\n")
-    warn_if_shared(file, _WHAT)
-    if not key or "\n" in key:
-        raise ConfigurationError(f"{file} must hold the pickle key in one line, and nothing else")
-    return key
+    return _line_of(file, _WHAT)
+
+
+def secret_from(variables: Mapping[str, str], variable: str, what: str) -> str | None:
+    """The secret in this variable, or in the file that the variable with `_FILE` behind its name names.
+
+    Raises ConfigurationError if both are set, and for a file as `read_pickle_key` does.
+    """
+    secret, file = variables.get(variable), variables.get(f"{variable}_FILE")
+    if secret and file:
+        raise ConfigurationError(f"set either {variable} or {variable}_FILE, not both")
+    return _line_of(file, what) if file else secret
+
+
+def _line_of(file: str | os.PathLike[str], what: str) -> str:
+    line = read_private(file, what).rstrip("\n")
+    warn_if_shared(file, what)
+    if not line or "\n" in line:
+        raise ConfigurationError(f"{file} must hold {what} in one line, and nothing else")
+    return line

@@ -86,6 +86,8 @@ class SmallHomeserver:
     timeline_limit: int = 10
     #: Whether to-device messages that were acknowledged are gone, also for an older token.
     forgets_acknowledged: bool = True
+    #: Of the specification; cross-signing came with v1.1.
+    versions: list[str] = field(default_factory=lambda: ["r0.6.1"])
     url: str = ""
     position: int = 0
 
@@ -134,6 +136,8 @@ class SmallHomeserver:
         if (answer := _first(fault(request) for fault in self.faults)) is not None:
             return answer
         parts = request.parts
+        if http.path == "/_matrix/client/versions":
+            return web.json_response({"versions": self.versions})
         if parts == ["login"]:
             flows = {"flows": [{"type": "m.login.password"}]}
             return self._login(body) if http.method == "POST" else web.json_response(flows)

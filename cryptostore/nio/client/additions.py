@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -10,6 +11,8 @@ from typing import Any, Self
 from nio import ErrorResponse, LoginResponse, MatrixRoom
 from nio.events import MegolmEvent
 
+from cryptostore.nio.trust.own_steps import IdentityState
+from cryptostore.nio.trust.secret_storage import RecoveryKey
 from cryptostore.nio.trust.trust import Trust
 from cryptostore.records import Account, IdentityChange, MissedEvents, WithheldKey
 
@@ -74,7 +77,14 @@ class Additions:
             await self._session.open(account, self._identity.look, take_over=take_over)
 
     async def login_or_restore(
-        self, password: str | None = None, device_name: str = "", token: str | None = None, *, take_over: bool = False
+        self,
+        password: str | None = None,
+        device_name: str = "",
+        token: str | None = None,
+        *,
+        take_over: bool = False,
+        recovery_key: str | None = None,
+        recovery_key_file: str | os.PathLike[str] | None = None,
     ) -> LoginResponse:
         """Log in once; later, on any host with the same database and pickle key, restore that login.
 
@@ -86,12 +96,51 @@ class Additions:
         Everything that can be checked is checked before the account is taken over. After an error nothing is taken
         over, and no account is left behind; but a new device, whose login had no answer, keeps its id and its keys.
 
+        Then this device is signed by the account's cross-signing identity, unless the client has `cross_signing=False`.
+        Where the account has no identity, one is made, with secret storage that `recovery_key` will open, else a new
+        recovery key: `recovery_key_file` is made for it, else `cryptostore identity recovery-key` shows it. Where
+        another client made it, `recovery_key` opens the account's secret storage; it may be a passphrase. Without one
+        the device stays unsigned, as `identity_state` says. An identity is never replaced; see `reset_identity`. What
+        was cut short the next call completes, with the same keys.
+
         Raises ConfigurationError if the homeserver refuses, if the database holds several devices of this user and
         none was named, and if homeserver and database do not belong together. Raises HomeserverUnavailable if the
         homeserver gives no usable answer inside the deadline: calling this again later may work. Raises what `open`
-        raises.
+        raises. Raises ConfigurationError for a recovery key that is mistyped, before anything; with the account open
+        for one that opens nothing, and for a file that cannot be made.
         """
-        return await self._login.log_in_or_restore(password, device_name, token, take_over=take_over)
+        given = RecoveryKey(recovery_key) if recovery_key else None
+        answer = await self._login.log_in_or_restore(password, device_name, token, take_over=take_over)
+        await self._trust.own.settle(password, given, recovery_key_file)
+        return answer
+
+    async def reset_identity(self, password: str | None = None, *, recovery_key: str | None = None) -> None:
+        """Replace the account's cross-signing identity by a new one, whoever made it, and sign this device.
+
+        **It costs**: everybody who verified the account is warned, and has to verify it again; other sessions of the
+        account are not signed any more; the former recovery key opens nothing. The key of the backup stays. For when
+        the seeds are lost or known to others. Secret storage gets a new key, which `recovery_key` will open, else a new
+        recovery key.
+
+        `password` is sent only if that is all that the homeserver wants. Where a person has to approve, the error says
+        where; calling this again goes on with the same keys, and so does the next start if this one is cut short.
+
+        Raises ConfigurationError if the homeserver refuses, HomeserverUnavailable, and what `flush` raises.
+        """
+        given = RecoveryKey(recovery_key) if recovery_key else None
+        await self._trust.own.reset(password, given)
+
+    @property
+    def identity_state(self) -> IdentityState:
+        """How far the account's cross-signing identity, and its signature of this device, have come."""
+        return self._trust.own.state
+
+    async def sign_before_room_keys(self) -> None:
+        """Complete the signature of this device that an earlier start began; sending calls it.
+
+        Raises HomeserverUnavailable, and what `flush` raises.
+        """
+        await self._trust.own.before_room_keys()
 
     async def check_identity(self) -> ErrorResponse | None:
         """Compare this account with the device whose access token this is, and its keys with those that the homeserver

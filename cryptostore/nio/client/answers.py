@@ -23,9 +23,14 @@ def is_token_rejected(answer: ErrorResponse) -> bool:
 
 def failure(text: str, answer: ErrorResponse) -> CryptoStoreError:
     """The error to raise for `answer`: a person has to look only where the homeserver itself refuses."""
-    if is_token_rejected(answer):
-        return AccessTokenRejected(f"{text}: {answer}")
     # nio's annotation is that of its client without asyncio.
     status = getattr(answer.transport_response, "status", None)
-    refused = status in _REFUSALS and answer.status_code not in (None, NOT_JSON)
-    return (ConfigurationError if refused else HomeserverUnavailable)(f"{text}: {answer}")
+    return error_for(f"{text}: {answer}", status, answer.status_code)
+
+
+def error_for(text: str, status: int | None, errcode: str | None) -> CryptoStoreError:
+    """As `failure`, by the HTTP status and the error code of an answer."""
+    if errcode in _REJECTED_TOKEN:
+        return AccessTokenRejected(text)
+    refused = status in _REFUSALS and errcode not in (None, "", NOT_JSON)
+    return (ConfigurationError if refused else HomeserverUnavailable)(text)

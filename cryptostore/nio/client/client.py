@@ -104,8 +104,8 @@ class ProductionMatrixClient(Additions, AsyncClient):
         own = Callbacks(self._use, self._forget, super().close)
         self._session = session = Session(settings.store, settings.pickle_key, intervals, own)
         self.statistics = session.statistics
-        self._trust = Trust(self, session)
         homeserver = Homeserver(self, deadline)
+        self._trust = Trust(self, session, homeserver, settings)
         self._key_uploads = KeyUploads(self, session, self.check_identity, super().keys_upload)
         self._identity = Identity(self, session, homeserver, self, self._send, self._key_uploads.start_over)
         self._login = Login(self, session, self._identity, homeserver, self.flush)

@@ -49,6 +49,9 @@ class Requests(Protocol):
     async def keys_query(self) -> KeysQueryResponse | KeysQueryError:
         """Learn the devices of users who are out of date."""
 
+    async def sign_before_room_keys(self) -> None:
+        """Complete the signature of this device that an earlier start began."""
+
 
 class RoomKeySharing:
     """Sees to it that every device that should read a message has the room's key before it is sent.
@@ -84,6 +87,7 @@ class RoomKeySharing:
         room = self._requests.rooms.get(room_id)
         if room is None or not room.encrypted:
             return
+        await self._requests.sign_before_room_keys()
         await self._learn_members(room)
         if self._session.machine.outbound.is_restored(room_id):
             await self._judge(room)
@@ -94,6 +98,7 @@ class RoomKeySharing:
         """Share the room's key: see `share_group_session` of the client."""
         room = self._room_to_share_with(room_id)
         with self._turns.taken(room_id):
+            await self._requests.sign_before_room_keys()
             await self._learn_members(room)
             for _ in range(_ROUNDS):
                 outcome = await self._share_once(room, ignore_unverified_devices)

@@ -17,6 +17,7 @@ from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import NioStore
 from cryptostore.nio.to_back_up import SessionsToBackUp
 from cryptostore.nio.trust.identities import Identities
+from cryptostore.nio.trust.own_notes import OWN_IDENTITY, OwnNotes
 from cryptostore.nio.trust.secrets import Secrets
 from cryptostore.nio.trust.sender_keys import SenderDevices
 from cryptostore.nio.wholeness import Whole
@@ -102,6 +103,7 @@ class ProductionStore(NioStore):
             self.identities = Identities(self._storage)
             self.sender_devices = SenderDevices(self._storage, self.identities.signatures)
             self.secrets = Secrets(self._storage, self._storage.secrets)
+            self.own_notes = OwnNotes(self._storage)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -274,6 +276,7 @@ class ProductionStore(NioStore):
             (records.IdentityChange, ()),
             (records.Secret, ()),
             (records.Value, _TRACKED_UNTIL),
+            (records.Value, OWN_IDENTITY),
         )
 
     def _look(self, store: CryptoStore | None) -> None:

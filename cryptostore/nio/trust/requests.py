@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 from aiohttp import ClientError
 from nio import AsyncClient
 
-from cryptostore.errors import HomeserverUnavailable
+from cryptostore.errors import CryptoStoreError, HomeserverUnavailable
+from cryptostore.nio.client.answers import error_for
 from cryptostore.nio.client.pauses import growing_pause
 
 _PREFIX: Final = "/_matrix/client/v3"
@@ -52,6 +53,10 @@ class Answer(NamedTuple):
         words = [f"HTTP status {self.status}", self.errcode, said if isinstance(said, str) else ""]
         return " ".join(word for word in words if word)
 
+    def failure(self, what: str) -> CryptoStoreError:
+        """The error to raise where nothing else can be made of this answer: a person has to look if it is a refusal."""
+        return error_for(f"{what}: {self.problem}", self.status, self.errcode)
+
 
 class Requests:
     """Asks the homeserver through a client: all that a request depends on is durable before it leaves."""
@@ -77,6 +82,13 @@ class Requests:
                 return answer
             refusals += 1
             await asyncio.sleep(_pause(answer, refusals))
+
+    async def has_cross_signing(self) -> bool:
+        """Whether the homeserver says that it knows of it, as of version 1.1 of the specification or before."""
+        answer = await self._ask_once("GET", "/_matrix/client/versions", None)
+        versions, features = answer.content.get("versions"), answer.content.get("unstable_features")
+        is_later = isinstance(versions, list) and any(str(version).startswith("v1.") for version in versions)
+        return is_later or (isinstance(features, dict) and features.get("org.matrix.e2e_cross_signing") is True)
 
     async def _ask_once(self, method: str, url: str, data: str | None) -> Answer:
         headers = {"Authorization": f"Bearer {self._client.access_token}", "Content-Type": "application/json"}

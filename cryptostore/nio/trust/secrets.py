@@ -47,6 +47,11 @@ class Secrets:
         """Forget a secret."""
         self.kept.drop((name,))
 
+    def is_shown(self, name: str) -> bool:
+        """Whether a person has seen the secret."""
+        row = self.kept.rows.get((name,))
+        return row is not None and row.shown
+
     def note_shown(self, name: str) -> None:
         """A person has seen the secret."""
         row = self.kept.rows.get((name,))

@@ -7,9 +7,13 @@ from typing import Any, Final
 
 from nio import AsyncClient, MatrixRoom, SyncResponse
 
+from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.session import Session
+from cryptostore.nio.configuration import ClientSettings
 
+from .own_identity import OwnIdentity
 from .requests import Requests
+from .secret_storage import RecoveryKey
 
 
 class Trust:
@@ -19,7 +23,7 @@ class Trust:
     those: the events come again.
     """
 
-    def __init__(self, client: AsyncClient, session: Session) -> None:
+    def __init__(self, client: AsyncClient, session: Session, homeserver: Homeserver, settings: ClientSettings) -> None:
         self.requests: Final = Requests(client)
         self._session = session
         #: An account was opened, on the event loop or not; and the client is about to be closed.
@@ -30,6 +34,10 @@ class Trust:
         self.on_room_event: Final[list[Callable[[Any, MatrixRoom], Awaitable[None]]]] = []
         #: A sync was handled, and is durable.
         self.after_sync: Final[list[Callable[[SyncResponse], Awaitable[None]]]] = []
+        given = RecoveryKey(settings.recovery_key) if settings.recovery_key else None
+        self.own: Final = OwnIdentity(client, session, self.requests, homeserver, given, is_on=settings.cross_signing)
+        self.on_open.append(self.own.opened)
+        self.after_sync.append(self.own.after_sync)
 
     def opened(self) -> None:
         """An account was opened."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.plugins.folders import flush_folder
+
+from .folders import flush_folder
 
 _PRIVATE: Final = 0o600
 

@@ -1,0 +1,183 @@
+"""The secrets of the account's own identity, as the store has them: the seeds, the keys of secret storage and backup.
+
+Each change is one step without a request, so that it is in one batch.
+"""
+
+from __future__ import annotations
+
+import secrets as random
+from collections.abc import Mapping
+from typing import Final
+
+from cryptostore.nio.client.session import Session
+from cryptostore.trust.cross_signing import SECRET_NAMES, PublicIdentity, Seeds
+
+from .own_notes import OwnNotes
+from .secret_storage import NAMES, Contents, RecoveryKey, StorageKey, new_storage_key
+from .secrets import KEY_BACKUP, STORAGE_KEY, Secrets
+
+#: Before the name of a seed of an identity that is to replace the present one.
+NEXT: Final = "next "
+
+_KEY_BYTES: Final = 32
+
+
+class OwnKeys:
+    """The keys of the open account's user."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def _secrets(self) -> Secrets:
+        return self._session.store.secrets
+
+    @property
+    def _notes(self) -> OwnNotes:
+        return self._session.store.own_notes
+
+    @property
+    def seeds(self) -> Seeds | None:
+        """The seeds of the identity, all three or None. Raises UnreadableRecord for those that cannot be read."""
+        return self._seeds("")
+
+    @property
+    def present_seeds(self) -> Seeds:
+        """The seeds. Raises LookupError if there are none."""
+        if (seeds := self.seeds) is None:
+            raise LookupError("the account has no seeds")
+        return seeds
+
+    @property
+    def next_seeds(self) -> Seeds | None:
+        """The seeds of an identity that is to replace it. Raises UnreadableRecord."""
+        return self._seeds(NEXT)
+
+    @property
+    def seeds_by_name(self) -> dict[str, bytes]:
+        """The seeds, or nothing."""
+        return seeds.by_name() if (seeds := self.seeds) is not None else {}
+
+    @property
+    def storage_key(self) -> StorageKey | None:
+        """The key of secret storage, or None. Raises UnreadableRecord."""
+        description = self._notes.description
+        key = self._secrets.get(STORAGE_KEY + description.key_id) if description else None
+        return StorageKey(key, description) if key is not None and description else None
+
+    @property
+    def made_storage(self) -> bool:
+        """Whether this client made the secret storage, and not a person's."""
+        return self._notes.made_storage
+
+    @property
+    def confirmed_master_key(self) -> str:
+        """The master key of ours that the homeserver last had as the account's; empty if it never had one."""
+        return self._notes.master_key
+
+    def secrets(self) -> dict[str, bytes]:
+        """Everything that belongs into secret storage; nothing without seeds. Raises UnreadableRecord."""
+        seeds = self.seeds_by_name
+        backup = self._secrets.get(KEY_BACKUP)
+        return seeds | ({KEY_BACKUP: backup} if seeds and backup is not None else {})
+
+    def confirm(self, master_key: str) -> None:
+        """The homeserver has this identity of ours."""
+        self._notes.note_ours(master_key)
+
+    async def make(self, given: RecoveryKey | None) -> None:
+        """New seeds and, where there are none, keys of secret storage and backup. A storage key that is there stays."""
+        if self.storage_key is None:
+            await self.make_storage_key(given)
+        self._put("", Seeds.new())
+        if self._secrets.get(KEY_BACKUP) is None:
+            self._secrets.put(KEY_BACKUP, random.token_bytes(_KEY_BYTES))
+
+    async def make_storage_key(self, given: RecoveryKey | None) -> StorageKey:
+        """A new key of secret storage, which what was given will open, or a random one."""
+        key = await given.new(self._session.threads) if given is not None else new_storage_key()
+        self._keep_storage_key(key, made=True, is_known=given is not None)
+        return key
+
+    def take_over(
+        self, held: StorageKey, contents: Contents, identity: PublicIdentity | None, *, must_match: bool
+    ) -> str:
+        """Take secrets from secret storage that was opened. Nothing is taken that is not of the identity.
+
+        Returns why not, or an empty text. Without `must_match` whatever is there will do: there is no identity yet.
+        """
+        found = {name: secret for name in NAMES if (secret := contents.secret(name, held)) is not None}
+        seeds = Seeds.of(found) if found.keys() >= set(SECRET_NAMES) else None
+        present = self.seeds
+        is_present = present is not None and identity is not None and present.public == identity.public_keys
+        if must_match and not is_present and (problem := _problem(found, seeds, identity)):
+            return problem
+        if seeds is not None and not is_present:
+            self._put("", seeds)
+        if KEY_BACKUP in found:
+            self._secrets.put(KEY_BACKUP, found[KEY_BACKUP])
+        if held != self.storage_key:
+            self._keep_storage_key(held, made=False, is_known=True)
+        return ""
+
+    def adopt_backup_key(self, contents: Contents) -> None:
+        """A person who makes a new backup puts its key there."""
+        held = self.storage_key
+        key = contents.secret(KEY_BACKUP, held) if held is not None else None
+        if key is not None:
+            self._secrets.put(KEY_BACKUP, key)
+
+    def make_next(self) -> Seeds:
+        """Seeds for an identity that is to replace the present one: those of an earlier try, or new ones."""
+        seeds = self.next_seeds or Seeds.new()
+        self._put(NEXT, seeds)
+        return seeds
+
+    async def adopt_next(self, given: RecoveryKey | None) -> None:
+        """The seeds that were next are the present ones. Secret storage gets a new key: the old one may be known."""
+        key = await given.new(self._session.threads) if given is not None else new_storage_key()
+        seeds = self.next_seeds
+        if seeds is not None:
+            self._put("", seeds)
+        self._drop(NEXT)
+        self._keep_storage_key(key, made=True, is_known=given is not None)
+
+    def drop(self) -> None:
+        """Forget seeds that never became the account's, and what was made with them."""
+        self._drop("")
+        if self.made_storage and (held := self.storage_key) is not None:
+            self._secrets.drop(STORAGE_KEY + held.key_id)
+            self._secrets.drop(KEY_BACKUP)
+            self._notes.note_storage(None, made=False)
+
+    def _seeds(self, prefix: str) -> Seeds | None:
+        found = {name: self._secrets.get(prefix + name) for name in SECRET_NAMES}
+        there = {name: seed for name, seed in found.items() if seed is not None}
+        return Seeds.of(there) if len(there) == len(found) else None
+
+    def _put(self, prefix: str, seeds: Seeds) -> None:
+        for name, seed in seeds.by_name().items():
+            self._secrets.put(prefix + name, seed)
+
+    def _drop(self, prefix: str) -> None:
+        for name in SECRET_NAMES:
+            self._secrets.drop(prefix + name)
+
+    def _keep_storage_key(self, key: StorageKey, *, made: bool, is_known: bool) -> None:
+        former = self.storage_key
+        if former is not None and former.key_id != key.key_id:
+            self._secrets.drop(STORAGE_KEY + former.key_id)
+        self._secrets.put(STORAGE_KEY + key.key_id, key.key)
+        if is_known:
+            self._secrets.note_shown(STORAGE_KEY + key.key_id)
+        self._notes.note_storage(key.description, made=made)
+
+
+def _problem(found: Mapping[str, bytes], seeds: Seeds | None, identity: PublicIdentity | None) -> str:
+    """Why secrets are not those of the account's identity; empty if they are."""
+    if seeds is None:
+        missing = ", ".join(name for name in SECRET_NAMES if name not in found)
+        return f"the account's secret storage has no {missing} that its key opens"
+    if identity is None or seeds.public != identity.public_keys:
+        return "the secrets in the account's secret storage are not those of the identity that the homeserver has"
+    return ""

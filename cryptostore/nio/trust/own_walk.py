@@ -1,0 +1,296 @@
+"""One walk to a device that its owner has signed: look, do the next step, look again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from nio import ErrorResponse
+
+from cryptostore.errors import ConfigurationError
+from cryptostore.logs import logger
+from cryptostore.nio.client.answers import failure
+from cryptostore.nio.client.session import Session
+from cryptostore.trust.cross_signing import PublicIdentity, Seeds, public_identity
+from cryptostore.trust.signatures import ALGORITHM, is_signed
+
+from . import uia
+from .key_answers import Judged
+from .own_keys import OwnKeys
+from .own_steps import Identity, IdentityState, OwnDevice, Situation, Step, Storage, next_step
+from .requests import Answer, Requests
+from .secret_storage import Contents, RecoveryKey, SecretStorage, opened
+
+_SERVER_ERROR: Final = 500
+
+_log: Final = logger(__name__)
+
+
+class Client(Protocol):
+    """What a walk does with the client."""
+
+    user_id: str
+    device_id: str | None
+
+    async def keys_upload(self) -> Any:
+        """Upload the keys of the device."""
+
+
+class Wishes(NamedTuple):
+    """What a program allows, and gives. The repr shows nothing of it."""
+
+    may_make: bool = False
+    password: str | None = None
+    recovery_key: RecoveryKey | None = None
+
+    def __repr__(self) -> str:
+        return f"<Wishes may_make={self.may_make}>"
+
+
+class _Shown(NamedTuple):
+    """What the homeserver shows of the account's user, as far as its signatures verify."""
+
+    has_cross_signing: bool
+    #: Whether there is an identity, be it one that is not to be believed.
+    has_identity: bool
+    identity: PublicIdentity | None
+    #: The device's keys; None if there are none.
+    device: dict[str, Any] | None
+
+
+class Walk:
+    """The steps of one walk. Everything that a request depends on is durable before it leaves.
+
+    `contents` is what secret storage is known to have.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        session: Session,
+        requests: Requests,
+        keys: OwnKeys,
+        wishes: Wishes,
+        contents: Contents | None = None,
+    ) -> None:
+        self._client = client
+        self._session = session
+        self._requests = requests
+        self._storage = SecretStorage(requests, client.user_id)
+        self._keys = keys
+        self._wishes = wishes
+        self._done: Counter[Step] = Counter()
+        self._shown: _Shown | None = None
+        #: What secret storage has, as far as it is known.
+        self.contents = contents
+        #: What the homeserver answered to an upload that it did not take, and why the walk ended where it did.
+        self._refusal: Answer | None = None
+        self.why = ""
+
+    async def run(self) -> IdentityState:
+        """Walk to the end. Raises HomeserverUnavailable, ConfigurationError, and what `flush` raises."""
+        steps: Mapping[Step, Callable[[], Awaitable[None]]] = {
+            Step.UPLOAD_DEVICE: self._upload_device,
+            Step.MAKE_KEYS: self._make_keys,
+            Step.OPEN_STORAGE: self._open_storage,
+            Step.WRITE_STORAGE: self._write_storage,
+            Step.UPLOAD_IDENTITY: self._upload_identity,
+            Step.UPLOAD_WITH_PASSWORD: self._upload_with_password,
+            Step.ADOPT_NEXT: self._adopt_next,
+            Step.DROP_KEYS: self._drop_keys,
+            Step.SIGN_DEVICE: self._sign_device,
+        }
+        while True:
+            step = next_step(await self._situation())
+            if isinstance(step, IdentityState):
+                self._end(step)
+                return step
+            _log.debug("%s: %s", self._client.user_id, step.value)
+            self._done[step] += 1
+            await steps[step]()
+
+    async def replace_identity(self, seeds: Seeds, password: str | None) -> Answer:
+        """Upload an identity in place of whatever is there, with the password if the homeserver wants just that."""
+        content = seeds.upload(self._client.user_id)
+        answer = await self._upload(content)
+        if uia.is_wanted(answer) and uia.password_suffices(answer) and password is not None:
+            return await self._upload(uia.with_password(content, self._client.user_id, password, answer))
+        return answer
+
+    async def _situation(self) -> Situation:
+        shown = await self._see_keys()
+        identity = self._whose(shown)
+        if identity is Identity.UNSUPPORTED:
+            return Situation(identity, Storage.ABSENT, OwnDevice.UNSIGNED)
+        contents, seeds = await self._see_storage(), self._keys.seeds
+        return Situation(
+            identity,
+            contents.judge(self._keys.storage_key, self._keys.secrets()),
+            self._device_state(shown),
+            has_seeds=seeds is not None,
+            was_ours=seeds is not None and seeds.public.master == self._keys.confirmed_master_key,
+            may_make=self._wishes.may_make,
+            has_recovery_key=self._wishes.recovery_key is not None,
+            has_password=self._wishes.password is not None,
+            wants_password=self._refusal is not None and uia.is_wanted(self._refusal),
+            done=self._done,
+        )
+
+    async def _see_keys(self) -> _Shown:
+        self._shown = self._shown or await self._ask_for_keys()
+        return self._shown
+
+    async def _see_storage(self) -> Contents:
+        self.contents = self.contents or await self._storage.read()
+        return self.contents
+
+    def _whose(self, shown: _Shown) -> Identity:
+        if not shown.has_cross_signing:
+            return Identity.UNSUPPORTED
+        if not shown.has_identity:
+            return Identity.ABSENT
+        theirs = shown.identity and shown.identity.public_keys
+        seeds, following = self._keys.seeds, self._keys.next_seeds
+        if seeds is not None and theirs == seeds.public:
+            # Only now it is known that it is ours: a homeserver tells every one of several uploads that it was taken.
+            self._keys.confirm(seeds.public.master)
+            return Identity.OURS
+        return Identity.NEXT if following is not None and theirs == following.public else Identity.OTHER
+
+    def _device_state(self, shown: _Shown) -> OwnDevice:
+        if shown.device is None:
+            return OwnDevice.ABSENT
+        is_ours = shown.identity is not None and shown.identity.signs_device(shown.device)
+        return OwnDevice.SIGNED if is_ours else OwnDevice.UNSIGNED
+
+    async def _ask_for_keys(self) -> _Shown:
+        user_id, device_id = self._client.user_id, str(self._client.device_id)
+        answer = await self._requests.ask("POST", "keys", "query", content={"device_keys": {user_id: [device_id]}})
+        if not answer.is_ok:
+            raise answer.failure("the homeserver does not say which identity the account has")
+        masters = answer.content.get("master_keys")
+        has_identity = isinstance(masters, dict) and user_id in masters
+        try:
+            identity = public_identity(user_id, answer.content)
+        except ValueError as error:
+            _log.warning("the homeserver shows an identity of %s that is not to be believed: %s", user_id, error)
+            identity = None
+        device = _device_of(answer.content, user_id, device_id, self._session.machine.account.identity_keys["ed25519"])
+        is_known = masters is not None or await self._requests.has_cross_signing()
+        return _Shown(is_known, has_identity, identity, device)
+
+    async def _upload_device(self) -> None:
+        machine = self._session.machine
+        if machine.account.shared:
+            # The homeserver lost them.
+            machine.account.shared = False
+            machine.save_account()
+        answer = await self._client.keys_upload()
+        if isinstance(answer, ErrorResponse):
+            raise failure("the homeserver does not take this device's keys", answer)
+        self._shown = None
+
+    async def _make_keys(self) -> None:
+        await self._keys.make(self._wishes.recovery_key)
+        await self._session.flush()
+
+    async def _open_storage(self) -> None:
+        shown, contents, held = await self._see_keys(), await self._see_storage(), self._keys.storage_key
+        try:
+            if held is None or held.key_id != contents.key_ids[0]:
+                held = await opened(contents, self._wishes.recovery_key, self._session.threads)
+        except ConfigurationError as error:
+            if self._device_state(shown) is not OwnDevice.SIGNED:
+                raise
+            # Nothing is missing that somebody would notice.
+            self.why = str(error)
+        else:
+            self.why = self._keys.take_over(held, contents, shown.identity, must_match=shown.has_identity)
+            await self._session.flush()
+
+    async def _write_storage(self) -> None:
+        contents = await self._see_storage()
+        held = self._keys.storage_key or await self._keys.make_storage_key(self._wishes.recovery_key)
+        await self._session.flush()
+        await self._storage.write(held, self._keys.secrets(), contents)
+        self.contents = None
+
+    async def _upload_identity(self) -> None:
+        self._note_upload(await self._upload(self._keys.present_seeds.upload(self._client.user_id)))
+
+    async def _upload_with_password(self) -> None:
+        refusal, password = self._refusal, self._wishes.password
+        if refusal is not None and password is not None and uia.password_suffices(refusal):
+            content = self._keys.present_seeds.upload(self._client.user_id)
+            self._note_upload(await self._upload(uia.with_password(content, self._client.user_id, password, refusal)))
+
+    def _note_upload(self, answer: Answer) -> None:
+        """Whatever it says: what counts is what it shows then."""
+        self._shown = None
+        if answer.is_ok:
+            return
+        if answer.status >= _SERVER_ERROR:
+            raise answer.failure("the homeserver does not take the account's identity")
+        self._refusal = answer
+        self.why = uia.explanation(answer) if uia.is_wanted(answer) else answer.problem
+
+    async def _upload(self, content: Mapping[str, Any]) -> Answer:
+        return await self._requests.ask("POST", "keys", "device_signing", "upload", content=content)
+
+    async def _adopt_next(self) -> None:
+        await self._keys.adopt_next(self._wishes.recovery_key)
+        await self._session.flush()
+
+    async def _drop_keys(self) -> None:
+        _log.warning("another client was faster: the homeserver has its identity for %s", self._client.user_id)
+        held = self._keys.storage_key
+        if held is not None:
+            made = self._keys.made_storage
+            await self._storage.clear(held, self._keys.secrets() if made else self._keys.seeds_by_name, whole=made)
+        self._keys.drop()
+        await self._session.flush()
+
+    async def _sign_device(self) -> None:
+        user_id, device_id = self._client.user_id, str(self._client.device_id)
+        signed = self._keys.present_seeds.sign_device(user_id, (await self._see_keys()).device or {})
+        content = {user_id: {device_id: signed}}
+        answer = await self._requests.ask("POST", "keys", "signatures", "upload", content=content)
+        if answer.status >= _SERVER_ERROR:
+            raise answer.failure("the homeserver does not take this device's signature")
+        self.why = _why_not_signed(answer, user_id, device_id)
+        # A success says nothing: a homeserver drops signatures that it does not want.
+        self._shown = None
+
+    def _end(self, state: IdentityState) -> None:
+        """Take in what the last answers prove, as from any other question about the user."""
+        shown, machine = self._shown, self._session.machine
+        if shown is not None and shown.device is not None:
+            machine.note_own_device(shown.device)
+        if shown is not None and shown.identity is not None:
+            is_signed_now = self._device_state(shown) is OwnDevice.SIGNED
+            device = {str(self._client.device_id): machine.account.identity_keys["ed25519"] if is_signed_now else ""}
+            is_ours = self._whose(shown) is Identity.OURS
+            found = Judged(shown.identity, device, is_ours)
+            self._session.store.identities.take_in(self._client.user_id, found, lambda _device_id: True)
+        if state is IdentityState.SIGNED and self.contents is not None:
+            self._keys.adopt_backup_key(self.contents)
+
+
+def _device_of(content: Mapping[str, Any], user_id: str, device_id: str, signing_key: str) -> dict[str, Any] | None:
+    """The device's keys in an answer, if they are this account's, and have signed themselves."""
+    devices = content.get("device_keys")
+    of_user = devices.get(user_id) if isinstance(devices, dict) else None
+    device = of_user.get(device_id) if isinstance(of_user, dict) else None
+    if not isinstance(device, dict) or not is_signed(device, user_id, signing_key, ALGORITHM + device_id):
+        return None
+    return {name: value for name, value in device.items() if name != "unsigned"}
+
+
+def _why_not_signed(answer: Answer, user_id: str, device_id: str) -> str:
+    if not answer.is_ok:
+        return answer.problem
+    failures = answer.content.get("failures")
+    of_user = failures.get(user_id) if isinstance(failures, dict) else None
+    said = of_user.get(device_id) if isinstance(of_user, dict) else None
+    return f"{said.get('errcode', '')} {said.get('error', '')}".strip() if isinstance(said, dict) else ""
