@@ -33,6 +33,7 @@ from nio.store import SqliteStore
 
 from cryptostore import MissedEvents
 from cryptostore.nio import NioStore, ProductionMatrixClient, transaction_id
+from cryptostore.trust import recovery_key
 from homeserver_points import Points, install, slow_down
 
 _PAGE: Final = 500
@@ -55,6 +56,8 @@ class WorkerConfig:
     access_token: str = ""
     #: How many events of a room our client fetches at most.
     gap_limit: int | None = None
+    #: What opens the account's secret storage.
+    recovery_key: str = ""
 
 
 class Failed(RuntimeError):
@@ -85,6 +88,17 @@ class Worker:
     async def do_identity(self) -> dict[str, Any]:
         """Who we are."""
         return self._identity()
+
+    async def do_own_identity(self) -> dict[str, Any]:
+        """How far the account's identity has come, whether its seeds are here, and the recovery key."""
+        keys, state = self._client._trust.own._keys, self._client.identity_state
+        held = keys.storage_key
+        kept = None if held is None else recovery_key.encode(held.key)
+        return {"state": state.name, "has_seeds": keys.seeds is not None, "recovery_key": kept}
+
+    async def do_reset_identity(self, password: str | None) -> None:
+        """Replace the account's identity."""
+        await self._client.reset_identity(password)
 
     async def do_sync(self, wait: float = 0) -> None:
         """One sync, with the requests that follow it in `sync_forever`."""
@@ -289,6 +303,7 @@ async def _production(config: WorkerConfig) -> Any:
         env_file=None,
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
         gap_limit=config.gap_limit,
+        recovery_key=config.recovery_key or None,
     )
     if config.access_token:
         client.restore_login(config.user_id, config.device_id, config.access_token)
