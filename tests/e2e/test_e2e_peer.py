@@ -7,20 +7,11 @@ from pathlib import Path
 import pytest
 
 from driven import ClientFailed
-from homeserver_api import User
 from homeserver_bed import Bed
-from peer import Peer
 from peer_install import NoPeer, peer_command
+from peer_story import person
 
 pytestmark = pytest.mark.e2e
-
-
-def person(bed: Bed, user: User | None = None) -> Peer:
-    """A person who has set everything up as Element asks for, and syncs."""
-    peer = bed.peer(user)
-    peer.call("sync")
-    peer.call("bootstrap")
-    return peer
 
 
 def test_two_people_read_each_other(any_bed: Bed) -> None:
@@ -77,15 +68,13 @@ def test_two_people_verify_each_other_by_emoji_and_one_becomes_somebody_else(any
 
 
 def test_a_second_device_of_a_person_reads_what_the_backup_has(any_bed: Bed) -> None:
-    ada = any_bed.peer()
-    ada.call("sync")
-    recovery_key = ada.call("bootstrap")
+    ada = person(any_bed)
     room = ada.call("create_room")
     said = ada.call("send", room=room, text="a note to myself")
     ada.call("back_up")
     second = any_bed.peer(ada.user)
     second.call("sync")
-    assert second.call("restore", recovery_key=recovery_key) == {"total": 1, "imported": 1}
+    assert second.call("restore", recovery_key=ada.recovery_key) == {"total": 1, "imported": 1}
     message = second.read(room, said)
     # What came from a backup is grey: anybody with the backup's public key could have put it there.
     assert (message.text, message.colour, message.reason) == ("a note to myself", 1, 4)

@@ -33,8 +33,8 @@ from nio.store import SqliteStore
 
 from cryptostore import MissedEvents
 from cryptostore.nio import NioStore, ProductionMatrixClient, transaction_id
-from cryptostore.trust import recovery_key
 from homeserver_points import Points, install, slow_down
+from homeserver_trust import TrustCommands
 
 _PAGE: Final = 500
 
@@ -52,12 +52,11 @@ class WorkerConfig:
     store: str
     pickle_key: str
     password: str = ""
+    recovery_key: str = ""
     #: Stock clients are given a login; ours makes its own.
     access_token: str = ""
     #: How many events of a room our client fetches at most.
     gap_limit: int | None = None
-    #: What opens the account's secret storage.
-    recovery_key: str = ""
 
 
 class Failed(RuntimeError):
@@ -71,6 +70,7 @@ class Worker:
         self._config = config
         self._points = points
         self._client: Any = None
+        self._trust: TrustCommands | None = None
         self._synced = False
         self._syncing: asyncio.Task[Any] | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -83,22 +83,12 @@ class Worker:
         self._client.add_event_callback(self._tell_undecrypted, MegolmEvent)
         if self._config.client == "production":
             self._client.add_missed_events_callback(_tell_missed)
+            self._trust = TrustCommands(self._client, self._config.password, _tell)
         return self._identity()
 
     async def do_identity(self) -> dict[str, Any]:
         """Who we are."""
         return self._identity()
-
-    async def do_own_identity(self) -> dict[str, Any]:
-        """How far the account's identity has come, whether its seeds are here, and the recovery key."""
-        keys, state = self._client._trust.own._keys, self._client.identity_state
-        held = keys.storage_key
-        kept = None if held is None else recovery_key.encode(held.key)
-        return {"state": state.name, "has_seeds": keys.seeds is not None, "recovery_key": kept}
-
-    async def do_reset_identity(self, password: str | None) -> None:
-        """Replace the account's identity."""
-        await self._client.reset_identity(password)
 
     async def do_sync(self, wait: float = 0) -> None:
         """One sync, with the requests that follow it in `sync_forever`."""
@@ -276,7 +266,8 @@ class Worker:
         command = json.loads(line)
         number, name = command.pop("id"), command.pop("do")
         try:
-            _tell(id=number, result=await getattr(self, f"do_{name}")(**command))
+            does = getattr(self, f"do_{name}", None) or getattr(self._trust, f"do_{name}")
+            _tell(id=number, result=await does(**command))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the test is told, and judges
             _tell(id=number, error=type(error).__name__, text=str(error))
 
@@ -303,13 +294,12 @@ async def _production(config: WorkerConfig) -> Any:
         env_file=None,
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
         gap_limit=config.gap_limit,
-        recovery_key=config.recovery_key or None,
     )
     if config.access_token:
         client.restore_login(config.user_id, config.device_id, config.access_token)
         await client.open()
     else:
-        await client.login_or_restore(password=config.password or None)
+        await client.login_or_restore(password=config.password or None, recovery_key=config.recovery_key or None)
     return client
 
 

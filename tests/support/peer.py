@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -38,6 +41,8 @@ class Peer(Driven):
     def __init__(self, homeserver: str, user: User, folder: Path) -> None:
         self.user: Final = user
         self.device_id = ""
+        #: Of the secret storage that it made.
+        self.recovery_key = ""
         self._homeserver = homeserver
         log = folder / f"peer-{os.getpid()}-{next(_numbers)}.log"
         super().__init__(_NodeProcess(log), log)
@@ -46,6 +51,15 @@ class Peer(Driven):
         """Log in as a new device; without `isolation` it talks to devices that their owners have not signed, too."""
         login = {"homeserver": self._homeserver, "user": self.user.user_id, "password": self.user.password}
         self.device_id = self.call("login", **login, isolation=isolation)["device_id"]
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """As a laptop that is closed: it does nothing, and wakes up with all that it had."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def read(self, room: str, event_id: str) -> Message:
         """A message, once it is decrypted. Raises ClientFailed if it never is."""

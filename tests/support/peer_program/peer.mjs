@@ -256,11 +256,13 @@ class Peer {
         await ask({ type: "m.login.password", identifier, password: this.#password });
     };
 
-    // A new session with the recovery key: sign this device, use the backup, and read what is in it.
+    // A new session with the recovery key: sign this device, use the backup, and read what is in it. Null without one.
     async restore({ recovery_key }) {
         this.#recoveryKey = decodeRecoveryKey(recovery_key);
         await this.#crypto.userHasCrossSigningKeys(this.#client.getUserId(), true);
-        await this.#crypto.bootstrapCrossSigning({});
+        // As Element calls it: what it finds incomplete it replaces.
+        await this.#crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: this.#authorise });
+        if ((await this.#crypto.getKeyBackupInfo()) === null) return null;
         await this.#crypto.loadSessionBackupPrivateKeyFromSecretStorage();
         await this.#crypto.checkKeyBackupAndEnable();
         return this.restore_backup();

@@ -1,0 +1,47 @@
+"""Identities that change, and devices that nobody signed, between a bot on our client and people with Element."""
+
+from __future__ import annotations
+
+import pytest
+
+from homeserver_bed import Bed
+from peer_story import Story
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_person_who_becomes_somebody_else_is_noticed_and_still_read(bed: Bed) -> None:
+    story = Story(bed)
+    story.both_are_read_and_green("before")
+    story.person.call("reset_identity")
+    story.bot_is_told(story.person, was_verified=False)
+    story.both_are_read_and_green("after")
+    story.second_host()
+    story.both_are_read_and_green("on a second host")
+
+
+def test_a_bot_that_is_somebody_else_is_seen_so_and_still_read(bed: Bed) -> None:
+    story = Story(bed)
+    story.both_are_read_and_green("before")
+    story.bot.call("reset_identity")
+    story.person.sees_user(story.device.user, verified=False, needs_approval=True)
+    # Between the two there was a moment in which the device had no valid signature.
+    story.person_sees_a_signed_device()
+    story.both_are_read_and_green("after")
+    story.bot.call("rotate", room=story.room)
+    story.person.call("rotate", room=story.room)
+    story.second_host()
+    story.both_are_read_and_green("with new room keys")
+    story.person.call("accept_identity", user=story.user_id)
+    assert not story.person.call("user", user=story.user_id)["needs_approval"]
+
+
+def test_a_persons_element_on_the_bots_account_replaces_nothing(any_bed: Bed) -> None:
+    story = Story(any_bed)
+    before = any_bed.api.master_key(story.device.user)
+    element = any_bed.peer(story.device.user)
+    element.call("sync")
+    element.call("restore", recovery_key=story.recovery_key())
+    assert any_bed.api.master_key(story.device.user) == before
+    assert element.call("device", user=story.user_id, device=story.device_id)["verified"]
+    assert element.call("own")["secrets_cached"] == {"masterKey": True, "selfSigningKey": True, "userSigningKey": True}
