@@ -45,7 +45,7 @@ class Homeserver:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self._url = f"http://127.0.0.1:{port}/_matrix/client/v3/"
+        self.url = f"http://127.0.0.1:{port}"
         (folder / "homeserver.yaml").write_text(CONFIG.format(folder=folder, port=port))
         (folder / "log.yaml").write_text("version: 1\nroot: {level: ERROR}\n")
         with (folder / "signing.key").open("w") as file:
@@ -83,7 +83,7 @@ class Homeserver:
         """A request to the client-server API: status and answer."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        request = urllib.request.Request(self._url + path, data, headers, method=method)
+        request = urllib.request.Request(f"{self.url}/_matrix/client/v3/{path}", data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.load(answer)
