@@ -12,5 +12,6 @@ check_nio()
 from .client import ProductionMatrixClient, Statistics, transaction_id  # noqa: E402  # it imports nio
 from .store import NioStore  # noqa: E402  # as above
 from .trust.own_steps import IdentityState  # noqa: E402  # as above
+from .trust.policies import TrustPolicy  # noqa: E402  # as above
 
-__all__ = ["IdentityState", "NioStore", "ProductionMatrixClient", "Statistics", "transaction_id"]
+__all__ = ["IdentityState", "NioStore", "ProductionMatrixClient", "Statistics", "TrustPolicy", "transaction_id"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.nio.trust.policies import Policies, policy
 from cryptostore.plugins.environment import ENV_FILE, database_url, postgres_url, variables
 from cryptostore.plugins.urls import scheme_of
 from cryptostore.store.pickle_key_sources import pickle_key_from, secret_from
@@ -26,6 +27,7 @@ class ClientSettings:
     device_id: str | None
     store: str = field(repr=False)
     pickle_key: str = field(repr=False)
+    policies: Policies
     #: A recovery key or passphrase of the account's secret storage.
     recovery_key: str | None = field(repr=False, default=None)
     cross_signing: bool = True
@@ -41,6 +43,8 @@ class StoreArguments(TypedDict, total=False):
     use_postgres: bool | None
     pg_config: Mapping[str, Any] | None
     env_file: str | os.PathLike[str] | None
+    room_keys: str
+    accept: str
 
 
 def client_settings(
@@ -55,6 +59,8 @@ def client_settings(
     use_postgres: bool | None = None,
     pg_config: Mapping[str, Any] | None = None,
     env_file: str | os.PathLike[str] | None = ENV_FILE,
+    room_keys: str = Policies().room_keys,
+    accept: str = Policies().accept,
 ) -> ClientSettings:
     """Fill what is not given from `CRYPTOSTORE_*`, `POSTGRES_*` and `MATRIX_*`.
 
@@ -69,6 +75,7 @@ def client_settings(
         pickle_key=_pickle_key(pickle_key, found),
         recovery_key=recovery_key or secret_from(found, "CRYPTOSTORE_RECOVERY_KEY", "the recovery key") or None,
         cross_signing=cross_signing,
+        policies=Policies(policy(room_keys, "room_keys"), policy(accept, "accept")),
     )
 
 

@@ -12,6 +12,8 @@ from nio import ErrorResponse, LoginResponse, MatrixRoom
 from nio.events import MegolmEvent
 
 from cryptostore.nio.trust.own_steps import IdentityState
+from cryptostore.nio.trust.policies import TrustPolicy
+from cryptostore.nio.trust.policies import policy as policy_named
 from cryptostore.nio.trust.secret_storage import RecoveryKey
 from cryptostore.nio.trust.trust import Trust
 from cryptostore.records import Account, IdentityChange, MissedEvents, WithheldKey
@@ -212,6 +214,20 @@ class Additions:
         syncs, and may be functions or coroutine functions.
         """
         self._gaps.add_callback(IdentityChange, callback)
+
+    def set_room_keys_policy(self, room_id: str, policy: str | None) -> None:
+        """Say which devices get this room's keys: a `TrustPolicy`, or None for that of the client.
+
+        Kept in the database, and durable before the next send, which uses a new key. Raises ConfigurationError for
+        another word, InvalidRecord for what is no room id, and StoreClosed if the client is not open.
+        """
+        chosen = None if policy is None else policy_named(policy, "policy")
+        self.production_store.room_policies.set(room_id, chosen)
+        self.invalidate_outbound_session(room_id)
+
+    def room_keys_policy(self, room_id: str) -> TrustPolicy:
+        """Which devices get this room's keys. Raises StoreClosed if the client is not open."""
+        return self.machine.recipients.policy_of(room_id)
 
     def accept_identity(self, user_id: str) -> bool:
         """Go on with a user's present identity. One that takes the place of a verified one is not verified itself.

@@ -67,7 +67,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
     `homeserver_deadline` seconds. A process that writes nothing asks the database after a sync whether the account is
     still its own, at most once in `ownership_check_interval` seconds.
 
-    `ssl` and `proxy` are nio's.
+    `room_keys` says who gets room keys, and `accept` who is read (`TrustPolicy`). `ssl` and `proxy` are nio's.
 
     Raises ConfigurationError for settings that are missing, unknown or given twice.
     """
@@ -102,7 +102,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
 
     def _make_account_parts(self, settings: ClientSettings, intervals: Intervals, deadline: float) -> None:
         own = Callbacks(self._use, self._forget, super().close)
-        self._session = session = Session(settings.store, settings.pickle_key, intervals, own)
+        self._session = session = Session(settings.store, settings.pickle_key, intervals, own, settings.policies)
         self.statistics = session.statistics
         homeserver = Homeserver(self, deadline)
         self._trust = Trust(self, session, homeserver, settings)

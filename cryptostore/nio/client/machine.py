@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import vodozemac
 from nio import Api, KeysClaimResponse, KeysUploadResponse
 from nio.crypto import Olm, OutboundGroupSession
-from nio.events import MegolmEvent, OlmEvent
+from nio.events import MegolmEvent, OlmEvent, RoomKeyRequest
+from nio.exceptions import OlmUnverifiedDeviceError
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.nio.provenance import as_forwarded, is_from_backup
 from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
+from cryptostore.nio.trust.policies import Policies
+from cryptostore.nio.trust.recipients import Recipients
 from cryptostore.nio.trust.sender_keys import DeviceKeys, OwnDeviceKeys
 from cryptostore.trust import unpadded_base64
 from cryptostore.trust.signatures import is_signed
@@ -21,9 +24,10 @@ from cryptostore.trust.signatures import is_signed
 from .handled import HandledMessages, MessageKey
 from .looking import identity_keys
 from .outbound import DevicePair, Shares
+from .room_devices import RoomDevices
 from .statistics import Statistics
 from .store import ProductionStore
-from .withheld import BLACKLISTED, NO_OLM, REASONS, UNVERIFIED, session_of, withheld_by
+from .withheld import NO_OLM, REASONS, session_of, withheld_by
 
 #: The types of Olm messages that nio takes in.
 _KNOWN_TO_NIO: Final = ("m.room_key", "m.forwarded_room_key", "m.dummy")
@@ -37,7 +41,9 @@ class ProductionOlm(Olm):
     `payloads` takes in what nio does not know.
     """
 
-    def __init__(self, store: ProductionStore, statistics: Statistics, payloads: OlmPayloads) -> None:
+    def __init__(
+        self, store: ProductionStore, statistics: Statistics, payloads: OlmPayloads, policies: Policies
+    ) -> None:
         self.statistics = statistics
         self._payloads = payloads
         self.outbound = store.outbound
@@ -48,6 +54,8 @@ class ProductionOlm(Olm):
         self.withheld = store.withheld
         self.fallback_keys = store.fallback_keys
         self.identities = store.identities
+        self.recipients = Recipients(store, store.identities, store.room_policies, policies)
+        self.room_devices = RoomDevices(store, self.recipients)
         self.sender_devices = store.sender_devices
         self.own_device_keys = OwnDeviceKeys(store.user_id, store.device_id, store.identities.signatures)
         self._gaps = store.gaps
@@ -185,7 +193,7 @@ class ProductionOlm(Olm):
     def judge_outbound_session(self, room_id: str, users: Iterable[str], shares: Shares | None) -> None:
         """Use the room's session of an earlier process if the devices that should have its key are those that do."""
         later = self.unreached.among(shares.ignored - shares.shared_with) if shares else set()
-        if self.outbound.judge(room_id, self._devices_to_share_with(users, later), shares):
+        if self.outbound.judge(room_id, self.room_devices.that_should_have(room_id, users, later), shares):
             self.statistics.adopted_sessions += 1
         else:
             self.statistics.dropped_sessions += 1
@@ -233,28 +241,39 @@ class ProductionOlm(Olm):
                 except Exception as error:  # noqa: BLE001  # the same as for events
                     _log.warning("%s %s gave a useless one-time key: %s", user_id, device_id, type(error).__name__)
 
-    def without_olm_session(self, users: Iterable[str]) -> set[DevicePair]:
-        """The users' devices that no room key can be encrypted for. Blacklisted ones need none."""
+    def without_olm_session(self, room_id: str, users: Iterable[str]) -> set[DevicePair]:
+        """The users' devices that the room's key cannot be encrypted for, without those that do not get it."""
         return {
             (user_id, device_id)
             for user_id, device_ids in self.get_missing_sessions(list(users)).items()
             for device_id in device_ids
-            if not self.is_device_blacklisted(self.device_store[user_id][device_id])
+            if self.room_devices.is_wanted(room_id, (user_id, device_id))
         }
 
-    def active_devices(self, users: Iterable[str]) -> set[DevicePair]:
-        """The users' devices that were not deleted."""
-        return {(user, device.id) for user in users for device in self.device_store.active_user_devices(user)}
+    def share_group_session_parallel(
+        self, room_id: str, users: list[str], ignore_unverified_devices: bool = False
+    ) -> Iterator[tuple[set[DevicePair], dict[str, Any]]]:
+        """As nio's, for the devices that the room's policy lets have its key.
 
-    def fit_for_keys(self, devices: Iterable[DevicePair], ignore_unverified_devices: bool) -> set[DevicePair]:
-        """Those of these devices that may have room keys; unverified ones are ignored from now on, if they may."""
-        known = [self.device_store[user_id][device_id] for user_id, device_id in devices]
-        wanted = [device for device in known if not self.is_device_blacklisted(device)]
-        unverified = [each for each in wanted if not (self.is_device_verified(each) or self.is_device_ignored(each))]
-        if ignore_unverified_devices:
-            self.store.ignore_devices(unverified)
-            unverified = []
-        return {(device.user_id, device.id) for device in wanted if device not in unverified}
+        Raises OlmUnverifiedDeviceError for a device that waits for the program's decision: see `Recipients`.
+        """
+        session = self._session_to_share(room_id)
+        pairs = self.room_devices.that_lack(
+            room_id,
+            session,
+            users,
+            lambda device: self.session_store.get(device.curve25519) is not None,
+            ignore_unverified_devices=ignore_unverified_devices,
+        )
+        for start in range(0, len(pairs), self._maxToDeviceMessagesPerRequest):
+            part = pairs[start : start + self._maxToDeviceMessagesPerRequest]
+            yield set(part), {"messages": self.encrypt_room_key(room_id, session, part)}
+
+    def _session_to_share(self, room_id: str) -> OutboundGroupSession:
+        session = self.outbound_group_sessions.get(room_id)
+        if session is None or session.shared:
+            self.create_outbound_group_session(room_id)
+        return self.outbound_group_sessions[room_id]
 
     def encrypt_room_key(
         self, room_id: str, session: OutboundGroupSession, devices: Iterable[DevicePair]
@@ -274,17 +293,17 @@ class ProductionOlm(Olm):
             messages.setdefault(user_id, {})[device_id] = encrypted
         return messages
 
-    def reasons_to_withhold(self, users: Iterable[str], session: OutboundGroupSession) -> dict[DevicePair, str]:
-        """The codes for the users' devices that were left out, without those that know that they cannot be reached."""
-        unreached = self.unreached.among(session.users_ignored) - session.users_shared_with
-        codes = dict.fromkeys(self.unreached.untold(unreached), NO_OLM)
-        for user_id in users:
-            devices = self.devices[user_id]
-            for device in self.device_store.active_user_devices(user_id):
-                if device.id != self.device_id and self.is_device_blacklisted(device):
-                    # That of a device whose record is unreadable, or that was one too many, is not the owner's word.
-                    codes[user_id, device.id] = UNVERIFIED if device.id in devices.refused else BLACKLISTED
-        return codes
+    def share_with_ourselves(self, event: RoomKeyRequest) -> None:
+        """As nio's, and to a device that the account's own identity has signed without asking the program."""
+        try:
+            super().share_with_ourselves(event)
+        except OlmUnverifiedDeviceError as error:
+            device = error.device
+            session = self.session_store.get(device.curve25519)
+            key = self.inbound_group_store.get(event.room_id, event.sender_key, event.session_id)
+            if session is None or key is None or not self.recipients.is_own(device):
+                raise
+            self.outgoing_to_device_messages.append(self._encrypt_forwarding_key(event.room_id, key, session, device))
 
     def withheld_content(self, room_id: str, session_id: str, code: str) -> dict[str, str]:
         """What a device is told that does not get a session's key."""
@@ -298,18 +317,6 @@ class ProductionOlm(Olm):
         if device is not None:
             self.unreached.answers((sender, device.id))
         return session
-
-    def _devices_to_share_with(self, users: Iterable[str], later: set[DevicePair]) -> set[DevicePair] | None:
-        devices: set[DevicePair] = set()
-        for user_id in users:
-            for device in self.device_store.active_user_devices(user_id):
-                # nio shares with no device of this id, even of another user, and with no blacklisted one.
-                if device.id == self.device_id or self.is_device_blacklisted(device) or (user_id, device.id) in later:
-                    continue
-                if not (self.is_device_verified(device) or self.is_device_ignored(device)):
-                    return None
-                devices.add((user_id, device.id))
-        return devices
 
     def decrypt_megolm_event(self, event: MegolmEvent, room_id: str | None = None) -> Any:
         """As nio's; a session from a backup proves no sender."""

@@ -125,11 +125,12 @@ class Reaching:
     ) -> None:
         machine = self._session.machine
         users = {user for user, _ in due}.intersection(room.users)
-        absent = due - machine.active_devices(users)
-        machine.unreached.reached(absent)
-        due -= absent
-        await self._try_to_begin(due & machine.without_olm_session(users), len(due))
-        still = due & self._session.machine.without_olm_session(users)
+        present = {(device.user_id, device.id) for device in machine.room_devices.active(users)}
+        wanted = {device for device in due & present if machine.room_devices.is_wanted(room.room_id, device)}
+        machine.unreached.reached(due - wanted)
+        due = wanted
+        await self._try_to_begin(due & machine.without_olm_session(room.room_id, users), len(due))
+        still = due & self._session.machine.without_olm_session(room.room_id, users)
         self._session.machine.unreached.failed(still)
         untold = dict.fromkeys(self._session.machine.unreached.untold(still), NO_OLM)
         await self._withholding.withhold(room.room_id, session, untold)
@@ -144,7 +145,7 @@ class Reaching:
     async def _send_late(
         self, room: MatrixRoom, session: OutboundGroupSession, reachable: set[DevicePair], ignore_unverified: bool
     ) -> None:
-        fit = self._session.machine.fit_for_keys(reachable, ignore_unverified)
+        fit = self._session.machine.room_devices.fit_now(room.room_id, reachable, ignore_unverified)
         # Those that are not get the next key, when the owner has decided.
         self._session.machine.unreached.reached(reachable - fit)
         await self._withholding.withhold(room.room_id, session, dict.fromkeys(reachable - fit, UNVERIFIED))

@@ -13,6 +13,7 @@ from nio import LocalProtocolError
 from cryptostore.errors import ConfigurationError, StoreClosed
 from cryptostore.logs import logger
 from cryptostore.nio.trust.olm_payloads import OlmPayloads
+from cryptostore.nio.trust.policies import Policies
 from cryptostore.records import Account
 
 from .flushing import Flusher
@@ -70,7 +71,9 @@ def _close_again(opened: Opened | Turn) -> None:
 class Session:
     """An account that is open, or the way to one. The callbacks run at once, before anything else can happen."""
 
-    def __init__(self, url: str, pickle_key: str, intervals: Intervals, callbacks: Callbacks) -> None:
+    def __init__(
+        self, url: str, pickle_key: str, intervals: Intervals, callbacks: Callbacks, policies: Policies
+    ) -> None:
         self.url: Final = url
         self.statistics: Final = Statistics()
         #: Who takes in what Olm messages say beside room keys, in any account that is opened.
@@ -81,6 +84,7 @@ class Session:
         #: Whether the homeserver was asked about an identity that is not confirmed yet.
         self.was_asked_about = False
         self._pickle_key = pickle_key
+        self._policies = policies
         self._intervals = intervals
         self._callbacks = callbacks
         self._opened: Opened | None = None
@@ -239,7 +243,7 @@ class Session:
 
         store = ProductionStore(account, self.url, self._pickle_key, self.statistics, look_and_check, history)
         try:
-            machine = ProductionOlm(store, self.statistics, self.olm_payloads)
+            machine = ProductionOlm(store, self.statistics, self.olm_payloads, self._policies)
             return Opened(store, machine, store.load_encrypted_rooms(), store.token_at_opening)
         except BaseException:
             store.close()

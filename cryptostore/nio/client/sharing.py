@@ -178,7 +178,7 @@ class RoomKeySharing:
     async def _share_with_members(
         self, room: MatrixRoom, left_out: set[str], ignore_unverified_devices: bool
     ) -> Shared | None:
-        missing = self._session.machine.without_olm_session(room.users)
+        missing = self._session.machine.without_olm_session(room.room_id, room.users)
         asked = self._session.machine.unreached.due(missing)
         refused = await self._reaching.begin_sessions(asked)
         if refused is not None:
@@ -188,7 +188,7 @@ class RoomKeySharing:
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         # It was kept while the requests were under way.
         self._session.machine.outbound.note(room.room_id)
-        still = missing & self._session.machine.without_olm_session({user for user, _ in missing})
+        still = missing & self._session.machine.without_olm_session(room.room_id, {user for user, _ in missing})
         self._session.machine.unreached.failed(asked & still)
         try:
             outcome = self._conclude(room, session, still, left_out, outcomes)
@@ -250,7 +250,7 @@ class RoomKeySharing:
         """Whether a member has a device without the session's key, or may have one by now."""
         given = session.users_shared_with | session.users_ignored
         return bool(self._outdated(room) - left_out) or any(
-            pair not in given for pair in self._session.machine.active_devices(room.users)
+            (device.user_id, device.id) not in given for device in self._session.machine.room_devices.active(room.users)
         )
 
     def _outdated(self, room: MatrixRoom) -> set[str]:

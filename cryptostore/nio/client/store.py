@@ -18,6 +18,7 @@ from cryptostore.nio.store import NioStore
 from cryptostore.nio.to_back_up import SessionsToBackUp
 from cryptostore.nio.trust.identities import Identities
 from cryptostore.nio.trust.own_notes import OWN_IDENTITY, OwnNotes
+from cryptostore.nio.trust.policies import ROOMS, RoomPolicies
 from cryptostore.nio.trust.secrets import Secrets
 from cryptostore.nio.trust.sender_keys import SenderDevices
 from cryptostore.nio.wholeness import Whole
@@ -102,6 +103,7 @@ class ProductionStore(NioStore):
             self.gaps = Gaps(self._storage)
             self.identities = Identities(self._storage)
             self.sender_devices = SenderDevices(self._storage, self.identities.signatures)
+            self.room_policies = RoomPolicies(self._storage)
             self.secrets = Secrets(self._storage, self._storage.secrets)
             self.own_notes = OwnNotes(self._storage)
             #: How far the account had read when it was opened.
@@ -277,6 +279,7 @@ class ProductionStore(NioStore):
             (records.Secret, ()),
             (records.Value, _TRACKED_UNTIL),
             (records.Value, OWN_IDENTITY),
+            (records.Value, (ROOMS,)),
         )
 
     def _look(self, store: CryptoStore | None) -> None:

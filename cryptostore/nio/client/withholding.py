@@ -15,7 +15,7 @@ from cryptostore.logs import logger
 from .device import Device
 from .outbound import DevicePair
 from .session import Session
-from .withheld import EVENT, NO_OLM
+from .withheld import EVENT, NO_OLM, UNVERIFIED
 
 _log: Final = logger(__name__)
 
@@ -39,7 +39,10 @@ class Withholding:
 
     async def tell_left_out(self, room: MatrixRoom, session: OutboundGroupSession) -> None:
         """Tell the devices that were left out when a key was shared."""
-        await self.withhold(room.room_id, session, self._session.machine.reasons_to_withhold(room.users, session))
+        codes = self._session.machine.room_devices.reasons_to_withhold(room.room_id, room.users, session)
+        if left_out := list(codes.values()).count(UNVERIFIED):
+            _log.warning("%d devices in %s get no room key: their owners have not signed them", left_out, room.room_id)
+        await self.withhold(room.room_id, session, codes)
 
     async def withhold(self, room_id: str, session: OutboundGroupSession, codes: Mapping[DevicePair, str]) -> None:
         """Tell devices why they do not get a session's key. A homeserver that does not take it keeps up nothing."""
