@@ -121,7 +121,7 @@ def _recovery_key(storage_key: StoredStorageKey | None) -> str:
         return "not here"
     if storage_key.shown_at is None:
         return "not shown yet: cryptostore identity recovery-key"
-    return f"shown {shown_time(storage_key.shown_at)}"
+    return f"known to a person since {shown_time(storage_key.shown_at)}"
 
 
 def _backup(stored: StoredIdentity) -> str:

@@ -56,8 +56,9 @@ def recovery_key(
             secret = _newest(store)
             key = store.secrets.open(secret.name, secret.sealed)
         if secret.shown and not again:
+            since = shown_time(secret.shown_at)
             raise ConfigurationError(
-                f"the recovery key of {account} was shown at {shown_time(secret.shown_at)}; --again shows it again"
+                f"the recovery key of {account} is known to a person since {since}; --again shows it"
             )
         shown_at = secret.shown_at if secret.shown else datetime.now(UTC)
         _show(account, recovery_keys.encode(key), shown_at, file, as_json=as_json)

@@ -252,7 +252,7 @@ def test_the_recovery_key_is_shown_once(filled: str) -> None:
     assert abs(datetime.now(UTC) - shown_at) < timedelta(hours=1)
     second = run_process("identity", "recovery-key", filled, *ALICES)
     assert (second.code, second.out) == (ExitCode.USAGE, "")
-    assert f"was shown at {shown_at:%Y-%m-%d %H:%M:%S} UTC; --again shows it again" in second.err
+    assert f"is known to a person since {shown_at:%Y-%m-%d %H:%M:%S} UTC; --again shows it" in second.err
     again = run_process("identity", "recovery-key", filled, *ALICES, "--again", "--json").document
     assert again == {
         "user_id": ALICE.user_id,
@@ -260,7 +260,10 @@ def test_the_recovery_key_is_shown_once(filled: str) -> None:
         "shown_at": shown_at.isoformat(),
         "recovery_key": RECOVERY_KEY,
     }
-    assert f"  recovery key  shown {shown_at:%Y-%m-%d %H:%M:%S} UTC\n" in run_process("identity", filled, *ALICES).out
+    assert (
+        f"  recovery key  known to a person since {shown_at:%Y-%m-%d %H:%M:%S} UTC\n"
+        in run_process("identity", filled, *ALICES).out
+    )
 
 
 def test_the_recovery_key_in_a_file_is_private_and_never_over_another(filled: str, tmp_path: Path) -> None:
