@@ -73,6 +73,10 @@ class Storage:
         """As `CryptoStore.scan`; there is nothing under an invalid prefix."""
         return self._store.scan(kind, prefix) if _is_valid(check_prefix, kind, prefix) else iter(())
 
+    def stored(self, kind: type[R], after: Key | None = None) -> Iterator[R]:
+        """As `CryptoStore.scan`, for a whole kind: what is durable, whatever waits."""
+        return self._store.scan(kind, after=after)
+
     def keys(self, kind: type[Record]) -> Iterator[Key]:
         """As `CryptoStore.keys`, for a whole kind."""
         return self._store.keys(kind)

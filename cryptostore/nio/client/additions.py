@@ -11,6 +11,8 @@ from typing import Any, Self
 from nio import ErrorResponse, LoginResponse, MatrixRoom
 from nio.events import MegolmEvent
 
+from cryptostore.nio.trust.backup_restore import Progress, RestoredBackup
+from cryptostore.nio.trust.key_backup import KeyBackupState
 from cryptostore.nio.trust.own_steps import IdentityState
 from cryptostore.nio.trust.policies import TrustPolicy
 from cryptostore.nio.trust.policies import policy as policy_named
@@ -185,6 +187,35 @@ class Additions:
     def machine(self) -> ProductionOlm:
         """The encryption machine. Raises StoreClosed if the store is not open."""
         return self._session.machine
+
+    @property
+    def key_backup(self) -> KeyBackupState:
+        """Which backup on the homeserver this account's room keys go to, or why to none."""
+        return self._trust.key_backup.state
+
+    async def back_up(self) -> None:
+        """Upload every room key that is not in the backup on the homeserver yet. Beside syncs that is done anyway.
+
+        Raises ConfigurationError if there is no backup that may be used, which is one of the account's own, or if the
+        homeserver refuses; HomeserverUnavailable if it does not answer; and what `flush` raises.
+        """
+        await self.open_restored()
+        await self._trust.key_backup.back_up()
+
+    async def restore_backup(
+        self, progress: Progress | None = None, *, recovery_key: str | None = None
+    ) -> RestoredBackup:
+        """Take in all room keys of the account's backup on the homeserver. Durable when it returns; it may be repeated.
+
+        `progress` is called with the number of keys that were read, and of those that there are. `recovery_key` is that
+        of the account's secret storage, its passphrase, or the backup's own; without one the private key in the
+        database is used. Entries that are of no use are reported in the log, counted and left out.
+
+        Raises ConfigurationError if there is no backup, or no key for it; HomeserverUnavailable if the homeserver does
+        not send all of it, with what came saved; and what `flush` raises.
+        """
+        await self.open_restored()
+        return await self._trust.key_backup.restore(progress, recovery_key)
 
     def why_undecryptable(self, event: MegolmEvent) -> WithheldKey | None:
         """What the sender of a message said of its key, which it did not send; None if it said nothing.

@@ -59,6 +59,11 @@ class BufferedStorage(Storage):
         """Whether records wait for a flush."""
         return bool(self._waiting)
 
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a batch was taken, and is not known to be durable yet."""
+        return bool(self._in_flight)
+
     def take(self, changes: Changes) -> Changes:
         """Begin a flight with what waits and, over it, `changes`. Returns the batch."""
         with self._lock:

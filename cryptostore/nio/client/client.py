@@ -117,8 +117,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         self._prefetching = prefetching = Prefetching(session)
         self._key_queries = KeyQueries(self, session, send)
         withholding = Withholding(self, session, send)
-        claim = self._key_queries.claim
-        self._reaching = Reaching(self, session, turns, prefetching, withholding, claim, send)
+        self._reaching = Reaching(self, session, turns, prefetching, withholding, self._key_queries.claim, send)
         self._sharing = RoomKeySharing(self, session, self, turns, prefetching, withholding, self._reaching, send)
 
     def _make_sync_parts(self, gaps: GapSettings) -> None:
@@ -136,6 +135,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         )
         self._windows = Windows(calls)
         self._gaps = GapHandling(self, gaps, calls, handling.inside)
+        self._trust.key_backup.late_events.hand_on = self._gaps.hand_on_late
         self._syncs = Syncs(self, session, handling, self._gaps, self._rooms, super().sync, super()._handle_sync)
         self._sync_loop = SyncLoop(self, self._syncs, self._gaps)
         self._to_device = ToDevicePages(

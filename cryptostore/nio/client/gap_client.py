@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -183,6 +183,17 @@ class GapHandling:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
 
+    async def hand_on_late(self, room_id: str, events: Sequence[Any]) -> None:
+        """Decrypt messages whose key came after them, and run the callbacks for those that can be read now."""
+        async with self._client.prefetched(_wanted_by(events, room_id)), self.turn():
+            with self._in_callbacks():
+                for event in events:
+                    room = self._room(room_id)
+                    plain = self._calls.decrypt(event, room_id, room, set())
+                    if plain is not None:
+                        await self._calls.on_event(plain, room)
+        await self._client.flush()
+
     def _filler(self) -> GapFiller:
         store = self._client.production_store
         return GapFiller(store.gaps, partial(self._new_walk, store), self._tell, lambda: self.has_rooms)
@@ -210,10 +221,7 @@ class GapHandling:
     async def _hand_on(
         self, room_id: str, events: list[Any], is_wanted: Callable[[Any], bool], passed: Callable[[Any], None]
     ) -> None:
-        wanted = Wanted()
-        for event in events:
-            wanted.add_message(event, room_id)
-        async with self._client.prefetched(wanted), self.turn():
+        async with self._client.prefetched(_wanted_by(events, room_id)), self.turn():
             with self._in_callbacks():
                 for event in events:
                     await self._hand_on_one(room_id, event, is_wanted, passed)
@@ -254,3 +262,11 @@ class GapHandling:
                 if kept.rows.get(row.key) is row:
                     kept.drop(row.key)
             await self._client.flush()
+
+
+def _wanted_by(events: Iterable[Any], room_id: str) -> Wanted:
+    """What decrypting these events looks up."""
+    wanted = Wanted()
+    for event in events:
+        wanted.add_message(event, room_id)
+    return wanted

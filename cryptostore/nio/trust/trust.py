@@ -11,6 +11,7 @@ from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.session import Session
 from cryptostore.nio.configuration import ClientSettings
 
+from .key_backup import KeyBackups
 from .own_identity import OwnIdentity
 from .requests import Requests
 from .secret_storage import RecoveryKey
@@ -38,6 +39,11 @@ class Trust:
         self.own: Final = OwnIdentity(client, session, self.requests, homeserver, given, is_on=settings.cross_signing)
         self.on_open.append(self.own.opened)
         self.after_sync.append(self.own.after_sync)
+        self.key_backup: Final = KeyBackups(client, session, self.requests)
+        self.on_open.append(self.key_backup.opened)
+        self.on_close.append(self.key_backup.closing)
+        self.on_room_event.append(self.key_backup.late_events.note)
+        self.after_sync.append(self.key_backup.after_sync)
 
     def opened(self) -> None:
         """An account was opened."""

@@ -1,0 +1,144 @@
+"""Messages whose key did not come: the backup is asked for it, once, and then they reach the callbacks after all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import vodozemac
+from cachetools import LRUCache
+from nio import MatrixRoom, MegolmEvent
+
+from cryptostore.errors import BackendUnavailable, CryptoStoreError, HomeserverUnavailable, StorageFull
+from cryptostore.logs import logger
+from cryptostore.nio.client.pauses import growing_pause
+from cryptostore.nio.client.session import Session
+
+#: Room id and session id: what the backup knows sessions by.
+SessionId = tuple[str, str]
+
+#: Seconds before a session that the backup did not have is asked for again.
+ASK_AGAIN: Final = 600.0
+#: Messages that wait for their keys; of more, those of the session that has waited longest are given up.
+MOST_EVENTS: Final = 1_000
+_MOST_ANSWERS: Final = 10_000
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 300.0
+
+_PASSING: Final = (HomeserverUnavailable, BackendUnavailable, StorageFull)
+
+_log: Final = logger(__name__)
+
+
+async def _hand_on_nothing(_room_id: str, _events: list[MegolmEvent]) -> None:
+    """Takes the place of the client's callbacks until they are known."""
+
+
+class LateEvents:
+    """Messages that could not be decrypted, and whose keys the backup may have.
+
+    `fetch` takes a session in and returns whether the backup had it. Nothing is asked before `begin`, and nothing is
+    kept while `may_ask` says that there is nothing to ask.
+    """
+
+    def __init__(
+        self, session: Session, fetch: Callable[[str, str], Awaitable[bool]], may_ask: Callable[[], bool]
+    ) -> None:
+        self._session = session
+        self._fetch = fetch
+        self._may_ask = may_ask
+        #: Decrypts messages of a room once more, and hands those that can be read to the callbacks.
+        self.hand_on: Callable[[str, list[MegolmEvent]], Awaitable[None]] = _hand_on_nothing
+        self._waiting: dict[SessionId, list[MegolmEvent]] = {}
+        self._answered_at: LRUCache[SessionId, float] = LRUCache(_MOST_ANSWERS)
+        self._has_begun = False
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+
+    async def note(self, event: Any, room: MatrixRoom) -> None:
+        """A room's event, on its way to the callbacks: a message that is still encrypted could not be decrypted."""
+        if not isinstance(event, MegolmEvent) or not event.session_id:
+            return
+        if not self._may_ask() or self._has_key(event, room):
+            return
+        key = room.room_id, str(event.session_id)
+        if time.monotonic() - self._answered_at.get(key, -ASK_AGAIN) < ASK_AGAIN:
+            return
+        events = self._waiting.setdefault(key, [])
+        if event.event_id not in {each.event_id for each in events}:
+            events.append(event)
+        while sum(map(len, self._waiting.values())) > MOST_EVENTS:
+            del self._waiting[next(iter(self._waiting))]
+        if self._has_begun:
+            self.begin()
+
+    def begin(self) -> None:
+        """The backup can be asked."""
+        self._has_begun = True
+        if self._waiting and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run())
+
+    def give_up(self) -> None:
+        """There is no backup to ask."""
+        self._has_begun = False
+        self._waiting.clear()
+
+    def check(self) -> None:
+        """Raise what a callback raised for a message that became readable."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    async def closing(self) -> None:
+        """The client is closed, perhaps by a callback for a message that became readable."""
+        self.give_up()
+        self._answered_at.clear()
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _has_key(self, event: MegolmEvent, room: MatrixRoom) -> bool:
+        """Whether the session is there from this message on: then it is something else that is wrong."""
+        sessions = self._session.machine.inbound_group_store
+        known = sessions.get(room.room_id, str(event.sender_key), str(event.session_id))
+        if known is None:
+            return False
+        try:
+            index = vodozemac.MegolmMessage.from_base64(event.ciphertext).message_index()
+        except ValueError:
+            return True
+        return bool(known.first_known_index <= index)
+
+    async def _run(self) -> None:
+        failures = 0
+        while self._waiting:
+            key = next(iter(self._waiting))
+            try:
+                is_there = await self._fetch(*key)
+            except _PASSING as error:
+                failures += 1
+                _log.debug("the key backup cannot be asked at present: %s", error)
+                await asyncio.sleep(growing_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+                continue
+            except CryptoStoreError as error:
+                _log.warning("the key backup is not asked for the keys of messages any more: %s", error)
+                self.give_up()
+                return
+            failures = 0
+            self._answered_at[key] = time.monotonic()
+            events = self._waiting.pop(key, [])
+            if is_there:
+                await self._hand_on(key[0], events)
+
+    async def _hand_on(self, room_id: str, events: list[MegolmEvent]) -> None:
+        try:
+            await self.hand_on(room_id, events)
+        except CryptoStoreError as error:
+            _log.warning("messages of %s became readable and were not handed on: %s", ascii(room_id), error)
+        except Exception as error:  # noqa: BLE001  # a callback's: the next sync raises it, as it does any other one's
+            self._error = error

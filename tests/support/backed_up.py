@@ -1,0 +1,45 @@
+"""Two people with a small homeserver that has key backup, and a key of a backup for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from client_pairs import Person, people
+from cryptostore.nio.trust.secrets import KEY_BACKUP, MASTER
+from small_room_keys import RoomKeys
+
+PRIVATE_KEY: Final = bytes(range(32))
+SEED: Final = bytes(range(1, 33))
+
+
+@asynccontextmanager
+async def backed_up(url: str, bob_url: str = "") -> AsyncIterator[tuple[RoomKeys, Person, Person]]:
+    """Alice and Bob in one encrypted room. Bob has a key, in secret storage too, as far as the homeserver can tell."""
+    async with people(url, bob_url) as (server, alice, bob):
+        keys = RoomKeys(server)
+        give_key(keys, bob)
+        yield keys, alice, bob
+
+
+def give_key(keys: RoomKeys, person: Person, private_key: bytes = PRIVATE_KEY, *, seed: bytes | None = SEED) -> None:
+    """A person's client holds the key of the backup, and the identity's seed."""
+    person.store.secrets.put(KEY_BACKUP, private_key)
+    if seed is not None:
+        person.store.secrets.put(MASTER, seed)
+    keys.set_account_data(person.account.user_id, KEY_BACKUP, {"encrypted": {"key": {}}})
+    hurry(person)
+
+
+def hurry(person: Person) -> None:
+    """New sessions do not wait for others."""
+    person.client._trust.key_backup.longest_delay = 0
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what happens in the background."""
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110  # what is waited for may be in the database
+            await asyncio.sleep(0.01)
