@@ -19,12 +19,15 @@ from client_pairs import BOB, ROOM, Person, say_in_new_sessions
 from cryptostore import Account, ConfigurationError, HomeserverUnavailable, InboundGroupSession, SessionToBackUp
 from cryptostore.nio.trust import backup_on_demand, backup_restore
 from cryptostore.nio.trust.backup_restore import RestoredBackup
+from cryptostore.nio.trust.secrets import KEY_BACKUP
 from cryptostore.trust.key_backup import BackupDecryption, BackupEncryption, public_key
 from cryptostore.trust.recovery_key import encode
+from cryptostore.trust.secret_storage import DEFAULT_KEY, KeyDescription, seal
 from small_homeserver import Request
 from small_room_keys import RoomKeys
 
 LAPTOP = Account(BOB.user_id, "BOBLAPTOP")
+STORAGE_KEY = bytes(range(50, 82))
 TEXTS = ["one", "two", "three", "four"]
 
 
@@ -168,9 +171,28 @@ def test_without_a_key_or_a_backup_the_text_says_what_to_do(memory_url: str) -> 
 def test_the_recovery_key_of_the_backup_itself_is_taken(memory_url: str) -> None:
     async def scenario() -> None:
         async with laptop(memory_url, key=False) as (_keys, _alice, bob):
-            with pytest.raises(ConfigurationError, match="another private key"):
-                await bob.client.restore_backup(recovery_key=encode(bytes(32)))
             assert (await bob.client.restore_backup(recovery_key=encode(PRIVATE_KEY))).taken_in == 4
+
+    asyncio.run(scenario())
+
+
+def test_the_recovery_key_of_secret_storage_opens_the_backup(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with laptop(memory_url, key=False) as (keys, _alice, bob):
+            storage_key = KeyDescription.make(STORAGE_KEY)
+            sealed = seal(KEY_BACKUP, storage_key.key_id, STORAGE_KEY, PRIVATE_KEY)
+            keys.set_account_data(BOB.user_id, DEFAULT_KEY, {"key": storage_key.key_id})
+            keys.set_account_data(BOB.user_id, storage_key.event_type, storage_key.content())
+            keys.set_account_data(BOB.user_id, KEY_BACKUP, {})
+            with pytest.raises(ConfigurationError, match="does not hold the key of the key backup"):
+                await bob.client.restore_backup(recovery_key=encode(STORAGE_KEY))
+            keys.set_account_data(BOB.user_id, KEY_BACKUP, sealed)
+            with pytest.raises(ConfigurationError, match="typing error"):
+                await bob.client.restore_backup(recovery_key=encode(STORAGE_KEY)[:-1] + "1")
+            with pytest.raises(ConfigurationError, match="does not open the account's secret storage"):
+                await bob.client.restore_backup(recovery_key=encode(bytes(32)))
+            assert bob.stored(InboundGroupSession) == []
+            assert (await bob.client.restore_backup(recovery_key=encode(STORAGE_KEY))).taken_in == 4
 
     asyncio.run(scenario())
 

@@ -31,6 +31,7 @@ from .backup_restore import BackupRestore, Progress, RestoredBackup
 from .backup_uploads import BackupUploads, OtherVersionError
 from .backup_versions import BackupVersions
 from .requests import Requests
+from .secret_storage import RecoveryKey, SecretStorage, opened
 from .secrets import KEY_BACKUP
 
 #: Seconds from a sync that brought room keys to their upload, at most. Their number is random, so that not all clients
@@ -64,7 +65,9 @@ class KeyBackups:
     """Looks after the backup of whichever account is open. Nothing is asked before a sync was handled."""
 
     def __init__(self, client: AsyncClient, session: Session, requests: Requests) -> None:
+        self._client = client
         self._session = session
+        self._requests = requests
         self._versions = BackupVersions(client, session, requests)
         self._uploads = BackupUploads(session, requests)
         self._restore = BackupRestore(client, session, requests)
@@ -123,7 +126,7 @@ class KeyBackups:
         backup = await self._versions.current()
         if backup is None:
             raise ConfigurationError("the homeserver has no key backup of this account")
-        held = self._versions.private_key if recovery_key is None else await self._private_key_of(recovery_key)
+        held = self._versions.private_key if recovery_key is None else await self._found_with(recovery_key, backup)
         if held is None:
             raise ConfigurationError(
                 "the private key of the key backup is not in this database; give the recovery key of the account"
@@ -140,9 +143,18 @@ class KeyBackups:
                 await self.back_up()
         return await self._restore.all(backup.version, held, backup.count, progress)
 
-    async def _private_key_of(self, given: str) -> bytes | None:
-        """The private key that a recovery key stands for."""
-        return recovery_keys.decode(given)
+    async def _found_with(self, given: str, backup: BackupVersion) -> bytes:
+        """The private key that a recovery key is, or opens: older clients gave people the key of the backup itself."""
+        with suppress(ValueError):
+            if public_key(itself := recovery_keys.decode(given)) == backup.public_key:
+                return itself
+        storage = SecretStorage(self._requests, self._client.user_id)
+        contents = await storage.read()
+        held = await opened(contents, RecoveryKey(given), self._session.threads)
+        private_key = contents.secret(KEY_BACKUP, held)
+        if private_key is None:
+            raise ConfigurationError("the account's secret storage does not hold the key of the key backup")
+        return private_key
 
     @property
     def _private_key(self) -> bytes | None:
