@@ -23,7 +23,7 @@ def test_a_person_who_becomes_somebody_else_is_noticed_and_still_read(bed: Bed) 
 def test_a_bot_that_is_somebody_else_is_seen_so_and_still_read(bed: Bed) -> None:
     story = Story(bed)
     story.both_are_read_and_green("before")
-    story.bot.call("reset_identity")
+    story.bot.call("reset_identity", password=story.device.user.password)
     story.person.sees_user(story.device.user, verified=False, needs_approval=True)
     # Between the two there was a moment in which the device had no valid signature.
     story.person_sees_a_signed_device()

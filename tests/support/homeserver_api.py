@@ -184,11 +184,35 @@ class Api:
         devices: dict[str, Any] = answer["device_keys"].get(user.user_id, {})
         return devices
 
+    def keys_of(self, by: User, user: User) -> dict[str, Any]:
+        """The whole answer to a question for a user's keys."""
+        answer = self._ask("POST", "/_matrix/client/v3/keys/query", {"device_keys": {user.user_id: []}}, by)
+        assert isinstance(answer, dict)
+        return answer
+
     def master_key(self, user: User) -> dict[str, str]:
         """The keys in a user's master key object; none if the user has no cross-signing identity."""
-        answer = self._ask("POST", "/_matrix/client/v3/keys/query", {"device_keys": {user.user_id: []}}, user)
-        keys: dict[str, str] = answer.get("master_keys", {}).get(user.user_id, {}).get("keys", {})
+        keys: dict[str, str] = self.keys_of(user, user).get("master_keys", {}).get(user.user_id, {}).get("keys", {})
         return keys
+
+    def account_data(self, user: User, kind: str) -> dict[str, Any]:
+        """A user's account data of a type; empty if there is none."""
+        try:
+            answer = self._ask("GET", self._account_data(user, kind), None, user)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            answer = {}
+        assert isinstance(answer, dict)
+        return answer
+
+    def put_account_data(self, user: User, kind: str, content: Mapping[str, Any]) -> None:
+        """What another client of the user writes."""
+        self._ask("PUT", self._account_data(user, kind), content, user)
+
+    @staticmethod
+    def _account_data(user: User, kind: str) -> str:
+        return f"/_matrix/client/v3/user/{quote(user.user_id)}/account_data/{quote(kind)}"
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, user: User | None = None) -> Any:
         request = urllib.request.Request(self._server.url + path, method=method)

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cryptostore.trust import recovery_key
+
 
 class TrustCommands:
     """Commands of one client of ours."""
 
-    def __init__(self, client: Any, password: str, tell: Callable[..., None]) -> None:
+    def __init__(self, client: Any, tell: Callable[..., None]) -> None:
         self._client = client
-        self._password = password
         self._tell = tell
         client.add_identity_change_callback(self._tell_change)
 
-    async def do_identity_state(self) -> str:
-        """How far the account's cross-signing identity has come."""
-        return str(self._client.identity_state.name)
+    async def do_own_identity(self) -> dict[str, Any]:
+        """How far the account's identity has come, whether its seeds are here, and the recovery key."""
+        keys, state = self._client._trust.own._keys, self._client.identity_state
+        held = keys.storage_key
+        kept = None if held is None else recovery_key.encode(held.key)
+        return {"state": state.name, "has_seeds": keys.seeds is not None, "recovery_key": kept}
 
-    async def do_reset_identity(self) -> None:
-        """Replace the account's cross-signing identity."""
-        await self._client.reset_identity(self._password)
+    async def do_reset_identity(self, password: str | None) -> None:
+        """Replace the account's identity."""
+        await self._client.reset_identity(password)
 
     async def do_accept_identity(self, user: str) -> bool:
         """Go on with a user's present identity."""

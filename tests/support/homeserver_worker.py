@@ -52,11 +52,12 @@ class WorkerConfig:
     store: str
     pickle_key: str
     password: str = ""
-    recovery_key: str = ""
     #: Stock clients are given a login; ours makes its own.
     access_token: str = ""
     #: How many events of a room our client fetches at most.
     gap_limit: int | None = None
+    #: What opens the account's secret storage.
+    recovery_key: str = ""
 
 
 class Failed(RuntimeError):
@@ -83,7 +84,7 @@ class Worker:
         self._client.add_event_callback(self._tell_undecrypted, MegolmEvent)
         if self._config.client == "production":
             self._client.add_missed_events_callback(_tell_missed)
-            self._trust = TrustCommands(self._client, self._config.password, _tell)
+            self._trust = TrustCommands(self._client, _tell)
         return self._identity()
 
     async def do_identity(self) -> dict[str, Any]:
@@ -294,12 +295,13 @@ async def _production(config: WorkerConfig) -> Any:
         env_file=None,
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
         gap_limit=config.gap_limit,
+        recovery_key=config.recovery_key or None,
     )
     if config.access_token:
         client.restore_login(config.user_id, config.device_id, config.access_token)
         await client.open()
     else:
-        await client.login_or_restore(password=config.password or None, recovery_key=config.recovery_key or None)
+        await client.login_or_restore(password=config.password or None)
     return client
 
 

@@ -122,9 +122,9 @@ class Additions:
         """Replace the account's cross-signing identity by a new one, whoever made it, and sign this device.
 
         **It costs**: everybody who verified the account is warned, and has to verify it again; other sessions of the
-        account are not signed any more; the former recovery key opens nothing. The key of the backup stays. For when
-        the seeds are lost or known to others. Secret storage gets a new key, which `recovery_key` will open, else a new
-        recovery key.
+        account are not signed any more; the former recovery key opens nothing, and what only it opened is lost, such as
+        the key of a backup that this client does not have. For when the seeds are lost or known to others. Secret
+        storage gets a new key, which `recovery_key` will open, else a new recovery key.
 
         `password` is sent only if that is all that the homeserver wants. Where a person has to approve, the error says
         where; calling this again goes on with the same keys, and so does the next start if this one is cut short.

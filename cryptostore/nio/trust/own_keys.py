@@ -13,6 +13,7 @@ from cryptostore.nio.client.session import Session
 from cryptostore.trust.cross_signing import SECRET_NAMES, PublicIdentity, Seeds
 
 from .own_notes import OwnNotes
+from .own_steps import Storage
 from .secret_storage import NAMES, Contents, RecoveryKey, StorageKey, new_storage_key
 from .secrets import KEY_BACKUP, STORAGE_KEY, Secrets
 
@@ -69,6 +70,15 @@ class OwnKeys:
     def made_storage(self) -> bool:
         """Whether this client made the secret storage, and not a person's."""
         return self._notes.made_storage
+
+    def judge(self, contents: Contents) -> Storage:
+        """How secret storage compares to what is here."""
+        found = contents.judge(self.storage_key, self.secrets())
+        if self._notes.replaces_storage and found is Storage.LOCKED:
+            return Storage.ABSENT
+        if self._notes.replaces_storage and found is Storage.WHOLE:
+            self._notes.note_storage(self._notes.description, made=True)
+        return found
 
     @property
     def confirmed_master_key(self) -> str:
@@ -140,7 +150,7 @@ class OwnKeys:
         if seeds is not None:
             self._put("", seeds)
         self._drop(NEXT)
-        self._keep_storage_key(key, made=True, is_known=given is not None)
+        self._keep_storage_key(key, made=True, is_known=given is not None, replaces=True)
 
     def drop(self) -> None:
         """Forget seeds that never became the account's, and what was made with them."""
@@ -163,14 +173,14 @@ class OwnKeys:
         for name in SECRET_NAMES:
             self._secrets.drop(prefix + name)
 
-    def _keep_storage_key(self, key: StorageKey, *, made: bool, is_known: bool) -> None:
+    def _keep_storage_key(self, key: StorageKey, *, made: bool, is_known: bool, replaces: bool = False) -> None:
         former = self.storage_key
         if former is not None and former.key_id != key.key_id:
             self._secrets.drop(STORAGE_KEY + former.key_id)
         self._secrets.put(STORAGE_KEY + key.key_id, key.key)
         if is_known:
             self._secrets.note_shown(STORAGE_KEY + key.key_id)
-        self._notes.note_storage(key.description, made=made)
+        self._notes.note_storage(key.description, made=made, replaces=replaces)
 
 
 def _problem(found: Mapping[str, bytes], seeds: Seeds | None, identity: PublicIdentity | None) -> str:

@@ -31,6 +31,8 @@ class OwnNotes:
         self.description: KeyDescription | None = KeyDescription.parse(key_id, said.get("description"))
         #: Whether this client made the secret storage.
         self.made_storage: bool = said.get("made_storage", False)
+        #: Whether it is to take the place of whatever is there: that of an identity that was replaced.
+        self.replaces_storage: bool = said.get("replaces_storage", False)
 
     def note_ours(self, master_key: str) -> None:
         """The homeserver has this identity, whose seeds are in the store."""
@@ -38,10 +40,10 @@ class OwnNotes:
             self.master_key = master_key
             self._write()
 
-    def note_storage(self, description: KeyDescription | None, *, made: bool) -> None:
+    def note_storage(self, description: KeyDescription | None, *, made: bool, replaces: bool = False) -> None:
         """Secret storage is opened by the key that this describes; by none."""
-        if (self.description, self.made_storage) != (description, made):
-            self.description, self.made_storage = description, made
+        if (self.description, self.made_storage, self.replaces_storage) != (description, made, replaces):
+            self.description, self.made_storage, self.replaces_storage = description, made, replaces
             self._write()
 
     def _write(self) -> None:
@@ -51,5 +53,6 @@ class OwnNotes:
             "storage_key": described.key_id if described else "",
             "description": described.content() if described else {},
             "made_storage": self.made_storage,
+            "replaces_storage": self.replaces_storage,
         }
         self._storage.write(Changes([Value(*OWN_IDENTITY, json.dumps(said).encode())]))

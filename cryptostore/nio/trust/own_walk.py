@@ -126,7 +126,7 @@ class Walk:
         contents, seeds = await self._see_storage(), self._keys.seeds
         return Situation(
             identity,
-            contents.judge(self._keys.storage_key, self._keys.secrets()),
+            self._keys.judge(contents),
             self._device_state(shown),
             has_seeds=seeds is not None,
             was_ours=seeds is not None and seeds.public.master == self._keys.confirmed_master_key,
