@@ -8,6 +8,7 @@ from driven import ClientFailed
 from homeserver_bed import Bed
 from homeserver_client import Client
 from homeserver_identities import assert_whole, identity_of, is_signed, opened
+from homeserver_proxy import HomeserverProxy, PassOn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -108,3 +109,24 @@ def test_a_reset_wants_the_password_and_replaces_the_identity(any_bed: Bed) -> N
     assert after.master_key != identity.master_key
     with pytest.raises(ValueError, match="not the one of the secret storage key"):
         opened(any_bed.api, device.user, before)
+
+
+def test_an_identity_that_the_homeserver_stored_in_part_is_completed(any_bed: Bed, proxy: HomeserverProxy) -> None:
+    device = any_bed.device("bot")
+
+    def stores_the_master_key_alone(_: PassOn) -> None:
+        # Synapse stores the three keys in three transactions, between which it may die.
+        request = proxy.asked_for("device_signing")[-1]
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        any_bed.api.upload_identity(token, {"master_key": request.content["master_key"]})
+
+    first = any_bed.spawn(device, homeserver=proxy.url)
+    fault = proxy.fault("device_signing", stores_the_master_key_alone)
+    with fault, pytest.raises(ClientFailed, match="HomeserverUnavailable"):
+        first.call("start")
+    first.kill()
+    master_key = any_bed.api.master_key(device.user)
+    assert master_key
+    client = any_bed.start(device)
+    assert any_bed.api.master_key(device.user) == master_key
+    assert_whole(any_bed.api, device.user, device.config.device_id, client.call("own_identity")["recovery_key"])

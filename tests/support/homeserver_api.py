@@ -173,6 +173,10 @@ class Api:
         owner = User("", "", access_token)
         self._ask("POST", "/_matrix/client/v3/keys/upload", {"one_time_keys": keys}, owner)
 
+    def upload_identity(self, access_token: str, keys: Mapping[str, Any]) -> None:
+        """Upload cross-signing keys, with a device's own access token."""
+        self._ask("POST", "/_matrix/client/v3/keys/device_signing/upload", keys, User("", "", access_token))
+
     def send_to_device(self, by: User, kind: str, user: User, device_id: str, content: Mapping[str, Any]) -> None:
         """Send a device whatever a stranger likes."""
         path = f"/_matrix/client/v3/sendToDevice/{quote(kind, safe='')}/{next(self._transactions)}"

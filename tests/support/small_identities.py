@@ -33,6 +33,8 @@ class Identities:
     params: Json = field(default_factory=dict)
     #: As homeservers before version 1.11 of the specification do.
     wants_password_at_first: bool = False
+    #: Which keys of an upload are stored before the homeserver dies: Synapse stores one after the other.
+    keeps: tuple[str, ...] = KEYS
     #: As conduit and its like: an answer has no groups that are empty.
     leaves_empty_out: bool = False
 
@@ -95,8 +97,8 @@ class Identities:
         if any(_key_of(key) in self._used[user] for key in uploaded.values()):
             # A public key is stored for ever.
             return _error(500, "M_UNKNOWN")
-        self._keep(user, uploaded)
-        return web.json_response({})
+        self._keep(user, {name: key for name, key in uploaded.items() if name in self.keeps})
+        return web.json_response({}) if self.keeps == KEYS else _error(502, "M_UNKNOWN")
 
     def _refusal(self, user: str, auth: Any) -> web.StreamResponse | None:
         wanted = {"flows": [{"stages": stages} for stages in self.flows], "params": self.params, "session": "session"}

@@ -17,6 +17,7 @@ class Identity(enum.Enum):
     UNSUPPORTED = "the homeserver has no cross-signing"
     ABSENT = "none"
     OURS = "the one whose seeds are in the store"
+    OURS_IN_PART = "the one whose seeds are in the store, as far as its keys are there: the others are missing"
     NEXT = "the one of a reset that was cut short"
     OTHER = "one whose seeds are not in the store"
 
@@ -120,7 +121,7 @@ def next_step(now: Situation) -> Step | IdentityState:
         return _if_allowed(Step.ADOPT_NEXT, now, True, IdentityState.REFUSED)
     if now.identity is Identity.OTHER:
         return _with_other_identity(now)
-    if now.identity is Identity.ABSENT:
+    if now.identity in (Identity.ABSENT, Identity.OURS_IN_PART):
         return _without_identity(now)
     return _with_own_identity(now)
 
@@ -145,7 +146,7 @@ def _to_own_identity(now: Situation) -> Step | IdentityState:
         return _if_allowed(Step.WRITE_STORAGE, now, True, IdentityState.REFUSED)
     if now.may_do(Step.UPLOAD_IDENTITY):
         return Step.UPLOAD_IDENTITY
-    # A homeserver may want a password also for an account's first identity.
+    # A homeserver may want a password also for an account's first identity, and to complete one that it took in part.
     wanted = now.wants_password and now.has_password
     return _if_allowed(Step.UPLOAD_WITH_PASSWORD, now, wanted, IdentityState.REFUSED)
 

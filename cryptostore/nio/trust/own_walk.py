@@ -12,7 +12,7 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
 from cryptostore.nio.client.answers import failure
 from cryptostore.nio.client.session import Session
-from cryptostore.trust.cross_signing import PublicIdentity, Seeds, public_identity
+from cryptostore.trust.cross_signing import PublicIdentity, PublicKeys, Seeds, public_identity
 from cryptostore.trust.signatures import ALGORITHM, is_signed
 
 from . import uia
@@ -150,12 +150,15 @@ class Walk:
             return Identity.UNSUPPORTED
         if not shown.has_identity:
             return Identity.ABSENT
-        theirs = shown.identity and shown.identity.public_keys
+        theirs = None if shown.identity is None else shown.identity.public_keys
         seeds, following = self._keys.seeds, self._keys.next_seeds
         if seeds is not None and theirs == seeds.public:
             # Only now it is known that it is ours: a homeserver tells every one of several uploads that it was taken.
             self._keys.confirm(seeds.public.master)
             return Identity.OURS
+        if seeds is not None and theirs is not None and _is_part_of(theirs, seeds.public):
+            # Synapse stores the three keys one after the other, and may have been cut short.
+            return Identity.OURS_IN_PART
         return Identity.NEXT if following is not None and theirs == following.public else Identity.OTHER
 
     def _device_state(self, shown: _Shown) -> OwnDevice:
@@ -217,13 +220,23 @@ class Walk:
         self.contents = None
 
     async def _upload_identity(self) -> None:
-        self._note_upload(await self._upload(self._keys.present_seeds.upload(self._client.user_id)))
+        self._note_upload(await self._upload(await self._missing_keys()))
 
     async def _upload_with_password(self) -> None:
         refusal, password = self._refusal, self._wishes.password
         if refusal is not None and password is not None and uia.password_suffices(refusal):
-            content = self._keys.present_seeds.upload(self._client.user_id)
+            content = await self._missing_keys()
             self._note_upload(await self._upload(uia.with_password(content, self._client.user_id, password, refusal)))
+
+    async def _missing_keys(self) -> dict[str, Any]:
+        """What the homeserver lacks of our identity. Synapse does not take what it has beside what it has not."""
+        content = self._keys.present_seeds.upload(self._client.user_id)
+        shown = await self._see_keys()
+        if shown.identity is None or self._whose(shown) is not Identity.OURS_IN_PART:
+            return content
+        there = shown.identity.public_keys
+        present = {"master_key": True, "self_signing_key": there.self_signing, "user_signing_key": there.user_signing}
+        return {name: key for name, key in content.items() if not present[name]}
 
     def _note_upload(self, answer: Answer) -> None:
         """Whatever it says: what counts is what it shows then."""
@@ -285,6 +298,15 @@ def _device_of(content: Mapping[str, Any], user_id: str, device_id: str, signing
     if not isinstance(device, dict) or not is_signed(device, user_id, signing_key, ALGORITHM + device_id):
         return None
     return {name: value for name, value in device.items() if name != "unsigned"}
+
+
+def _is_part_of(theirs: PublicKeys, ours: PublicKeys) -> bool:
+    """Whether every key that is there is ours; a master key always is there."""
+    return (
+        theirs.master == ours.master
+        and theirs.self_signing in ("", ours.self_signing)
+        and theirs.user_signing in ("", ours.user_signing)
+    )
 
 
 def _why_not_signed(answer: Answer, user_id: str, device_id: str) -> str:
