@@ -30,6 +30,7 @@ _OUR_OWN: Final = tuple(
         ("migrate", "cryptostore.cli.migrate:migrate"),
         ("new-key", "cryptostore.cli.new_key:new_key"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
+        ("restore-backup", "cryptostore.cli.restore_backup:restore_backup"),
         ("run", "cryptostore.cli.run:run"),
         ("stats", "cryptostore.cli.stats:stats"),
         ("verify", "cryptostore.cli.verify:verify"),

@@ -10,6 +10,7 @@ from cryptostore.errors import (
     BackendUnavailable,
     ConfigurationError,
     CryptoStoreError,
+    HomeserverUnavailable,
     InvalidRecord,
     PluginError,
     WrongPickleKey,
@@ -24,7 +25,7 @@ class ExitCode(enum.IntEnum):
     CHECK_FAILED = 1
     #: The command line, the URL, the pickle key, the plugin or the database's set-up must be changed by the user.
     USAGE = 2
-    #: The database did not answer inside the deadline.
+    #: The database, or the homeserver, did not answer inside the deadline.
     UNAVAILABLE = 3
     #: The database answered and refused: no room, tables of another version, a damaged row, a newer owner.
     REFUSED = 4
@@ -36,7 +37,7 @@ EXPLAINED: Final = (
     "0 done, and nothing is missing; "
     "1 something was found missing or wrong; "
     "2 the command line, the configuration or a plugin has to be changed; "
-    "3 the database did not answer; "
+    "3 the database or the homeserver did not answer; "
     "4 the database refused (full, newer tables, damaged, taken over); "
     "130 interrupted."
 )
@@ -46,7 +47,7 @@ _USERS_TO_MEND: Final = (PluginError, ConfigurationError, WrongPickleKey, Accoun
 
 def exit_code_of(error: CryptoStoreError) -> ExitCode:
     """The exit code that tells a script what kind of remedy `error` needs."""
-    if isinstance(error, BackendUnavailable):
+    if isinstance(error, BackendUnavailable | HomeserverUnavailable):
         return ExitCode.UNAVAILABLE
     if isinstance(error, _USERS_TO_MEND):
         return ExitCode.USAGE

@@ -26,7 +26,7 @@ def read_pickle_key(file: str | os.PathLike[str]) -> str:
 
     Raises ConfigurationError, whose text holds nothing of the file, if it cannot be read or is not such a file.
     """
-    return _line_of(file, _WHAT)
+    return read_secret(file, _WHAT)
 
 
 def secret_from(variables: Mapping[str, str], variable: str, what: str) -> str | None:
@@ -37,10 +37,11 @@ def secret_from(variables: Mapping[str, str], variable: str, what: str) -> str |
     secret, file = variables.get(variable), variables.get(f"{variable}_FILE")
     if secret and file:
         raise ConfigurationError(f"set either {variable} or {variable}_FILE, not both")
-    return _line_of(file, what) if file else secret
+    return read_secret(file, what) if file else secret
 
 
-def _line_of(file: str | os.PathLike[str], what: str) -> str:
+def read_secret(file: str | os.PathLike[str], what: str) -> str:
+    """A secret in a file of one line: see `read_pickle_key`."""
     line = read_private(file, what).rstrip("\n")
     warn_if_shared(file, what)
     if not line or "\n" in line:
