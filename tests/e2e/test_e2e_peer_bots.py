@@ -69,3 +69,45 @@ def test_messages_of_a_device_that_is_gone_stay_readable(bed: Bed) -> None:
         bed.api.delete_device(story.device.user, story.device_id)
     shown = story.person.read(story.room, said)
     assert (shown.text, shown.colour) == ("and gone", 0)
+
+
+def test_a_lost_database_is_replaced_by_the_recovery_key(bed: Bed) -> None:
+    story = Story(bed)
+    for number in range(3):
+        story.person.call("rotate", room=story.room)
+        story.bot.call("rotate", room=story.room)
+        story.both_are_read_and_green(f"exchange {number}")
+    story.bot.call("back_up")
+    first = story.device_id
+    before = bed.api.master_key(story.device.user)
+    story.lose_database(story.recovery_key())
+    assert story.device_id != first
+    assert bed.api.master_key(story.device.user) == before
+    # What the first sync brings is asked for by itself, session by session.
+    story.bot_reads("exchange 2?", "exchange 2!")
+    story.bot.call("restore_backup")
+    assert story.unread_by_bot() == []
+    story.both_are_read_and_green("on a new device")
+
+
+def test_a_person_with_the_bots_recovery_key_reads_the_bots_history(bed: Bed) -> None:
+    story = Story(bed)
+    story.both_are_read_and_green("before")
+    story.bot.call("back_up")
+    element = bed.peer(story.device.user)
+    element.call("sync")
+    restored = element.call("restore", recovery_key=story.recovery_key())
+    assert restored == {"total": 2, "imported": 2}
+    # Grey, as Element shows whatever came from a backup.
+    assert {text: (each.text, each.colour, each.reason) for text, each in story.shown(element).items()} == {
+        text: (text, 1, 4) for text in story.said.values()
+    }
+    own = element.call("own")
+    assert own["cross_signing_ready"]
+    assert own["secret_storage_ready"]
+    assert own["backup_trust"] == {"trusted": True, "matchesDecryptionKey": True}
+    # To the bot, the new device is one of its account's own, and gets the next room key.
+    story.bot.call("sync")
+    story.both_are_read_and_green("after")
+    last = list(story.said)[-1]
+    assert element.read(story.room, last).text == "after!"

@@ -45,3 +45,18 @@ def test_a_persons_element_on_the_bots_account_replaces_nothing(any_bed: Bed) ->
     assert any_bed.api.master_key(story.device.user) == before
     assert element.call("device", user=story.user_id, device=story.device_id)["verified"]
     assert element.call("own")["secrets_cached"] == {"masterKey": True, "selfSigningKey": True, "userSigningKey": True}
+
+
+def test_a_device_that_its_owner_did_not_sign_gets_no_room_key_and_is_told(any_bed: Bed) -> None:
+    story = Story(any_bed)
+    unsigned = any_bed.peer(story.person.user, isolation=False)
+    unsigned.call("sync")
+    story.bot.call("sync")
+    said = story.answer("not for everybody")
+    assert unsigned.fails(story.room, said).failure == "MEGOLM_KEY_WITHHELD_FOR_UNVERIFIED_DEVICE"
+    assert story.person.read(story.room, said).colour == 0
+    # It is signed later.
+    unsigned.call("restore", recovery_key=story.person.recovery_key)
+    story.bot.call("sync")
+    said = story.answer("for everybody")
+    assert unsigned.read(story.room, said).colour == 0

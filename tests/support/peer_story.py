@@ -98,6 +98,13 @@ class Story:
         assert shown.code == 0, shown.err
         return str(shown.document["recovery_key"])
 
+    def bot_reads(self, *texts: str) -> None:
+        """Wait until the bot's callbacks were told of these messages."""
+        wanted = {event_id: text for event_id, text in self.said.items() if text in texts}
+        self.bot.until(
+            lambda told: wanted.items() <= {each.get("id"): each.get("text") for each in told if "id" in each}.items()
+        )
+
     def unread_by_bot(self) -> list[str]:
         """The texts that the bot cannot read in the room's history."""
         history = self.bot.call("history", room=self.room)
