@@ -28,7 +28,7 @@ from .errors import (
     UnreadableRecord,
     WrongPickleKey,
 )
-from .plugins import BackendPlugin, InstalledBackend, installed_backends, load_backend, open_backend
+from .plugins import BackendPlugin, InstalledBackend, installed_backends, load_backend, open_backend, open_existing
 from .plugins.capabilities import FULL, Capability, Claim, Support
 from .plugins.hookspecs import hookimpl
 from .records import (
@@ -164,5 +164,6 @@ __all__ = [
     "load_backend",
     "new_pickle_key",
     "open_backend",
+    "open_existing",
     "record_kind",
 ]

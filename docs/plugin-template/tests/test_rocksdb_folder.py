@@ -23,8 +23,8 @@ from cryptostore import (
     SyncToken,
     new_pickle_key,
     open_backend,
+    open_existing,
 )
-from cryptostore.plugins import open_existing
 from cryptostore_contract import limited_files
 from cryptostore_rocksdb.engine import release, shared
 from cryptostore_rocksdb.errors import mapped_errors
