@@ -6,6 +6,7 @@ store for matrix-nio.
 
 from .errors import (
     AccessTokenRejected,
+    AccountElsewhere,
     AccountNotFound,
     AmbiguousBackend,
     BackendIncompatible,
@@ -84,6 +85,7 @@ __all__ = [
     "KINDS",
     "AccessTokenRejected",
     "Account",
+    "AccountElsewhere",
     "AccountNotFound",
     "AccountRow",
     "AmbiguousBackend",

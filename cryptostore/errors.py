@@ -16,6 +16,7 @@
     ├── StoreClosed
     ├── ReadOnlyStore
     ├── AccountNotFound
+    ├── AccountElsewhere
     ├── SchemaError
     │   └── SchemaTooNew
     ├── WrongPickleKey
@@ -181,6 +182,10 @@ class AccountNotFound(CryptoStoreError):
             f"{account} was deleted since it was opened; this handle can write no more: restore the account from a "
             "backup, or stop, open it again and log in as a new device"
         )
+
+
+class AccountElsewhere(CryptoStoreError):
+    """The account was moved to another database, or its copy here is not complete. Nothing was taken over."""
 
 
 class SchemaError(CryptoStoreError):

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
+from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Ownership
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, mark_of, open_for, wanted_accounts
 from .output import print_json, print_line, say
 from .stats import Stored, count
+
+
+class Listed(NamedTuple):
+    """One account, its owner, what says that it is not at home here, and what it holds."""
+
+    account: Account
+    owner: Ownership
+    mark: Mark | None
+    stored: Stored | None
 
 
 def accounts(
@@ -24,7 +34,7 @@ def accounts(
     quick: Annotated[bool, typer.Option("--quick", help="Do not count records, which takes reading them all.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
 ) -> None:
-    """List accounts: user, device, owner, since when, batches, records and bytes.
+    """List accounts: user, device, owner, since when, batches, records and bytes, and where it was moved.
 
     Needs no pickle key, takes nothing over, and opens no record. Counts by kind are in --json, and in `cryptostore
     stats`. When an account was last written is not kept; its number of batches grows with each write.
@@ -34,22 +44,33 @@ def accounts(
         wanted = wanted_accounts(backend, url, user_id, device_id)
         if not wanted:
             say(f"the database {shown_url(url)} holds no account; is it the right one?")
-        counted = {} if quick else {account: count(backend, account) for account in wanted}
-    _report(url, {account: owners[account] for account in wanted if account in owners}, counted, as_json=as_json)
+        listed = [
+            Listed(account, owners[account], mark_of(backend, account), None if quick else count(backend, account))
+            for account in wanted
+            if account in owners
+        ]
+    _report(url, listed, as_json=as_json)
 
 
-def _report(url: str, owned: Mapping[Account, Ownership], counted: Mapping[Account, Stored], *, as_json: bool) -> None:
+def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:
     if as_json:
-        documents = [_document(account, owner, counted.get(account)) for account, owner in owned.items()]
-        print_json({"database": shown_url(url), "accounts": documents})
+        print_json({"database": shown_url(url), "accounts": [_document(*each) for each in listed]})
         return
     print_line(f"Accounts in {shown_url(url)}", style="bold")
-    for account, owner in owned.items():
+    for account, owner, mark, stored in listed:
         # Lines, not columns: an id and an owner's name leave no room beside each other on a terminal.
         print_line(str(account))
         print_line(f"  owner    {owner.owner}")
         print_line(f"  since    {_shown_time(owner.since)}")
-        print_line(f"  written  {owner.sequence:,} batch{'es' * (owner.sequence != 1)}{_held(counted.get(account))}")
+        print_line(f"  written  {owner.sequence:,} batch{'es' * (owner.sequence != 1)}{_held(stored)}")
+        if mark is not None:
+            print_line(f"  {_shown_mark(mark)}")
+
+
+def _shown_mark(mark: Mark) -> str:
+    if mark.whereabouts is Whereabouts.MOVED:
+        return f"moved    to {mark.place} on {_shown_time(mark.at)}"
+    return f"copied   from {mark.place}, and not complete"
 
 
 def _held(stored: Stored | None) -> str:
@@ -62,7 +83,7 @@ def _shown_time(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _document(account: Account, owner: Ownership, stored: Stored | None) -> dict[str, Any]:
+def _document(account: Account, owner: Ownership, mark: Mark | None, stored: Stored | None) -> dict[str, Any]:
     document: dict[str, Any] = {
         "user_id": account.user_id,
         "device_id": account.device_id,
@@ -71,6 +92,8 @@ def _document(account: Account, owner: Ownership, stored: Stored | None) -> dict
         "epoch": owner.epoch,
         "batches": owner.sequence,
     }
+    if mark is not None:
+        document["mark"] = {"whereabouts": mark.whereabouts, "place": mark.place, "at": mark.at.isoformat()}
     if stored is not None:
         document["kinds"] = {kind: {"rows": rows, "bytes": stored.size[kind]} for kind, rows in stored.rows.items()}
     return document

@@ -22,6 +22,7 @@ _OUR_OWN: Final = tuple(
     for name, value in (
         ("accounts", "cryptostore.cli.accounts:accounts"),
         ("backends", "cryptostore.cli.backends:backends"),
+        ("copy", "cryptostore.cli.copy:copy"),
         ("delete", "cryptostore.cli.delete:delete"),
         ("demo", "cryptostore.cli.demo.command:demo"),
         ("health", "cryptostore.cli.health:health"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -12,10 +13,12 @@ from cryptostore.plugins.capabilities import Capability, Support
 from cryptostore.plugins.environment import ENV_FILE, database_url, variables
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.urls import scheme_of
-from cryptostore.records import KINDS_BY_NUMBER, Account
+from cryptostore.records import Account
 from cryptostore.store.backend import Backend
+from cryptostore.store.marks import Mark, elsewhere
 from cryptostore.store.owners import default_owner
-from cryptostore.store.ring import RING_KEYS
+
+from .output import say
 
 
 def url_from_settings() -> str:
@@ -81,6 +84,20 @@ def the_account(backend: Backend, url: str, user_id: str | None, device_id: str 
     return wanted[0]
 
 
+def mark_of(backend: Backend, account: Account) -> Mark | None:
+    """What says that an account is not at home in this database. Raises UnreadableRecord, SchemaTooNew."""
+    stored = backend.sealed(account)
+    return None if stored.find() is None else stored.mark()
+
+
+def marks_told(backend: Backend, accounts: Iterable[Account]) -> dict[Account, Mark]:
+    """The marks of those accounts that are not at home here, which a command leaves out and is said to."""
+    marks = {account: mark for account in accounts if (mark := mark_of(backend, account)) is not None}
+    for account, mark in marks.items():
+        say(f"left out: {elsewhere(account, mark)}")
+    return marks
+
+
 def refuse_process_local(url: str) -> None:
     """Raise ConfigurationError for a database that a process takes with it when it ends."""
     claim = load_backend(scheme_of(url)).claim(Capability.SURVIVES_PROCESS_KILL)
@@ -89,14 +106,3 @@ def refuse_process_local(url: str) -> None:
             f"{shown_url(url)} keeps nothing beyond its process ({claim.reason}); use another backend: "
             "`cryptostore backends` lists what is installed"
         )
-
-
-def kind_name(number: int) -> str:
-    """What people call the kind of record with this number; a newer program may have kinds that this one does not.
-
-    The two copies of the key ring are told apart as its errors do.
-    """
-    if bytes([number]) in RING_KEYS:
-        return f"key_ring {number:02x}"
-    kind = KINDS_BY_NUMBER.get(number)
-    return f"kind {number}" if kind is None else kind.kind_name

@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 from cryptostore.errors import (
+    AccountElsewhere,
     AccountNotFound,
     BackendUnavailable,
     ConfigurationError,
@@ -42,7 +43,14 @@ EXPLAINED: Final = (
     "130 interrupted."
 )
 
-_USERS_TO_MEND: Final = (PluginError, ConfigurationError, WrongPickleKey, AccountNotFound, InvalidRecord)
+_USERS_TO_MEND: Final = (
+    PluginError,
+    ConfigurationError,
+    WrongPickleKey,
+    AccountNotFound,
+    AccountElsewhere,
+    InvalidRecord,
+)
 
 
 def exit_code_of(error: CryptoStoreError) -> ExitCode:

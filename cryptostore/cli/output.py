@@ -132,6 +132,20 @@ def bars(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
+def rates(console: Console) -> Progress:
+    """How much of the whole is done, how fast, and how long the rest will take; gone at the end."""
+    columns = (_Description(), BarColumn(_BAR_WIDTH), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
 class _Description(ProgressColumn):
     """What is being done. rich's own column takes it for markup, and leaves out what is too long for one line."""
 

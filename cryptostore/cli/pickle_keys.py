@@ -28,15 +28,19 @@ AskForKey = Annotated[bool, typer.Option("--ask-pickle-key", help="Ask for the p
 
 def current_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
     """The pickle key that keys were saved with; nio's default, with a warning, if the user names none."""
-    given = _given(variable, file, ask=ask)
-    if given is None:
-        given = pickle_key_from(variables())
+    given = given_pickle_key(variable, file, ask=ask)
     if given is None:
         say(
             "warning: no pickle key was given, so nio's default is tried; everybody knows it. To give yours: "
             f"{VARIABLE}, --pickle-key-file or --ask-pickle-key"
         )
     return _DEFAULT if given is None else given
+
+
+def given_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str | None:
+    """The pickle key that the user names, or that clients find; None where there is none."""
+    given = _given(variable, file, ask=ask)
+    return pickle_key_from(variables()) if given is None else given
 
 
 def new_pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:

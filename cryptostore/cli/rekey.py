@@ -17,10 +17,11 @@ from cryptostore.store import rekeying
 from cryptostore.store.backend import Backend
 from cryptostore.store.rekeying import Rekeyed
 
-from .databases import DatabaseUrl, DeviceId, UserId, kind_name, open_for, refuse_process_local
+from .databases import DatabaseUrl, DeviceId, UserId, marks_told, open_for, refuse_process_local
 from .exits import ExitCode
 from .output import counter, messages, print_json, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
+from .rows import kind_name
 
 
 def rekey(
@@ -70,8 +71,9 @@ def rekey(
 def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: str) -> list[Account]:
     there = list(backend.accounts())
     wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
-    chosen = [each for each in wanted if rekeying.has_rows(backend, each)]
-    for account in wanted:
+    at_home = [each for each in wanted if each not in marks_told(backend, [each])]
+    chosen = [each for each in at_home if rekeying.has_rows(backend, each)]
+    for account in at_home:
         if account not in chosen:
             say(f"left out {account}, which has no keys")
     if not chosen:

@@ -14,8 +14,9 @@ from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import DatabaseUrl, DeviceId, UserId, kind_name, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, wanted_accounts
 from .output import print_json, print_table, say
+from .rows import kind_of_row
 
 
 @dataclass
@@ -48,7 +49,7 @@ def count(backend: Backend, account: Account) -> Stored:
     stored = Stored()
     with backend.open_store(account, Mode.READ) as store:
         for row in store.stored_rows():
-            kind = kind_name(row.key[0])
+            kind = kind_of_row(row.key)
             stored.rows[kind] += 1
             stored.size[kind] += len(row.key) + len(row.value)
     return stored

@@ -9,18 +9,18 @@ from typing import Annotated, Any, Final
 import typer
 
 from cryptostore.plugins.loading import shown_url
-from cryptostore.records import KINDS_BY_NUMBER, Account
+from cryptostore.records import Account
 from cryptostore.store.backend import Backend
-from cryptostore.store.keys import decode_key
+from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Mode
-from cryptostore.store.ring import RING_KEYS
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
-from .databases import DatabaseUrl, DeviceId, UserId, kind_name, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, marks_told, open_for, wanted_accounts
 from .exits import ExitCode
 from .output import bars, messages, print_json, print_line, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .rows import kind_name, row_document, row_name
 
 #: How many unreadable rows people see; JSON has more.
 _SHOWN: Final = 20
@@ -37,7 +37,8 @@ def verify(
 ) -> None:
     """Open and check every record, and list those that cannot be read by kind and key.
 
-    Takes nothing over and changes nothing. The exit code is 1 where something cannot be read. All accounts that are
+    Takes nothing over and changes nothing. The exit code is 1 where something cannot be read, or an account is not
+    complete here. Accounts that were moved elsewhere are left out. All accounts that are
     chosen must have the same pickle key.
     """
     pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
@@ -45,10 +46,17 @@ def verify(
         wanted = wanted_accounts(backend, url, user_id, device_id)
         if not wanted:
             say(f"the database {shown_url(url)} holds no account; is it the right one?")
-        verified = {account: _with_progress(backend, account, pickle_key) for account in wanted}
+        marks = marks_told(backend, wanted)
+        verified = {account: _with_progress(backend, account, pickle_key) for account in wanted if account not in marks}
     _report(url, verified, as_json=as_json)
-    if any(each.unreadable for each in verified.values()):
+    if any(each.unreadable for each in verified.values()) or _is_missing(verified, marks):
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _is_missing(verified: Mapping[Account, Verified], marks: Mapping[Account, Mark]) -> bool:
+    """Whether an account is not complete here, or none is here at all of those that were asked for."""
+    is_coming = any(mark.whereabouts is Whereabouts.COMING for mark in marks.values())
+    return is_coming or (bool(marks) and not verified)
 
 
 def _with_progress(backend: Backend, account: Account, pickle_key: str) -> Verified:
@@ -75,7 +83,7 @@ def _report(url: str, verified: Mapping[Account, Verified], *, as_json: bool) ->
     print_table(f"Verified in {shown_url(url)}", ["account", "kind", "readable", "unreadable"], rows)
     for account, each in verified.items():
         for key, reason in each.named[:_SHOWN]:
-            print_line(f"- {_row_name(key)} of {account}: {reason}")
+            print_line(f"- {row_name(key)} of {account}: {reason}")
         more = each.unreadable.total() - _SHOWN
         if more > 0:
             print_line(f"- and {more:,} more of {account} (--json names them)")
@@ -92,28 +100,11 @@ def _by_name(numbers: Counter[int]) -> Counter[str]:
     return Counter({kind_name(number): numbers[number] for number in sorted(numbers)})
 
 
-def _row_name(key: bytes) -> str:
-    name = kind_name(key[0])
-    return name if key in RING_KEYS else f"{name} {_shown_key(key)}"
-
-
-def _shown_key(key: bytes) -> str:
-    kind = KINDS_BY_NUMBER.get(key[0])
-    try:
-        fields = () if kind is None else decode_key(kind, key)
-    except ValueError:
-        fields = ()
-    return " ".join(map(str, fields)) or key.hex()
-
-
 def _document(account: Account, verified: Verified) -> dict[str, Any]:
     return {
         "user_id": account.user_id,
         "device_id": account.device_id,
         "readable": _by_name(verified.readable),
         "unreadable": _by_name(verified.unreadable),
-        "rows": [
-            {"kind": kind_name(key[0]), "key": _shown_key(key), "raw_key": key.hex(), "reason": reason}
-            for key, reason in verified.named
-        ],
+        "rows": [row_document(*each) for each in verified.named],
     }

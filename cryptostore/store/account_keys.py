@@ -10,6 +10,7 @@ from cryptostore.logs import logger
 from cryptostore.records.record import Account
 
 from .interface import Row
+from .marks import MARK_KEY, decode_mark, elsewhere
 from .ring import RING_KEYS, Ring, find_ring, wrap
 from .seal import Reason, Seal, Unsealable
 
@@ -41,8 +42,11 @@ class AccountKeys:
         self.unwritten: tuple[Row, ...] = ()
 
     def load(self) -> bool:
-        """Read the ring, and say whether there is one."""
-        found = find_ring(self._account, dict(self._read(RING_KEYS)), self._pickle_key)
+        """Read the ring, and say whether there is one. Raises AccountElsewhere where a mark says so."""
+        values = dict(self._read(sorted([*RING_KEYS, MARK_KEY])))
+        if MARK_KEY in values:
+            raise elsewhere(self._account, decode_mark(self._account, values[MARK_KEY]))
+        found = find_ring(self._account, values, self._pickle_key)
         if found is None:
             return False
         if self._loaded is not None and found.ring.generation < self._loaded.ring.generation:

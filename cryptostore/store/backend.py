@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, final
@@ -20,8 +18,9 @@ from .interface import AccountRow, Database, Health, Row, Schema, TakeOver
 from .keys import range_of
 from .lifecycle import OpenFlag
 from .owners import default_owner
-from .ownership import Mode, Ownership, to_microseconds
+from .ownership import Mode, Ownership, claim_of
 from .pickle_keys import warn_if_weak
+from .sealed_account import SealedAccount
 
 #: Seconds after which a call that cannot reach the database gives up, unless the caller says otherwise.
 DEFAULT_DEADLINE: Final = 15.0
@@ -81,7 +80,8 @@ class Backend:
         Raises AccountNotFound in READ mode for an account that is not there, [OPEN-4] BackendUnavailable after the
         deadline; opening again is always safe. [OPEN-5]
         Raises WrongPickleKey, or UnreadableRecord for a damaged or missing key ring, or SchemaTooNew for an account of
-        a newer program: each before anything is taken over. [OPEN-6]
+        a newer program, or AccountElsewhere for one that was moved away, or is only partly here: each before anything
+        is taken over. [OPEN-6]
         Without a pickle key a store in READ mode counts and copies sealed rows, and reads no record; OWN raises
         ConfigurationError. [OPEN-7]
         `look` sees the account before OWN takes it over, and may refuse.
@@ -97,6 +97,10 @@ class Backend:
         store = self._store(account, row, mode, keys)
         self._notify("cryptostore_store_opened", account=account, mode=mode.value, epoch=row.epoch)
         return store
+
+    def sealed(self, account: Account) -> SealedAccount:
+        """One account's rows as they are stored, for commands that move them. Looks at nothing yet."""
+        return SealedAccount(self.database, account, self._deadline, self._owner, self._is_open)
 
     def accounts(self) -> dict[Account, Ownership]:
         """Every account in the database, in the order of user id and device id, with who owns it. [ACCOUNTS-2]
@@ -165,7 +169,7 @@ class Backend:
         # Before the account is taken over: a wrong key must not fence a running client out.
         keys = None if found is None else self._unlocked(account, found, pickle_key, attempts)
         self._let_look(look, account, found, keys)
-        claim = TakeOver(_draw(), _draw(), self._owner, to_microseconds(datetime.now(UTC)))
+        claim = claim_of(self._owner)
         row = attempts.run(partial(self._take_over, account, claim))
         if found is None or keys is None or not _nothing_between(found, row):
             keys = self._unlocked(account, row, pickle_key, attempts)
@@ -209,10 +213,6 @@ class Backend:
         if row is None:
             raise AccountNotFound.missing(account)
         return row
-
-
-def _draw() -> int:
-    return secrets.randbelow(2**63 - 1) + 1
 
 
 def _nothing_between(found: AccountRow, taken: AccountRow) -> bool:

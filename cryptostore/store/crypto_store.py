@@ -31,7 +31,7 @@ from .lifecycle import OpenFlag
 from .ordering import checked_rows, merged, only_wanted
 from .ownership import Mode, Ownership, confirm, confirm_owner
 from .seal import Unsealable
-from .sealing import seal_changes
+from .sealing import problem_of, seal_changes
 from .secrets import SecretSeal
 from .sequence import BatchSequence, SealedRows
 from .values import NewerFormat, decode_value
@@ -81,7 +81,9 @@ class CryptoStore:
         self._deadline: Final = deadline
         self._is_open: Final = is_open
         self._notify: Final = notify
-        self._sequence: Final = BatchSequence(row.sequence, deadline, self._sealed, self._commit)
+        self._sequence: Final[BatchSequence[Changes | SealedRows]] = BatchSequence(
+            row.sequence, deadline, self._sealed, self._commit
+        )
         self._was_unavailable = False
 
     def get(self, kind: type[R], keys: Iterable[Key]) -> Found[R]:
@@ -170,19 +172,7 @@ class CryptoStore:
 
         Raises ConfigurationError without a pickle key. The key ring's rows are not records: this is not for them.
         """
-        keys, kind = self._check_keys(), KINDS_BY_NUMBER.get(row.key[0])
-        try:
-            key = () if kind is None else decode_key(kind, row.key)
-        except ValueError:
-            # The codec's text may quote the key.
-            return "its key is not a valid key of its kind"
-        try:
-            plain = keys.open(row)
-            if kind is not None:
-                decode_value(kind, key, plain)
-        except ValueError as error:
-            return str(error)
-        return ""
+        return problem_of(row, self._check_keys())
 
     def apply(self, changes: Changes) -> None:
         """Make a batch durable, exactly once. An empty batch only settles what is pending, and costs no round trip
@@ -349,7 +339,7 @@ class CryptoStore:
 
     def _sealed(self, number: int, changes: Changes | SealedRows) -> Batch:
         if isinstance(changes, SealedRows):
-            return Batch(self.ownership.epoch, self.ownership.incarnation, number, sorted(changes.rows), [])
+            return changes.batch(self.ownership.epoch, self.ownership.incarnation, number)
         puts, deletes = seal_changes(changes, self._check_keys())
         return Batch(self.ownership.epoch, self.ownership.incarnation, number, puts, deletes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from cryptostore.errors import AccountNotFound, BackendInvalid, DatabaseWentBack, FencedOut
 from cryptostore.records.record import Account
 
-from .interface import AccountRow, Batch
+from .interface import AccountRow, Batch, TakeOver
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -43,6 +44,11 @@ class Ownership:
     def of(cls, row: AccountRow) -> Ownership:
         """The ownership in an account's row. Raises ValueError for a time that no calendar has."""
         return cls(row.epoch, row.incarnation, row.sequence, row.owner, from_microseconds(row.since))
+
+
+def claim_of(owner: str) -> TakeOver:
+    """What makes the process with this name the owner of an account from now on."""
+    return TakeOver(_draw(), _draw(), owner, to_microseconds(datetime.now(UTC)))
 
 
 def to_microseconds(time: datetime) -> int:
@@ -92,6 +98,10 @@ def confirm_owner(account: Account, own: Ownership, acknowledged: int, found: Ac
     _check_owner(account, (own.epoch, own.incarnation), acknowledged, found)
     if found.sequence < acknowledged:
         raise DatabaseWentBack.to(account, acknowledged, found.sequence)
+
+
+def _draw() -> int:
+    return secrets.randbelow(2**63 - 1) + 1
 
 
 def _check_owner(account: Account, own: tuple[int, int], acknowledged: int, found: AccountRow) -> None:

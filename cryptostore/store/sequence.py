@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from cryptostore.errors import BackendUnavailable, FencedOut
 from cryptostore.records.changes import Changes
@@ -16,22 +16,30 @@ from .interface import Batch, Row
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SealedRows:
-    """Rows to put that are sealed already, for commands that do not read records."""
+    """Rows to put that are sealed already, and keys to delete, for commands that do not read records."""
 
     rows: tuple[Row, ...]
+    deletes: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) + len(self.deletes)
+
+    def batch(self, epoch: int, incarnation: int, number: int) -> Batch:
+        """The batch of this owner that has this number."""
+        return Batch(epoch, incarnation, number, sorted(self.rows), sorted(self.deletes))
 
 
-class _Pending(NamedTuple):
+C = TypeVar("C", bound=Changes | SealedRows)
+
+
+class _Pending(NamedTuple, Generic[C]):
     """A batch whose outcome is unknown, and the changes in it before they were sealed."""
 
-    changes: Changes | SealedRows
+    changes: C
     batch: Batch
 
 
-class BatchSequence:
+class BatchSequence(Generic[C]):
     """Numbers one owner's batches from the last committed one on and sends each until its outcome is known.
 
     `seal(number, changes)` makes a batch, once, and `commit(batch, timeout)` is one attempt at it. A batch whose
@@ -43,14 +51,14 @@ class BatchSequence:
         self,
         last_committed: int,
         deadline: float,
-        seal: Callable[[int, Changes | SealedRows], Batch],
+        seal: Callable[[int, C], Batch],
         commit: Callable[[Batch, float], None],
     ) -> None:
         self._last_committed = last_committed
         self._deadline = deadline
         self._seal = seal
         self._commit = commit
-        self._pending: _Pending | None = None
+        self._pending: _Pending[C] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -58,7 +66,7 @@ class BatchSequence:
         """The number of the last batch that is known to be durable."""
         return self._last_committed
 
-    def apply(self, changes: Changes | SealedRows) -> int:
+    def apply(self, changes: C) -> int:
         """Make `changes` durable, and return how many bytes of keys and values were put.
 
         Raises BackendUnavailable after the deadline, with the batch kept as pending if it was sent.
@@ -82,7 +90,7 @@ class BatchSequence:
         finally:
             self._lock.release()
 
-    def _send(self, sent: _Pending, attempts: Attempts) -> None:
+    def _send(self, sent: _Pending[C], attempts: Attempts) -> None:
         outcome_unknown = self._pending is not None
         while True:
             # Set before the attempt: an interrupt in the middle of it leaves the outcome open, too.

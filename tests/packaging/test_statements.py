@@ -6,6 +6,7 @@ import base64
 import inspect
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ import pytest
 from cryptostore import Account, Database, SharedPart
 from cryptostore.cli.exits import ExitCode
 from cryptostore.plugins.urls import CommonOptions
-from cryptostore.store import aead, pickle_keys, ring, seal
+from cryptostore.store import aead, marks, pickle_keys, ring, seal
 from cryptostore.store.keys import encode_key
 from cryptostore_postgres.options import parse
 
@@ -66,6 +67,15 @@ def test_the_layout_of_a_key_ring() -> None:
     assert rows[0] == ("1", f"version of the ring: {value[0]}")
     assert (rows[1][0], value[1]) == ("1", 0)
     assert fixed_size(rows) == len(value) - len(msgspec.msgpack.encode(new))
+
+
+def test_the_layout_of_a_mark() -> None:
+    rows = layout("keys.md", "## An account that is moved")
+    mark = marks.Mark(marks.Whereabouts.COMING, 1, 2, "sqlite:///keys.db", datetime.now(UTC))
+    value = marks.encode_mark(ACCOUNT, mark)
+    assert rows[0] == ("1", f"version of the mark: {value[0]}")
+    assert fixed_size(rows) == len(value) - len(msgspec.msgpack.encode(mark))
+    assert f"under the bytes {marks.MARK_KEY.hex(' ')}." in (DOCS / "keys.md").read_text()
 
 
 def test_the_cost_of_a_passphrase() -> None:

@@ -72,7 +72,7 @@ class Attempts:
         self.timeouts: list[float] = []
         self.seals = Seals()
 
-    def sequence(self, last_committed: int, deadline: float) -> BatchSequence:
+    def sequence(self, last_committed: int, deadline: float) -> BatchSequence[Changes | SealedRows]:
         return BatchSequence(last_committed, deadline, self.seals.seal, self)
 
     def __call__(self, batch: Batch, timeout: float) -> None:
@@ -152,7 +152,7 @@ def test_each_attempt_leaves_time_for_another(clock: Clock) -> None:
     assert attempts.timeouts == [pytest.approx(max(4, (12 - seconds) / 2)) for seconds in spent]
 
 
-def unavailable(attempts: Attempts) -> BatchSequence:
+def unavailable(attempts: Attempts) -> BatchSequence[Changes | SealedRows]:
     """A sequence whose batch number 1 is pending."""
     attempts.outcomes = [AWAY] * 100
     sequence = attempts.sequence(0, 5)

@@ -32,10 +32,12 @@ from .registry import mutant
 
 R = TypeVar("R", bound=Record)
 
-_Send = Callable[[BatchSequence, Any, Attempts], None]
+_Send = Callable[[BatchSequence[Any], Any, Attempts], None]
 
 
-def _change_sending(patch: pytest.MonkeyPatch, changed: Callable[[_Send, BatchSequence, Any, Attempts], None]) -> None:
+def _change_sending(
+    patch: pytest.MonkeyPatch, changed: Callable[[_Send, BatchSequence[Any], Any, Attempts], None]
+) -> None:
     """Let a batch be sent in another way; `changed` gets the sound one before its arguments."""
     original = BatchSequence._send
     patch.setattr(BatchSequence, "_send", lambda *arguments: changed(original, *arguments))
@@ -45,7 +47,7 @@ def _change_sending(patch: pytest.MonkeyPatch, changed: Callable[[_Send, BatchSe
 def resent_batch_sealed_again(patch: pytest.MonkeyPatch) -> None:
     """Each attempt is another batch under the same number."""
 
-    def send(sound: _Send, sequence: BatchSequence, sent: Any, attempts: Attempts) -> None:
+    def send(sound: _Send, sequence: BatchSequence[Any], sent: Any, attempts: Attempts) -> None:
         commit = sequence._commit
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
@@ -61,7 +63,7 @@ def pending_batch_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Lost update: the next batch takes the number of one whose outcome is open."""
     original = BatchSequence.apply
 
-    def apply(sequence: BatchSequence, changes: Changes) -> int:
+    def apply(sequence: BatchSequence[Any], changes: Changes) -> int:
         sequence._pending = None
         return original(sequence, changes)
 
@@ -72,7 +74,7 @@ def pending_batch_forgotten(patch: pytest.MonkeyPatch) -> None:
 def pending_batch_sent_under_two_numbers(patch: pytest.MonkeyPatch) -> None:
     """A caller that applies its batch again has it applied twice."""
 
-    def send(sound: _Send, sequence: BatchSequence, sent: Any, attempts: Attempts) -> None:
+    def send(sound: _Send, sequence: BatchSequence[Any], sent: Any, attempts: Attempts) -> None:
         pending = sequence._pending
         sound(sequence, sent, attempts)
         if pending is not None:
@@ -99,7 +101,7 @@ def outcome_said_to_be_known(patch: pytest.MonkeyPatch) -> None:
 def interrupted_batch_forgotten(patch: pytest.MonkeyPatch) -> None:
     """An interrupt counts as a failure."""
 
-    def send(sound: _Send, sequence: BatchSequence, *arguments: Any) -> None:
+    def send(sound: _Send, sequence: BatchSequence[Any], *arguments: Any) -> None:
         try:
             sound(sequence, *arguments)
         except KeyboardInterrupt:
@@ -126,7 +128,7 @@ def closing_sends_what_is_pending(patch: pytest.MonkeyPatch) -> None:
 def refused_batch_kept_as_pending(patch: pytest.MonkeyPatch) -> None:
     """A batch that was rolled back for certain is sent again before the next."""
 
-    def send(sound: _Send, sequence: BatchSequence, sent: Any, attempts: Attempts) -> None:
+    def send(sound: _Send, sequence: BatchSequence[Any], sent: Any, attempts: Attempts) -> None:
         try:
             sound(sequence, sent, attempts)
         except Exception:
@@ -152,7 +154,7 @@ def older_database_gone_on_with(patch: pytest.MonkeyPatch) -> None:
 def attempts_numbered(patch: pytest.MonkeyPatch) -> None:
     """Each attempt at a batch has a number of its own."""
 
-    def send(sound: _Send, sequence: BatchSequence, sent: Any, attempts: Attempts) -> None:
+    def send(sound: _Send, sequence: BatchSequence[Any], sent: Any, attempts: Attempts) -> None:
         commit, numbers = sequence._commit, itertools.count(sent.batch.number)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(

@@ -1,0 +1,224 @@
+"""`cryptostore copy`: accounts move from one database to another, of any two backends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+
+from cryptostore.errors import AccountElsewhere, ConfigurationError
+from cryptostore.plugins import open_backend, open_existing
+from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.observers import notify
+from cryptostore.records import Account
+from cryptostore.store import copying
+from cryptostore.store.backend import Backend
+from cryptostore.store.copying import UNWATCHED, Beginning, Copied, How, Place, Watching, beginning_of
+from cryptostore.store.ownership import Mode
+
+from .databases import DeviceId, UserId, open_for, owner_of, refuse_process_local, wanted_accounts
+from .exits import ExitCode
+from .in_use import Watch, refuse_used
+from .output import messages, print_json, print_line, rates, say
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, given_pickle_key
+from .rows import kind_name, row_document, row_name
+from .stats import count
+
+#: How many rows people see that are not as they should be; JSON has more.
+_SHOWN: Final = 20
+
+#: What a dry run says.
+_PLANS: Final = {
+    Beginning.NEW: "would be copied",
+    Beginning.RESUMED: "would be gone on with, where an interrupted copy ended",
+    Beginning.ANEW: "would be copied from the beginning: it was written to since an interrupted copy",
+    Beginning.BACK: "would be brought back, in place of what it left there",
+    Beginning.FINISHED: "would be completed, after an interruption in the last step",
+    Beginning.DONE: "is moved already",
+    Beginning.EMPTY: "has no keys yet, so there is nothing to copy",
+}
+
+
+class Ended(NamedTuple):
+    """What became of one account, and how long that took."""
+
+    account: Account
+    copied: Copied
+    seconds: float
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The database that gets them; it may be new.")],
+    user_id: UserId = None,
+    device_id: DeviceId = None,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the source over first: its clients are fenced out.")
+    ] = False,
+    leave_source: Annotated[
+        bool, typer.Option("--leave-source", help="Make a second copy, and leave the source as it is.")
+    ] = False,
+    even_if_moved: Annotated[
+        bool, typer.Option("--even-if-moved", help="Copy what accounts left whose new database is lost.")
+    ] = False,
+    watch: Watch = 5.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Move accounts to another database, sealed as they are, and compare every row that was written.
+
+    Stop their clients first: an account that is written to is refused. Afterwards it opens at the destination alone,
+    with the same pickle key, and the source says where it went; delete it there once nothing is missed.
+
+    When this is interrupted, run it again: it goes on where it was. Until an account is complete, the source has
+    everything.
+
+    Needs no pickle key; with one, every record is opened, too. The exit code is 1 where something differs or cannot be
+    opened.
+
+    --leave-source makes a backup. Never run two clients with copies of one account.
+    """
+    for url in (source, destination):
+        refuse_process_local(url)
+    how = How(
+        pickle_key=given_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key),
+        take_over=take_over,
+        leave_source=leave_source,
+        even_if_moved=even_if_moved,
+    )
+    open_destination = open_existing if dry_run else open_backend
+    with open_for("copy", source) as begins, open_destination(destination, owner=owner_of("copy")) as ends:
+        places = Place(begins, shown_url(source)), Place(ends, shown_url(destination))
+        seen = begins.accounts()
+        begun = _beginnings(places, _chosen(begins, source, user_id, device_id), how)
+        if not take_over:
+            to_copy = {each: seen[each] for each in seen if not begun.get(each, Beginning.DONE).is_end}
+            refuse_used(begins, to_copy, watch, "Nothing was copied: stop that program, or give --take-over")
+        if dry_run:
+            _report_plan(places, begun, as_json=as_json)
+            return
+        ended = [_copied(places, account, how) for account in begun]
+    _report(places, ended, is_opened=how.pickle_key is not None, as_json=as_json)
+    if any(each.copied.different or each.copied.unreadable for each in ended):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
+    accounts = wanted_accounts(backend, url, user_id, device_id)
+    if not accounts:
+        raise ConfigurationError(f"the database {shown_url(url)} holds no account; is it the right one?")
+    return accounts
+
+
+def _beginnings(places: tuple[Place, Place], accounts: Sequence[Account], how: How) -> dict[Account, Beginning]:
+    """How each account would begin. Of several, those that are not at home in the source are left out and told."""
+    begun: dict[Account, Beginning] = {}
+    for account in accounts:
+        try:
+            begun[account] = beginning_of(*places, account, how)
+        except AccountElsewhere as error:
+            if len(accounts) == 1:
+                raise
+            say(f"left out: {error}")
+    return begun
+
+
+def _copied(places: tuple[Place, Place], account: Account, how: How) -> Ended:
+    started = time.monotonic()
+    try:
+        with _progress(places[0].backend, account) as watching:
+            copied = copying.copy(*places, account, how, watching)
+    except BaseException:
+        # Ctrl-C, too.
+        say(f"the copy of {account} is not complete. Nothing is lost: run the same command again, and it goes on")
+        raise
+    notify("cryptostore_keys_exported", account=account, records=copied.rows.total())
+    return Ended(account, copied, time.monotonic() - started)
+
+
+@contextmanager
+def _progress(backend: Backend, account: Account) -> Iterator[Watching]:
+    """What counts the rows on the terminal, if there is one."""
+    console = messages()
+    if not console.is_terminal:
+        yield UNWATCHED
+        return
+    with backend.open_store(account, Mode.READ) as store:
+        total = sum(1 for _ in store.stored_rows())
+    with rates(console) as progress:
+        tasks = [progress.add_task(f"{doing} {account}", total=total) for doing in ("copying", "comparing")]
+        yield Watching(*(partial(progress.advance, task) for task in tasks))
+
+
+def _report_plan(places: tuple[Place, Place], begun: Mapping[Account, Beginning], *, as_json: bool) -> None:
+    stored = {account: count(places[0].backend, account) for account in begun}
+    if as_json:
+        documents = [
+            {**_names(account), "beginning": begun[account], "rows": each.rows.total(), "bytes": each.size.total()}
+            for account, each in stored.items()
+        ]
+        print_json({**_urls(places), "dry_run": True, "accounts": documents})
+        return
+    print_line(f"From {places[0].url} to {places[1].url}", style="bold")
+    for account, each in stored.items():
+        held = f"{each.rows.total():,} rows, {each.size.total():,} bytes"
+        print_line(f"{account} {_PLANS[begun[account]]} ({held})")
+
+
+def _report(places: tuple[Place, Place], ended: Sequence[Ended], *, is_opened: bool, as_json: bool) -> None:
+    if as_json:
+        documents = [_document(each, is_opened=is_opened) for each in ended]
+        print_json({**_urls(places), "dry_run": False, "accounts": documents})
+        return
+    print_line(f"From {places[0].url} to {places[1].url}", style="bold")
+    for account, copied, seconds in ended:
+        print_line(f"{account} {_outcome(copied, seconds, is_opened=is_opened)}")
+        wrong = [*copied.different, *copied.unreadable]
+        for each in wrong[:_SHOWN]:
+            print_line(f"- {row_name(each.key)} {each.reason}")
+        if len(wrong) > _SHOWN:
+            print_line(f"- and {len(wrong) - _SHOWN:,} more (--json names them)")
+
+
+def _outcome(copied: Copied, seconds: float, *, is_opened: bool) -> str:
+    if copied.beginning.is_end:
+        return _PLANS[copied.beginning]
+    if copied.different:
+        return (
+            "is NOT copied: rows differ. The source is as it was, and the copy is not to be used: delete it with "
+            "`cryptostore delete`, and copy again"
+        )
+    rows = copied.rows.total()
+    checked = "read back, compared and opened" if is_opened else "read back and compared"
+    return f"is copied: {rows:,} rows, {copied.size:,} bytes, {checked}, in {seconds:.1f} s ({rows / seconds:,.0f}/s)"
+
+
+def _document(ended: Ended, *, is_opened: bool) -> dict[str, Any]:
+    account, copied, seconds = ended
+    return {
+        **_names(account),
+        "beginning": copied.beginning,
+        "complete": not copied.different,
+        "kinds": {kind_name(number): rows for number, rows in sorted(copied.rows.items())},
+        "rows": copied.rows.total(),
+        "bytes": copied.size,
+        "opened": is_opened,
+        "different": [row_document(*each) for each in copied.different],
+        "unreadable": [row_document(*each) for each in copied.unreadable],
+        "seconds": round(seconds, 3),
+    }
+
+
+def _names(account: Account) -> dict[str, str]:
+    return {"user_id": account.user_id, "device_id": account.device_id}
+
+
+def _urls(places: tuple[Place, Place]) -> dict[str, str]:
+    return {"source": places[0].url, "destination": places[1].url}

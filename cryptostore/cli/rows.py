@@ -1,0 +1,46 @@
+"""What people call stored rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptostore.records import KINDS_BY_NUMBER
+from cryptostore.store.keys import decode_key
+from cryptostore.store.marks import MARK_KEY
+from cryptostore.store.ring import RING_KEYS
+
+
+def kind_name(number: int) -> str:
+    """The name of the kind of record with this number; a newer program may have kinds that this one does not.
+
+    The two copies of the key ring are told apart as its errors do.
+    """
+    if bytes([number]) in RING_KEYS:
+        return f"key_ring {number:02x}"
+    kind = KINDS_BY_NUMBER.get(number)
+    return f"kind {number}" if kind is None else kind.kind_name
+
+
+def kind_of_row(key: bytes) -> str:
+    """The name of the kind of the row with this key."""
+    return "mark" if key == MARK_KEY else kind_name(key[0])
+
+
+def row_name(key: bytes) -> str:
+    """The kind and the key of a row."""
+    return kind_of_row(key) if key in (*RING_KEYS, MARK_KEY) else f"{kind_of_row(key)} {shown_key(key)}"
+
+
+def shown_key(key: bytes) -> str:
+    """The key of a row by its fields, or in hexadecimal where they cannot be read."""
+    kind = KINDS_BY_NUMBER.get(key[0])
+    try:
+        fields = () if kind is None else decode_key(kind, key)
+    except ValueError:
+        fields = ()
+    return " ".join(map(str, fields)) or key.hex()
+
+
+def row_document(key: bytes, reason: str) -> dict[str, Any]:
+    """For JSON: which row it is, and what is wrong with it."""
+    return {"kind": kind_of_row(key), "key": shown_key(key), "raw_key": key.hex(), "reason": reason}
