@@ -113,7 +113,7 @@ def test_who_gets_room_keys() -> None:
 
 
 def test_the_arguments_and_methods_that_it_names() -> None:
-    named = set(re.findall(r"`(?:client\.)?([a-z_]+)[`(=]", PAGE))
+    named = set(re.findall(r"`(?:await )?(?:client\.)?([a-z_]+)[`(=]", PAGE))
     methods = {name for name in named if name in dir(ProductionMatrixClient)}
     assert {
         "login_or_restore",
