@@ -18,6 +18,7 @@ from cryptostore import Changes, CryptoStore, Database
 
 #: The end of a request's path, and what its points are called.
 _REQUESTS: Final = {
+    "/room_keys/keys": "room-keys",
     "/keys/upload": "keys-upload",
     "/keys/query": "keys-query",
     "/keys/claim": "keys-claim",

@@ -43,9 +43,15 @@ class TrustCommands:
         """Upload every room key that is not in the backup."""
         await self._client.back_up()
 
-    async def do_restore_backup(self) -> None:
+    async def do_hold_backup(self, most: int) -> None:
+        """Upload nothing before `back_up`, and then so many sessions a request."""
+        self._client._trust.key_backup.longest_delay = 3600.0
+        self._client._trust.key_backup._uploads._most = most
+
+    async def do_restore_backup(self) -> dict[str, int]:
         """Take in the whole backup."""
-        await self._client.restore_backup()
+        restored = await self._client.restore_backup()
+        return {"total": restored.total, "taken_in": restored.taken_in, "skipped": restored.skipped}
 
     def _tell_change(self, change: Any) -> None:
         self._tell(event="identity change", user=change.user_id, was_verified=change.was_verified)
