@@ -188,7 +188,6 @@ def test_only_verified_users_signed_devices_get_keys_where_the_policy_says_so(ur
             await bob.alice.round()
             assert await bob.hears("not verified") == []
             bob.verify()
-            bob.alice.client.invalidate_outbound_session(ROOM)
             assert await bob.hears("verified", ignore_unverified_devices=False) == [BOB.device_id]
             assert bob.alice.client.withdraw_verification(BOB.user_id)
             assert await bob.hears("withdrawn") == []
@@ -237,7 +236,6 @@ def test_a_verified_users_room_keys_stop_when_the_identity_changes_until_somebod
                 assert await bob.hears("four") == ([] if policy == "verified" else everyone)
             else:
                 bob.verify()
-                bob.alice.client.invalidate_outbound_session(ROOM)
                 assert await bob.hears("four") == everyone
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from nio import ErrorResponse, LoginResponse, MatrixRoom
+from nio import ErrorResponse, LoginResponse
 from nio.events import MegolmEvent
 
 from cryptostore.nio.trust.backup_restore import Progress, RestoredBackup
@@ -41,7 +41,6 @@ class Additions:
     statistics: Statistics
 
     #: As the client's, and nio's.
-    rooms: dict[str, MatrixRoom]
     close: Callable[[], Coroutine[Any, Any, None]]
     invalidate_outbound_session: Callable[[str], None]
 
@@ -265,22 +264,18 @@ class Additions:
 
         Returns whether there was something to accept. Raises StoreClosed if the client is not open.
         """
-        return self._identity_changed(user_id, self.production_store.identities.accept(user_id))
+        is_new = self.production_store.identities.accept(user_id)
+        if is_new:
+            # One that could not be read is learned anew.
+            self.machine.users_for_key_query.add(user_id)
+        return is_new
 
     def withdraw_verification(self, user_id: str) -> bool:
         """A user counts as not verified from now on, and the present identity as accepted.
 
         Returns False for a user who was not verified. Raises StoreClosed if the client is not open.
         """
-        return self._identity_changed(user_id, self.production_store.identities.withdraw_verification(user_id))
-
-    def _identity_changed(self, user_id: str, is_new: bool) -> bool:
-        if is_new:
-            self.machine.users_for_key_query.add(user_id)
-            for room in self.rooms.values():
-                if user_id in room.users:
-                    self.invalidate_outbound_session(room.room_id)
-        return is_new
+        return self.production_store.identities.withdraw_verification(user_id)
 
     @property
     def missed_events(self) -> list[MissedEvents]:

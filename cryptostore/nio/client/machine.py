@@ -215,14 +215,13 @@ class ProductionOlm(Olm):
         self.key_request_devices_no_session = [each for each in waiting if not each.deleted]
 
     def _take_identities_in(self, response: Any) -> None:
-        """What the answer proves of identities. A room whose key may be for others now gets a new one, as in nio."""
+        """What the answer proves of identities."""
         if (own := response.device_keys.get(self.user_id, {}).get(self.device_id)) is not None:
             self.note_own_device(own)
         for user_id, found in (getattr(response, "judged", None) or {}).items():
             devices = self.devices[user_id]
             kept = {*devices, self.device_id} if user_id == self.user_id else devices
-            if self.identities.take_in(user_id, found, kept.__contains__):
-                response.changed.setdefault(user_id, {})
+            self.identities.take_in(user_id, found, kept.__contains__)
         if self.identities.changes.rows:
             self._gaps.on_change()
 

@@ -111,6 +111,11 @@ class OutboundSessions:
         """The room's session, to look at: who changes it has to note that."""
         return self.live.data.get(room_id)
 
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms that have a session."""
+        return [*self.live.data, *self._restored]
+
     def is_restored(self, room_id: str) -> bool:
         """Whether a session of an earlier process waits to be judged."""
         return room_id in self._restored

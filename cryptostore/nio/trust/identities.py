@@ -34,6 +34,8 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         self.signatures: Final = Signatures()
         #: The changes that nobody was told of yet.
         self.changes: Final = KeptRecords(storage, records.IdentityChange)
+        #: Called with a user whose devices may get other keys now.
+        self.on_change: Callable[[str], None] = lambda _user_id: None
         self._refused = {str(key[0]) for key in self.unreadable}
         for key in self.changes.unreadable:
             self.changes.forget(key)
@@ -71,6 +73,7 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         if user_id in self._refused:
             self._refused.discard(user_id)
             self.forget((user_id,))
+            self.on_change(user_id)
             return True
         if identity is None or not self.is_changed(user_id):
             return False
@@ -111,6 +114,7 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
             self.changes.drop(after.key)
         elif before is None or after.master_key != before.master_key:
             self._note_change(after)
+        self.on_change(after.user_id)
         return True
 
     def _note_change(self, identity: records.CrossSigningKeys) -> None:

@@ -26,6 +26,7 @@ class Trust:
 
     def __init__(self, client: AsyncClient, session: Session, homeserver: Homeserver, settings: ClientSettings) -> None:
         self.requests: Final = Requests(client)
+        self._client = client
         self._session = session
         #: An account was opened, on the event loop or not; and the client is about to be closed.
         self.on_open: Final[list[Callable[[], None]]] = []
@@ -47,6 +48,7 @@ class Trust:
 
     def opened(self) -> None:
         """An account was opened."""
+        self._session.store.identities.on_change = self._end_sessions_with
         for listener in self.on_open:
             listener()
 
@@ -87,3 +89,10 @@ class Trust:
         """A sync was handled."""
         for listener in self.after_sync:
             await listener(response)
+
+    def _end_sessions_with(self, user_id: str) -> None:
+        """The keys of a user's rooms may be for other devices now: what is sent next has new ones."""
+        for room_id in self._session.machine.outbound.rooms:
+            room = self._client.rooms.get(room_id)
+            if room is not None and user_id in room.users:
+                self._client.invalidate_outbound_session(room_id)
