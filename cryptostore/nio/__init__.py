@@ -13,5 +13,14 @@ from .client import ProductionMatrixClient, Statistics, transaction_id  # noqa: 
 from .store import NioStore  # noqa: E402  # as above
 from .trust.own_steps import IdentityState  # noqa: E402  # as above
 from .trust.policies import TrustPolicy  # noqa: E402  # as above
+from .trust.senders import SenderTrust  # noqa: E402  # as above
 
-__all__ = ["IdentityState", "NioStore", "ProductionMatrixClient", "Statistics", "TrustPolicy", "transaction_id"]
+__all__ = [
+    "IdentityState",
+    "NioStore",
+    "ProductionMatrixClient",
+    "SenderTrust",
+    "Statistics",
+    "TrustPolicy",
+    "transaction_id",
+]

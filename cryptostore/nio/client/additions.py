@@ -17,6 +17,7 @@ from cryptostore.nio.trust.own_steps import IdentityState
 from cryptostore.nio.trust.policies import TrustPolicy
 from cryptostore.nio.trust.policies import policy as policy_named
 from cryptostore.nio.trust.secret_storage import RecoveryKey
+from cryptostore.nio.trust.senders import SenderTrust
 from cryptostore.nio.trust.trust import Trust
 from cryptostore.records import Account, IdentityChange, MissedEvents, WithheldKey
 
@@ -223,6 +224,14 @@ class Additions:
         of at most 256 characters. The database is not asked. Raises StoreClosed if the client is not open.
         """
         return self.machine.withheld.about(event)
+
+    def sender_trust(self, event: Any) -> SenderTrust:
+        """What is known now of the device that sent an event of a room, as this client's callbacks see it.
+
+        For a message that was not decrypted although its key is there it is the reason: see `accept`. The database is
+        asked only for what was read long ago. Raises StoreClosed if the client is not open.
+        """
+        return self.machine.sender_trust(event)
 
     def prefetched(self, wanted: Wanted) -> AbstractAsyncContextManager[None]:
         """Have what is wanted in memory inside the block. Raises BackendUnavailable."""

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import vodozemac
 from nio import Api, KeysClaimResponse, KeysUploadResponse
-from nio.crypto import Olm, OutboundGroupSession
+from nio.crypto import InboundGroupSession, Olm, OutboundGroupSession
 from nio.events import MegolmEvent, OlmEvent, RoomKeyRequest
-from nio.exceptions import OlmUnverifiedDeviceError
+from nio.exceptions import EncryptionError, OlmUnverifiedDeviceError
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
@@ -18,6 +18,7 @@ from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
 from cryptostore.nio.trust.policies import Policies
 from cryptostore.nio.trust.recipients import Recipients
 from cryptostore.nio.trust.sender_keys import DeviceKeys, OwnDeviceKeys
+from cryptostore.nio.trust.senders import Senders, SenderTrust
 from cryptostore.trust import unpadded_base64
 from cryptostore.trust.signatures import is_signed
 
@@ -57,6 +58,8 @@ class ProductionOlm(Olm):
         self.recipients = Recipients(store, store.identities, store.room_policies, policies)
         self.room_devices = RoomDevices(store, self.recipients)
         self.sender_devices = store.sender_devices
+        proofs, accept = store.sender_devices, policies.accept
+        self.senders = Senders(self.devices, store, store.identities, proofs, accept, self._is_this_device)
         self.own_device_keys = OwnDeviceKeys(store.user_id, store.device_id, store.identities.signatures)
         self._gaps = store.gaps
         self._has_group_sessions = store.are_group_sessions_in_memory
@@ -318,15 +321,43 @@ class ProductionOlm(Olm):
         return session
 
     def decrypt_megolm_event(self, event: MegolmEvent, room_id: str | None = None) -> Any:
-        """As nio's; a session from a backup proves no sender."""
-        sender_key, session_id = str(event.sender_key), str(event.session_id)
-        session = self.inbound_group_store.get(room_id or event.room_id, sender_key, session_id)
-        if session is None or not is_from_backup(session):
+        """As nio's; a session from a backup proves no sender.
+
+        Raises EncryptionError also for a sender's device that is not accepted.
+        """
+        session = self._session_of(event, room_id)
+        if session is None:
+            return super().decrypt_megolm_event(event, room_id)
+        self._check_sender(event, session)
+        if not is_from_backup(session):
             return super().decrypt_megolm_event(event, room_id)
         with as_forwarded(session):
             decrypted = super().decrypt_megolm_event(event, room_id)
         decrypted.verified = False
         return decrypted
+
+    def sender_trust(self, event: Any) -> SenderTrust:
+        """What is known of the device that sent an event: see `sender_trust` of the client."""
+        if not isinstance(event, MegolmEvent) and not getattr(event, "decrypted", False):
+            return SenderTrust.UNENCRYPTED
+        return self.senders.trust(event.sender, self._session_of(event))
+
+    def _check_sender(self, event: MegolmEvent, session: InboundGroupSession) -> None:
+        refusal = self.senders.refusal(event.sender, session)
+        if refusal is None:
+            return
+        if refusal is SenderTrust.UNKNOWN:
+            # It may be new.
+            self.users_for_key_query.add(event.sender)
+        _log.warning("did not decrypt %s of %s: its sender's device is %s", event.event_id, event.sender, refusal)
+        raise EncryptionError(f"the device that sent {event.event_id} is {refusal}")
+
+    def _is_this_device(self, sender: str, session: InboundGroupSession) -> bool:
+        own, shown = self.account.identity_keys, (sender, session.sender_key, session.ed25519)
+        return bool(shown == (self.user_id, own["curve25519"], own["ed25519"]))
+
+    def _session_of(self, event: Any, room_id: str | None = None) -> InboundGroupSession | None:
+        return self.inbound_group_store.get(room_id or event.room_id, str(event.sender_key), str(event.session_id))
 
     def decrypt_message(self, event: MegolmEvent) -> Any:
         """Decrypt a room's message: the plain one, or None, which is logged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -137,16 +137,21 @@ def fetch(store: ProductionStore, wanted: Wanted) -> Fetched:
         key for user in partners for device in list(devices[user].values()) if (key := device.keys.get("curve25519"))
     }
     sessions = store.load_sessions().prefetch(wanted.sender_keys | curve_keys)
-    proofs = store.sender_devices.prefetch(_unknown_sender_keys(wanted, devices))
+    proofs = store.sender_devices.prefetch(_unproved_sender_keys(wanted, devices, store.identities.is_signed_by_owner))
     return Fetched(group_sessions, devices, sessions, store.replays.prefetch(wanted.pages), proofs)
 
 
-def _unknown_sender_keys(wanted: Wanted, devices: Mapping[str, UserDevices]) -> set[str]:
-    """Those of the keys with which messages were sent that are no present device's of the senders."""
+def _unproved_sender_keys(
+    wanted: Wanted, devices: Mapping[str, UserDevices], is_signed: Callable[[str, str, str], bool]
+) -> set[str]:
+    """Those of the keys with which messages were sent that are not of a device which is known to be signed."""
     return {
         sender_key
         for (_, _, sender_key), sender in wanted.senders.items()
-        if all(device.deleted or device.curve25519 != sender_key for device in list(devices[sender].values()))
+        if not any(
+            device.curve25519 == sender_key and is_signed(sender, device.id, device.ed25519)
+            for device in list(devices[sender].values())
+        )
     }
 
 

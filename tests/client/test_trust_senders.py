@@ -1,0 +1,234 @@
+"""Whose messages are: what is told of the device that sent each, and which are not decrypted for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from nio import MatrixRoom, MegolmEvent, RoomMessagesResponse, RoomMessageText
+
+from client_pairs import ALICE, ROOM, Person, people
+from cross_signed import CrossSigned
+from cryptostore import SenderDevice
+from cryptostore.nio import SenderTrust
+from cryptostore.nio.provenance import note_origin
+from small_homeserver import SmallHomeserver
+
+PHONE = (ALICE.user_id, ALICE.device_id)
+
+
+class Reader:
+    """Bob, who reads what Alice writes."""
+
+    def __init__(self, server: SmallHomeserver, alice: Person, bob: Person) -> None:
+        self.server, self.alice, self.bob = server, alice, bob
+        self.crossed = CrossSigned(server)
+        self.events: list[Any] = []
+        self.listen()
+
+    def listen(self) -> None:
+        """Note what Bob's callbacks see."""
+
+        async def note(_room: MatrixRoom, event: Any) -> None:
+            self.events.append(event)
+
+        for kind in (RoomMessageText, MegolmEvent):
+            self.bob.client.add_event_callback(note, kind)
+
+    async def reads(self, text: str) -> SenderTrust:
+        """Alice says something. Returns what Bob is told of her device."""
+        await self.alice.say(text)
+        await self.bob.round()
+        assert self.bob.client.statistics.loop_reads == 0
+        return self.bob.client.sender_trust(self.events[-1])
+
+    def trust(self) -> SenderTrust:
+        """What is told now of the event that came last."""
+        return self.bob.client.sender_trust(self.events[-1])
+
+    async def learn(self) -> None:
+        """What changed of Alice's devices is known."""
+        await self.alice.round()
+        await self.bob.round()
+
+    def identity(self) -> Any:
+        """Alice's, as Bob knows it."""
+        return self.bob.store.identities.of(ALICE.user_id)
+
+
+@asynccontextmanager
+async def reader(url: str, **options: Any) -> AsyncIterator[Reader]:
+    async with people(url, **options) as (server, alice, bob):
+        yield Reader(server, alice, bob)
+
+
+def test_what_is_told_of_a_sender_follows_what_is_known(url: str) -> None:
+    async def scenario() -> None:
+        async with reader(url) as bob:
+            assert await bob.reads("nothing is signed") == "unsigned"
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.learn()
+            assert bob.trust() == "signed"
+            assert await bob.reads("signed") == "signed"
+            assert bob.bob.store.identities.set_verified(ALICE.user_id, bob.identity().master_key)
+            assert bob.trust() == "verified"
+            await bob.bob.restart()
+            bob.listen()
+            await bob.bob.client.sync()
+            assert await bob.reads("after a restart") == "verified"
+            bob.crossed.make(ALICE.user_id)
+            await bob.learn()
+            assert bob.trust() == "unsigned"
+            bob.crossed.sign(PHONE)
+            await bob.learn()
+            assert bob.trust() == "changed"
+            assert bob.bob.client.accept_identity(ALICE.user_id)
+            assert bob.trust() == "signed"
+
+    asyncio.run(scenario())
+
+
+def test_what_the_program_decided_about_a_device_counts(url: str) -> None:
+    async def scenario() -> None:
+        async with reader(url) as bob:
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.learn()
+            assert await bob.reads("one") == "signed"
+            (device,) = bob.bob.client.device_store.active_user_devices(ALICE.user_id)
+            bob.bob.client.verify_device(device)
+            assert bob.trust() == "verified"
+            bob.bob.client.blacklist_device(device)
+            assert bob.trust() == "unsigned"
+
+    asyncio.run(scenario())
+
+
+def test_own_messages_those_in_the_clear_and_unreadable_ones_are_told_apart(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with reader(memory_url) as bob:
+            await bob.bob.say("from this device")
+            await bob.bob.round()
+            assert bob.trust() == "verified"
+            plain = {"type": "m.room.message", "content": {"msgtype": "m.text", "body": "in the clear"}}
+            bob.server._say(PHONE, ROOM, plain["type"], "1", plain["content"])  # type: ignore[arg-type]
+            await bob.bob.round()
+            assert bob.events[-1].body == "in the clear"
+            assert bob.trust() == "unencrypted"
+            event = next(each for _, each in bob.server.timeline[ROOM] if each["type"] == "m.room.encrypted")
+            lost = MegolmEvent.from_dict(
+                event | {"content": event["content"] | {"session_id": 43 * "A"}, "room_id": ROOM}
+            )
+            assert bob.bob.client.sender_trust(lost) == "unknown"
+
+    asyncio.run(scenario())
+
+
+def test_a_session_proves_nothing_for_another_sender_or_when_it_came_by_others(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with reader(memory_url) as bob:
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.learn()
+            assert await bob.reads("one") == "signed"
+            foreign = replace(bob.events[-1])
+            foreign.sender = "@mallory:small"
+            for name in ("decrypted", "sender_key", "session_id", "room_id"):
+                setattr(foreign, name, getattr(bob.events[-1], name))
+            assert bob.bob.client.sender_trust(foreign) == "unknown"
+            event = bob.events[-1]
+            session = bob.bob.client.machine.inbound_group_store.get(ROOM, event.sender_key, event.session_id)
+            assert session is not None
+            claimed, session.ed25519 = session.ed25519, 43 * "A"
+            assert bob.trust() == "unknown"
+            session.ed25519 = claimed
+            session.forwarding_chain.append(event.sender_key)
+            assert bob.trust() == "indirect"
+            session.forwarding_chain.clear()
+            note_origin(session, from_backup=True)
+            assert bob.trust() == "indirect"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("accept", ["all", "signed"])
+def test_a_device_that_is_gone_proves_its_owner_by_what_it_sent(url: str, accept: str) -> None:
+    async def scenario() -> None:
+        async with reader(url, accept=accept) as bob:
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.learn()
+            # Bob is away when a device comes, writes and goes.
+            await bob.bob.client.close()
+            laptop = Person(bob.server, replace(ALICE, device_id="ALICELAPTOP"), url)
+            await laptop.start()
+            await laptop.round()
+            bob.crossed.sign((ALICE.user_id, "ALICELAPTOP"))
+            await laptop.round()
+            await laptop.say("from a device that is gone")
+            await laptop.client.close()
+            bob.server.delete_device((ALICE.user_id, "ALICELAPTOP"))
+            bob.bob.client = bob.bob._make()
+            bob.listen()
+            await bob.bob.start()
+            await bob.bob.round()
+            assert bob.bob.read == ["from a device that is gone"]
+            assert bob.trust() == "signed"
+            await bob.bob.restart()
+            event = next(each for _, each in bob.server.timeline[ROOM] if each["type"] == "m.room.encrypted")
+            response = RoomMessagesResponse(ROOM, [MegolmEvent.from_dict(event | {"room_id": ROOM})], "start")
+            await bob.bob.client.receive_response(response)
+            assert bob.bob.client.sender_trust(response.chunk[0]) == "signed"
+            assert bob.bob.client.statistics.loop_reads == 0
+            assert len(bob.bob.stored(SenderDevice)) == 1
+            # With another identity the signature counts no more.
+            bob.crossed.make(ALICE.user_id)
+            await bob.bob.round()
+            assert bob.bob.client.sender_trust(response.chunk[0]) == "unknown"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("accept", ["signed", "verified"])
+def test_messages_of_devices_that_are_not_accepted_are_not_decrypted_before_they_are(
+    url: str, accept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with reader(url, accept=accept) as bob:
+            assert await bob.reads("one") == "unsigned"
+            (refused,) = bob.events
+            assert isinstance(refused, MegolmEvent)
+            assert bob.bob.client.why_undecryptable(refused) is None
+            assert f"did not decrypt {refused.event_id}" in caplog.text
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.learn()
+            if accept == "verified":
+                assert await bob.reads("two") == "signed"
+                assert bob.bob.read == []
+                assert bob.bob.store.identities.set_verified(ALICE.user_id, bob.identity().master_key)
+            assert await bob.reads("three") == accept
+            plain: Any = bob.bob.client.decrypt_event(refused)
+            assert plain.body == "one"
+            assert bob.bob.read == ["three"]
+
+    asyncio.run(scenario())
+
+
+def test_a_key_from_the_accounts_backup_reads_history(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with reader(memory_url, accept="signed") as bob:
+            await bob.reads("one")
+            refused = bob.events[-1]
+            session = bob.bob.client.machine.inbound_group_store.get(ROOM, refused.sender_key, refused.session_id)
+            assert session is not None
+            note_origin(session, from_backup=True)
+            plain: Any = bob.bob.client.decrypt_event(refused)
+            assert plain.body == "one"
+
+    asyncio.run(scenario())
