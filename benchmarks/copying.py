@@ -3,7 +3,7 @@
     python benchmarks/copying.py [--sessions N] [--runs N]
 
 The command runs in a process of its own, whose start counts, and the comparison of every row, and its memory at the
-highest. Beside it stand binary `COPY` and `executemany` of the very rows, in one transaction, and compared with nothing.
+highest. Beside it stand binary `COPY` and `executemany` of the very rows, in one transaction, without a comparison.
 """
 
 from __future__ import annotations
