@@ -9,7 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
+from cryptostore.trust import secret_storage
 from cryptostore.trust.cross_signing import Seeds, public_identity
+from cryptostore.trust.secret_storage import KeyDescription, Passphrase
 from cryptostore.trust.signatures import is_signed
 from small_homeserver import Device, Json, Request, SmallHomeserver
 
@@ -54,6 +56,26 @@ class Identities:
     def set_identity(self, user: str, seeds: Seeds) -> None:
         """Another client has uploaded an identity, with whatever it takes."""
         self._keep(user, seeds.upload(user))
+
+    def set_up(self, user: str, secrets: dict[str, bytes], passphrase: str = "") -> bytes:
+        """Another client makes secret storage for these secrets; its key."""
+        how = Passphrase.new() if passphrase else None
+        key = how.derive(passphrase) if how else secret_storage.new_key()
+        description = KeyDescription.make(key, how)
+        self.put(user, description.event_type, description.content())
+        for name, secret in secrets.items():
+            self.put(user, name, secret_storage.seal(name, description.key_id, key, secret))
+        self.put(user, "m.secret_storage.default_key", {"key": description.key_id})
+        return key
+
+    def handled(self, device: Device, request: Request) -> None:
+        """Do what a request wants, whatever becomes of the answer."""
+        if self._answer(device, request) is None:
+            self.server._answer(device, request.parts, request.body)
+
+    def used_keys(self, user: str) -> set[str]:
+        """Every public key that was ever uploaded of this user's identities."""
+        return self._used[user]
 
     def put(self, user: str, kind: str, content: Json) -> None:
         """Another client has put account data there."""

@@ -100,8 +100,7 @@ class OwnKeys:
         if self.storage_key is None:
             await self.make_storage_key(given)
         self._put("", Seeds.new())
-        if self._secrets.get(KEY_BACKUP) is None:
-            self._secrets.put(KEY_BACKUP, random.token_bytes(_KEY_BYTES))
+        self._make_backup_key()
 
     async def make_storage_key(self, given: RecoveryKey | None) -> StorageKey:
         """A new key of secret storage, which what was given will open, or a random one."""
@@ -150,6 +149,7 @@ class OwnKeys:
         if seeds is not None:
             self._put("", seeds)
         self._drop(NEXT)
+        self._make_backup_key()
         self._keep_storage_key(key, made=True, is_known=given is not None, replaces=True)
 
     def drop(self) -> None:
@@ -168,6 +168,10 @@ class OwnKeys:
     def _put(self, prefix: str, seeds: Seeds) -> None:
         for name, seed in seeds.by_name().items():
             self._secrets.put(prefix + name, seed)
+
+    def _make_backup_key(self) -> None:
+        if self._secrets.get(KEY_BACKUP) is None:
+            self._secrets.put(KEY_BACKUP, random.token_bytes(_KEY_BYTES))
 
     def _drop(self, prefix: str) -> None:
         for name in SECRET_NAMES:

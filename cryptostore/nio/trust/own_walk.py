@@ -189,7 +189,8 @@ class Walk:
             # The homeserver lost them.
             machine.account.shared = False
             machine.save_account()
-        answer = await self._client.keys_upload()
+        with self._requests.reaching():
+            answer = await self._client.keys_upload()
         if isinstance(answer, ErrorResponse):
             raise failure("the homeserver does not take this device's keys", answer)
         self._shown = None

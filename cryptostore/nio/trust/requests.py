@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -90,17 +91,23 @@ class Requests:
         is_later = isinstance(versions, list) and any(str(version).startswith("v1.") for version in versions)
         return is_later or (isinstance(features, dict) and features.get("org.matrix.e2e_cross_signing") is True)
 
-    async def _ask_once(self, method: str, url: str, data: str | None) -> Answer:
-        headers = {"Authorization": f"Bearer {self._client.access_token}", "Content-Type": "application/json"}
-        headers.update(self._client.config.custom_headers or {})
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Raise HomeserverUnavailable where a request in the block has no answer, also one of nio's own."""
         try:
-            response = await self._client.send(method, url, data, headers)
-            content: Any = await self._client.parse_body(response)
+            yield
         except (ClientError, TimeoutError) as error:
             raise HomeserverUnavailable(
                 f"the homeserver at {self._client.homeserver} cannot be reached: {str(error) or type(error).__name__}; "
                 "try again later"
             ) from error
+
+    async def _ask_once(self, method: str, url: str, data: str | None) -> Answer:
+        headers = {"Authorization": f"Bearer {self._client.access_token}", "Content-Type": "application/json"}
+        headers.update(self._client.config.custom_headers or {})
+        with self.reaching():
+            response = await self._client.send(method, url, data, headers)
+            content: Any = await self._client.parse_body(response)
         return Answer(response.status, content if isinstance(content, dict) else {})
 
 
