@@ -15,7 +15,7 @@ import pytest
 from cryptostore import Account, Database, SharedPart
 from cryptostore.cli.exits import ExitCode
 from cryptostore.plugins.urls import CommonOptions
-from cryptostore.store import aead, marks, pickle_keys, ring, seal
+from cryptostore.store import aead, marks, pickle_keys, ring, seal, secrets
 from cryptostore.store.keys import encode_key
 from cryptostore_postgres.options import parse
 
@@ -46,6 +46,13 @@ def test_the_layout_of_a_sealed_value() -> None:
     assert rows[1] == ("4", "id of the data key")
     assert value[1:5] == bytes([1, 2, 3, 4])
     assert rows[2] == (str(aead.NONCE_BYTES), "nonce, random")
+
+
+def test_the_layout_of_a_secret() -> None:
+    rows = layout("keys.md", "### Secrets")
+    sealed = secrets.SecretSeal(ACCOUNT, bytes(aead.KEY_BYTES)).seal("name", bytes(32))
+    assert rows[0] == (str(aead.NONCE_BYTES), "nonce, random")
+    assert fixed_size(rows) == len(sealed) - 32
 
 
 def test_the_layout_of_a_key() -> None:
