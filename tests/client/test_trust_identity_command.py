@@ -1,0 +1,45 @@
+"""`cryptostore identity`, on a database that a client has made an identity in."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from command_line import Ended, run_process
+from cryptostore.trust import recovery_key
+from cryptostore_contract.samples import KEY
+from own_identities import USER, client_at, identities, kept_seeds, opened
+
+
+async def run(*words: str) -> Ended:
+    return await asyncio.to_thread(partial(run_process, "identity", *words, env={"CRYPTOSTORE_PICKLE_KEY": KEY}))
+
+
+def test_a_new_identity_is_shown_and_its_recovery_key_opens_the_secret_storage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        url = f"sqlite:///{tmp_path}/keys.db"
+        async with identities() as (server, known):
+            async with client_at(server, url) as client:
+                await client.login_or_restore("password")
+                assert "`cryptostore identity recovery-key` shows it" in caplog.text
+                seeds, device = kept_seeds(client), client.machine.account.identity_keys["ed25519"]
+                assert seeds is not None
+            (account,) = (await run(url, "--json")).document["accounts"]
+            assert (account["signing_key"], account["signed"], account["private_keys"]) == (device, True, True)
+            assert account["identity"]["master_key"] == seeds.public.master == known.master_key(USER)
+            assert account["recovery_key"]["shown_at"] is None
+
+            ended = await run("recovery-key", url, "--even-if-used")
+            assert opened(known, recovery_key.decode(ended.out)).items() >= seeds.by_name().items()
+
+            caplog.clear()
+            async with client_at(server, url) as client:
+                await client.login_or_restore()
+            assert "was not shown to anybody yet" not in caplog.text
+
+    asyncio.run(scenario())
