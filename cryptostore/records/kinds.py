@@ -183,7 +183,8 @@ class CrossSigningKeys(Record):
     `pinned_master_key` is the first one seen, or the one that the owner decided for since; room keys of a `verified`
     user stop where the present `master_key` is another. `signed_devices` has the Ed25519 key of each device that the
     present self-signing key has signed, by device id, also of those that are gone. The self-signing key is empty where
-    the homeserver shows none. The user-signing key is known of the account's own user alone.
+    the homeserver shows none. The user-signing key is known of the account's own user alone. A signature by which the
+    account has verified the user counts no more for the `withdrawn_master_key`: homeservers take none away.
     """
 
     kind_number = 24
@@ -198,6 +199,7 @@ class CrossSigningKeys(Record):
     user_signing_key: Text = ""
     verified: Flag = False
     signed_devices: Scalars = NO_SCALARS
+    withdrawn_master_key: Text = ""
 
 
 @record_kind

@@ -88,6 +88,7 @@ def test_a_device_without_a_one_time_key_is_told_once_until_it_is_reached(url: s
             assert content == {
                 "algorithm": "m.megolm.v1.aes-sha2",
                 "sender_key": curve25519(alice),
+                "from_device": ALICE.device_id,
                 "code": "m.no_olm",
                 "reason": "Unable to establish a secure channel.",
             }

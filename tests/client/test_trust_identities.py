@@ -352,6 +352,15 @@ def test_who_was_verified_on_another_device_of_the_account_is_verified(url: str)
             await alice.round()
             assert alice.store.identities.is_verified(BOB.user_id)
             assert not alice.store.identities.is_stopped(BOB.user_id)
+            # The homeserver shows the signature for ever, and it counts no more.
+            assert alice.client.withdraw_verification(BOB.user_id)
+            crossed.changed(BOB.user_id)
+            await alice.round()
+            assert not alice.store.identities.is_verified(BOB.user_id)
+            assert alice.store.identities.set_verified(BOB.user_id, known(alice).master_key)
+            crossed.changed(BOB.user_id)
+            await alice.round()
+            assert alice.store.identities.is_verified(BOB.user_id)
 
     asyncio.run(scenario())
 

@@ -9,14 +9,14 @@ import vodozemac
 from nio import Api, KeysClaimResponse, KeysUploadResponse
 from nio.crypto import InboundGroupSession, Olm, OutboundGroupSession
 from nio.events import MegolmEvent, OlmEvent, RoomKeyRequest
-from nio.exceptions import EncryptionError, OlmUnverifiedDeviceError
+from nio.exceptions import EncryptionError
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.nio.provenance import as_forwarded, is_from_backup
 from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
 from cryptostore.nio.trust.policies import Policies
-from cryptostore.nio.trust.recipients import Recipients
+from cryptostore.nio.trust.recipients import Recipients, shown_as_verified
 from cryptostore.nio.trust.sender_keys import DeviceKeys, OwnDeviceKeys
 from cryptostore.nio.trust.senders import Senders, SenderTrust
 from cryptostore.trust import unpadded_base64
@@ -297,20 +297,26 @@ class ProductionOlm(Olm):
 
     def share_with_ourselves(self, event: RoomKeyRequest) -> None:
         """As nio's, and to a device that the account's own identity has signed without asking the program."""
-        try:
+        device = self.device_store[event.sender].get(event.requesting_device_id)
+        if device is None or device.verified or not self.recipients.is_own(device):
             super().share_with_ourselves(event)
-        except OlmUnverifiedDeviceError as error:
-            device = error.device
-            session = self.session_store.get(device.curve25519)
-            key = self.inbound_group_store.get(event.room_id, event.sender_key, event.session_id)
-            if session is None or key is None or not self.recipients.is_own(device):
-                raise
-            self.outgoing_to_device_messages.append(self._encrypt_forwarding_key(event.room_id, key, session, device))
+            return
+        with shown_as_verified(device):
+            super().share_with_ourselves(event)
+
+    def _should_accept_forward(self, sender: str, sender_key: str, event: Any) -> bool:
+        """As nio's, also of a device that the account's own identity has signed."""
+        device = self.device_store.device_from_sender_key(sender, sender_key)
+        if device is None or device.verified or not self.recipients.is_own(device):
+            return bool(super()._should_accept_forward(sender, sender_key, event))
+        with shown_as_verified(device):
+            return bool(super()._should_accept_forward(sender, sender_key, event))
 
     def withheld_content(self, room_id: str, session_id: str, code: str) -> dict[str, str]:
         """What a device is told that does not get a session's key."""
         ids = {} if code == NO_OLM else {"room_id": room_id, "session_id": session_id}
-        own = {"algorithm": self._megolm_algorithm, "sender_key": self.account.identity_keys["curve25519"]}
+        sender_key = self.account.identity_keys["curve25519"]
+        own = {"algorithm": self._megolm_algorithm, "sender_key": sender_key, "from_device": self.device_id}
         return {**ids, **own, "code": code, "reason": REASONS[code]}
 
     def _create_inbound_session(self, sender: str, sender_key: str, message: Any) -> Any:

@@ -84,7 +84,7 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         identity = self.of(user_id)
         if identity is None or identity.master_key != master_key:
             return False
-        self._put(replace(identity, pinned_master_key=master_key, verified=True))
+        self._put(replace(identity, pinned_master_key=master_key, verified=True, withdrawn_master_key=""))
         return True
 
     def withdraw_verification(self, user_id: str) -> bool:
@@ -92,7 +92,8 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         identity = self.of(user_id)
         if identity is None or not identity.verified:
             return False
-        return self._put(replace(identity, pinned_master_key=identity.master_key, verified=False))
+        key = identity.master_key
+        return self._put(replace(identity, pinned_master_key=key, verified=False, withdrawn_master_key=key))
 
     def take_in(self, user_id: str, judged: Judged, is_kept: Callable[[str], bool]) -> bool:
         """What an answer proves of a user. Devices that are not kept do not count. Returns whether that is new.
@@ -150,7 +151,8 @@ def _with_keys(user_id: str, judged: Judged, before: records.CrossSigningKeys | 
     if before is None:
         return records.CrossSigningKeys(user_id, master, self_signing, master, user_signing, judged.is_verified)
     after = replace(before, master_key=master, self_signing_key=self_signing, user_signing_key=user_signing)
-    return replace(after, pinned_master_key=master, verified=True) if judged.is_verified else after
+    is_verified = judged.is_verified and master != before.withdrawn_master_key
+    return replace(after, pinned_master_key=master, verified=True) if is_verified else after
 
 
 def _gone(signed: Mapping[str, Any], judged: Judged) -> dict[str, Any]:
