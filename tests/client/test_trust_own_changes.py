@@ -8,7 +8,8 @@ import os
 import pytest
 from aiohttp import web
 
-from cryptostore import HomeserverUnavailable
+from client_pairs import BOB, people
+from cryptostore import HomeserverUnavailable, Record, Secret, Value
 from cryptostore.nio import IdentityState
 from cryptostore.trust import recovery_key, secret_storage
 from cryptostore.trust.cross_signing import Seeds
@@ -24,6 +25,8 @@ from own_identities import (
     uploads,
 )
 from small_homeserver import HangUp, Request
+from small_identities import Identities
+from spoiling import spoil, stored_rows
 
 
 def test_a_winner_whose_secret_storage_was_written_over_completes_it_after_the_next_sync(memory_url: str) -> None:
@@ -181,3 +184,85 @@ def test_a_homeserver_that_is_away_after_a_sync_is_asked_later(
 
     asyncio.run(scenario())
     assert caplog.text.count("was not looked at") == 1
+
+
+def test_a_device_of_an_earlier_build_is_signed_by_the_identity_that_is_made_now(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, known):
+            async with client_at(server, memory_url, cross_signing=False) as client:
+                await client.login_or_restore("password")
+                await client.keys_upload()
+                device_id = client.device_id
+            async with client_at(server, memory_url) as client:
+                await client.login_or_restore()
+                assert client.device_id == device_id
+                assert_whole(known, client)
+
+    asyncio.run(scenario())
+
+
+def test_no_room_key_goes_out_before_the_signature(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, alice, bob):
+            known = Identities(server)
+            await bob.client.close()
+            server.faults.append(lambda asked: HangUp() if asked.is_for("/keys/signatures/upload") else None)
+            bob.client = bob._make()
+            with pytest.raises(HomeserverUnavailable):
+                await bob.client.login_or_restore("password")
+            assert known.master_key(BOB.user_id)
+            server.faults.clear()
+            await bob.restart()
+            server.requests.clear()
+            await bob.client.sync()
+            bob.client._trust.own.opened()
+            await bob.say("to alice")
+            steps = [each.path.rpartition("/v3/")[2] for each in server.requests]
+            signed = steps.index("keys/signatures/upload")
+            assert signed < next(number for number, step in enumerate(steps) if step.startswith("sendToDevice/m.room"))
+            assert known.is_signed((BOB.user_id, BOB.device_id))
+            await alice.round()
+            assert alice.read == ["to alice"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [Secret, Value])
+def test_secrets_that_cannot_be_read_are_not_replaced(
+    memory_url: str, kind: type[Record], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, known):
+            async with client_at(server, memory_url) as client:
+                await client.login_or_restore("password")
+                account = client.production_store.account_id
+                master_key = known.master_key(USER)
+            damaged = spoil(memory_url, account, kind)
+            asked = len(uploads(server))
+            async with client_at(server, memory_url) as client:
+                await client.login_or_restore("password")
+                assert client.identity_state is IdentityState.UNREADABLE
+                for _ in range(2):
+                    await client.sync()
+            assert (known.master_key(USER), len(uploads(server))) == (master_key, asked)
+            kept = [row for row in damaged if b"trust" in row.key or kind is Secret]
+            assert kept
+            assert set(kept) <= set(stored_rows(memory_url, account, kind))
+
+    asyncio.run(scenario())
+    assert "restore the account from a backup" in caplog.text
+
+
+def test_a_first_start_and_a_later_one_ask_so_often(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, _):
+            counts = []
+            for _ in range(2):
+                server.requests.clear()
+                async with client_at(server, memory_url) as client:
+                    await client.login_or_restore("password")
+                counts.append(len(server.requests))
+            # Of those, three and two are the login's.
+            assert counts == [27, 9]
+
+    asyncio.run(scenario())

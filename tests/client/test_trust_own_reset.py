@@ -154,3 +154,27 @@ def test_a_reset_that_was_cut_short_anywhere_ends_whole(memory_url: str, done: b
     while asyncio.run(scenario(number)):
         number += 1
     assert number > 15
+
+
+def test_seeds_that_the_homeserver_will_never_take_again_are_not_tried_for_ever(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, known):
+            client = client_at(server, memory_url)
+            await client.login_or_restore("password")
+            fail_at(server, known, 2, done=True)
+            with pytest.raises(HomeserverUnavailable):
+                await client.reset_identity("password")
+            assert len(known.used_keys(USER)) == 6
+            await abandon(client)
+            server.faults.clear()
+            # Before the bot is back, another client replaces the identity.
+            known.set_identity(USER, Seeds.new())
+            async with client_at(server, memory_url) as client:
+                await client.login_or_restore("password")
+                assert client.identity_state is IdentityState.OTHER_IDENTITY
+                with pytest.raises(HomeserverUnavailable, match="M_UNKNOWN"):
+                    await client.reset_identity("password")
+                await client.reset_identity("password")
+                assert_whole(known, client)
+
+    asyncio.run(scenario())

@@ -6,11 +6,17 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nio import SyncResponse
 
-from cryptostore.errors import AccessTokenRejected, ConfigurationError, HomeserverUnavailable, UnreadableRecord
+from cryptostore.errors import (
+    AccessTokenRejected,
+    ConfigurationError,
+    CryptoStoreError,
+    HomeserverUnavailable,
+    UnreadableRecord,
+)
 from cryptostore.logs import logger
 from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.pauses import growing_pause
@@ -26,7 +32,7 @@ from .own_keys import OwnKeys
 from .own_steps import IdentityState
 from .own_texts import RESET, advice
 from .own_walk import Client, Walk, Wishes
-from .requests import Requests
+from .requests import Answer, Requests
 from .secret_storage import DEFAULT_KEY, NAMES, Contents, RecoveryKey
 from .secrets import STORAGE_KEY
 
@@ -78,6 +84,7 @@ class OwnIdentity:
     ) -> None:
         """Make or restore the identity, and sign this device: see `login_or_restore` of the client."""
         if self._is_on:
+            self._contents = None
             await self._walk(Wishes(True, password, given or self._given))
             await self._show_recovery_key(file)
 
@@ -111,10 +118,9 @@ class OwnIdentity:
             seeds = self._keys.make_next()
             await self._session.flush()
             walk = self._new_walk(Wishes(True, password, given))
-            answer = await walk.replace_identity(seeds, password)
-            if not answer.is_ok:
-                raise _not_replaced(self._client.user_id, answer)
             self._contents = None
+            if (refusal := await walk.replace_identity(seeds, password)) is not None:
+                raise _not_replaced(self._client.user_id, refusal)
             await self._finish(walk)
         await self._show_recovery_key(None)
 
@@ -188,8 +194,8 @@ def _write_once(file: Path, recovery_key: str) -> None:
         write_private(file, recovery_key, _WHAT)
 
 
-def _not_replaced(user_id: str, answer: Any) -> Exception:
+def _not_replaced(user_id: str, answer: Answer) -> CryptoStoreError:
     what = f"the homeserver does not replace the identity of {user_id}"
     if uia.is_wanted(answer):
         return ConfigurationError(f"{what}: {uia.explanation(answer)}")
-    return answer.failure(what)  # type: ignore[no-any-return]
+    return answer.failure(what)

@@ -9,6 +9,7 @@ import secrets as random
 from collections.abc import Mapping
 from typing import Final
 
+from cryptostore.errors import UnreadableRecord
 from cryptostore.nio.client.session import Session
 from cryptostore.trust.cross_signing import SECRET_NAMES, PublicIdentity, Seeds
 
@@ -35,7 +36,13 @@ class OwnKeys:
 
     @property
     def _notes(self) -> OwnNotes:
-        return self._session.store.own_notes
+        notes = self._session.store.own_notes
+        if notes.is_unreadable:
+            raise UnreadableRecord(
+                "what is kept of the account's own identity cannot be read, so nothing takes its place; restore the "
+                "account from a backup"
+            )
+        return notes
 
     @property
     def seeds(self) -> Seeds | None:
@@ -141,6 +148,10 @@ class OwnKeys:
         seeds = self.next_seeds or Seeds.new()
         self._put(NEXT, seeds)
         return seeds
+
+    def drop_next(self) -> None:
+        """Forget the seeds of an identity that the homeserver will never take."""
+        self._drop(NEXT)
 
     async def adopt_next(self, given: RecoveryKey | None) -> None:
         """The seeds that were next are the present ones. Secret storage gets a new key: the old one may be known."""

@@ -23,7 +23,10 @@ class OwnNotes:
 
     def __init__(self, storage: BufferedStorage) -> None:
         self._storage = storage
-        record = storage.get(Value, [OWN_IDENTITY]).get(OWN_IDENTITY)
+        found = storage.get(Value, [OWN_IDENTITY])
+        #: Whether they are there, and cannot be read.
+        self.is_unreadable: bool = OWN_IDENTITY in found.unreadable
+        record = found.get(OWN_IDENTITY)
         said: dict[str, Any] = {} if record is None else json.loads(record.value)
         #: The master key of our seeds that the homeserver last had as the account's; empty if it never had.
         self.master_key: str = said.get("master_key", "")

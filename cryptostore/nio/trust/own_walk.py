@@ -23,6 +23,8 @@ from .requests import Answer, Requests
 from .secret_storage import Contents, RecoveryKey, SecretStorage, opened
 
 _SERVER_ERROR: Final = 500
+#: With that status, what Synapse says to keys that it had before.
+_NEVER: Final = "M_UNKNOWN"
 
 _log: Final = logger(__name__)
 
@@ -110,12 +112,21 @@ class Walk:
             self._done[step] += 1
             await steps[step]()
 
-    async def replace_identity(self, seeds: Seeds, password: str | None) -> Answer:
-        """Upload an identity in place of whatever is there, with the password if the homeserver wants just that."""
+    async def replace_identity(self, seeds: Seeds, password: str | None) -> Answer | None:
+        """Upload an identity in place of whatever is there, with the password if the homeserver wants just that.
+
+        Returns the answer if it is not there then.
+        """
         content = seeds.upload(self._client.user_id)
         answer = await self._upload(content)
         if uia.is_wanted(answer) and uia.password_suffices(answer) and password is not None:
-            return await self._upload(uia.with_password(content, self._client.user_id, password, answer))
+            answer = await self._upload(uia.with_password(content, self._client.user_id, password, answer))
+        if answer.is_ok or self._whose(await self._see_keys()) is Identity.NEXT:
+            return None
+        if answer.status == _SERVER_ERROR and answer.errcode == _NEVER:
+            # Synapse takes no key that it ever had, be it from a try that was cut short. The next try has others.
+            self._keys.drop_next()
+            await self._session.flush()
         return answer
 
     async def _situation(self) -> Situation:
