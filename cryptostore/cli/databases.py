@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
@@ -15,7 +15,7 @@ from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.urls import scheme_of
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
-from cryptostore.store.marks import Mark, elsewhere
+from cryptostore.store.marks import Mark, Whereabouts, elsewhere
 from cryptostore.store.owners import default_owner
 
 from .output import say
@@ -96,6 +96,12 @@ def marks_told(backend: Backend, accounts: Iterable[Account]) -> dict[Account, M
     for account, mark in marks.items():
         say(f"left out: {elsewhere(account, mark)}")
     return marks
+
+
+def is_missing(found: Mapping[Account, object], marks: Mapping[Account, Mark]) -> bool:
+    """Whether an account is not complete here, or none is here at all of those that were asked for."""
+    is_coming = any(mark.whereabouts is Whereabouts.COMING for mark in marks.values())
+    return is_coming or (bool(marks) and not found)
 
 
 def refuse_process_local(url: str) -> None:

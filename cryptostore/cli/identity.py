@@ -10,9 +10,10 @@ from typer.core import TyperGroup
 
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
+from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, is_missing, marks_told, open_for, wanted_accounts
 from .exits import ExitCode
 from .output import print_json, print_line, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
@@ -51,23 +52,27 @@ def show(
     """Show each account's public keys, whether its device is signed, its recovery key's state and its key backup.
 
     This is what the database knows since the client last ran: no homeserver is asked. No secret is shown, nothing is
-    taken over, and nothing is changed. All accounts that are chosen must have the same pickle key.
+    taken over, and nothing is changed. Accounts that were moved elsewhere are left out. All accounts that are chosen
+    must have the same pickle key.
     """
     pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     with open_for("identity", url) as backend:
         wanted = wanted_accounts(backend, url, user_id, device_id)
         if not wanted:
             say(f"the database {shown_url(url)} holds no account; is it the right one?")
-        found = {}
-        for account in wanted:
-            with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
-                found[account] = StoredIdentity.read(store)
+        marks = marks_told(backend, wanted)
+        found = {account: _read(backend, account, pickle_key) for account in wanted if account not in marks}
     _report(url, found, as_json=as_json)
-    if any(each.unreadable for each in found.values()):
+    if any(each.unreadable for each in found.values()) or is_missing(found, marks):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 identity.command("recovery-key")(recovery_key)
+
+
+def _read(backend: Backend, account: Account, pickle_key: str) -> StoredIdentity:
+    with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+        return StoredIdentity.read(store)
 
 
 def _report(url: str, found: Mapping[Account, StoredIdentity], *, as_json: bool) -> None:

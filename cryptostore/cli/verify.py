@@ -11,12 +11,11 @@ import typer
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
-from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Mode
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
-from .databases import DatabaseUrl, DeviceId, UserId, marks_told, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, is_missing, marks_told, open_for, wanted_accounts
 from .exits import ExitCode
 from .output import bars, messages, print_json, print_line, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
@@ -49,14 +48,8 @@ def verify(
         marks = marks_told(backend, wanted)
         verified = {account: _with_progress(backend, account, pickle_key) for account in wanted if account not in marks}
     _report(url, verified, as_json=as_json)
-    if any(each.unreadable for each in verified.values()) or _is_missing(verified, marks):
+    if any(each.unreadable for each in verified.values()) or is_missing(verified, marks):
         raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-def _is_missing(verified: Mapping[Account, Verified], marks: Mapping[Account, Mark]) -> bool:
-    """Whether an account is not complete here, or none is here at all of those that were asked for."""
-    is_coming = any(mark.whereabouts is Whereabouts.COMING for mark in marks.values())
-    return is_coming or (bool(marks) and not verified)
 
 
 def _with_progress(backend: Backend, account: Account, pickle_key: str) -> Verified:

@@ -145,6 +145,14 @@ def test_other_commands_leave_out_what_was_moved(run: Run, way: Way, monkeypatch
     assert f"left out: {ALICE} was moved to " in verified.err
     assert str(BOB) in verified.out
     assert run("verify", way.source, *ALICES).code == ExitCode.CHECK_FAILED
+    shown = run("identity", way.source)
+    assert shown.code == 0
+    assert f"left out: {ALICE} was moved to " in shown.err
+    assert str(BOB) in shown.out
+    assert run("identity", way.source, *ALICES).code == ExitCode.CHECK_FAILED
+    refused = run("identity", "recovery-key", way.source, *ALICES)
+    assert refused.code != 0
+    assert "was moved to " in refused.err
     rekeyed = run("rekey", way.source, "--new-pickle-key-env", "NEW")
     assert rekeyed.code == 0
     assert f"left out: {ALICE} was moved to " in rekeyed.err
