@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from nio import MatrixRoom, MegolmEvent, RoomMessagesResponse, RoomMessageText
 
 from client_pairs import ALICE, ROOM, Person, people
@@ -16,9 +17,13 @@ from cross_signed import CrossSigned
 from cryptostore import SenderDevice
 from cryptostore.nio import SenderTrust
 from cryptostore.nio.provenance import note_origin
-from small_homeserver import SmallHomeserver
+from small_homeserver import Device, Request, SmallHomeserver
 
 PHONE = (ALICE.user_id, ALICE.device_id)
+
+
+def _no_keys(_device: Device, request: Request) -> web.StreamResponse | None:
+    return web.json_response({"errcode": "M_UNKNOWN"}, status=500) if request.parts == ["keys", "query"] else None
 
 
 class Reader:
@@ -230,5 +235,49 @@ def test_a_key_from_the_accounts_backup_reads_history(memory_url: str) -> None:
             note_origin(session, from_backup=True)
             plain: Any = bob.bob.client.decrypt_event(refused)
             assert plain.body == "one"
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_is_refused_before_its_senders_keys_were_asked_for_is_read_afterwards(url: str) -> None:
+    async def scenario() -> None:
+        async with reader(url, accept="signed") as bob:
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.alice.say("signed a moment ago")
+            await bob.bob.client.sync()
+            assert [getattr(event, "body", None) for event in bob.events] == [None, "signed a moment ago"]
+            assert bob.trust() == "signed"
+            # Nothing is told twice.
+            await bob.bob.round()
+            assert len(bob.events) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_stays_refused_is_told_once(url: str) -> None:
+    async def scenario() -> None:
+        async with reader(url, accept="signed") as bob:
+            bob.crossed.make(ALICE.user_id)
+            await bob.alice.say("not signed")
+            for _ in range(3):
+                await bob.bob.round()
+            assert [type(event) for event in bob.events] == [MegolmEvent]
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_message_waits_until_the_homeserver_answers(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with reader(memory_url, accept="signed") as bob:
+            bob.crossed.make(ALICE.user_id)
+            bob.crossed.sign(PHONE)
+            await bob.alice.say("signed a moment ago")
+            bob.server.extensions.append(_no_keys)
+            await bob.bob.client.sync()
+            assert len(bob.events) == 1
+            bob.server.extensions.remove(_no_keys)
+            await bob.bob.client.sync()
+            assert bob.events[-1].body == "signed a moment ago"
 
     asyncio.run(scenario())

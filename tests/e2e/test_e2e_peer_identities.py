@@ -60,3 +60,33 @@ def test_a_device_that_its_owner_did_not_sign_gets_no_room_key_and_is_told(any_b
     story.bot.call("sync")
     said = story.answer("for everybody")
     assert unsigned.read(story.room, said).colour == 0
+
+
+def test_the_bot_knows_which_of_a_persons_devices_the_person_signed(any_bed: Bed) -> None:
+    story = Story(any_bed, accept="signed")
+    unsigned = any_bed.peer(story.person.user, isolation=False)
+    unsigned.call("sync")
+    story.bot.call("sync")
+    signed, other = story.ask("signed"), unsigned.call("send", room=story.room, text="not signed")
+    story.bot.call("sync")
+    assert story.sender_trust(signed) == "signed"
+    assert story.sender_trust(other) == "unsigned"
+    assert other not in story.bot.texts()
+    # A bot that takes everything can tell them apart.
+    story.second_host(accept="all")
+    said = unsigned.call("send", room=story.room, text="still not signed")
+    story.bot.call("sync")
+    assert (story.bot.texts()[said], story.sender_trust(said)) == ("still not signed", "unsigned")
+
+
+def test_what_a_persons_device_said_before_it_was_removed_is_known_to_be_the_persons(any_bed: Bed) -> None:
+    story = Story(any_bed)
+    story.bot.kill()
+    second = any_bed.peer(story.person.user)
+    second.call("sync")
+    second.call("restore", recovery_key=story.person.recovery_key)
+    said = second.call("send", room=story.room, text="and gone")
+    second.call("logout")
+    story.second_host(accept="signed")
+    assert story.bot.texts()[said] == "and gone"
+    assert story.sender_trust(said) == "signed"

@@ -17,6 +17,7 @@ from nio import (
     AsyncClient,
     AsyncClientConfig,
     ErrorResponse,
+    Event,
     KeysUploadResponse,
     MatrixRoom,
     MegolmEvent,
@@ -58,6 +59,8 @@ class WorkerConfig:
     gap_limit: int | None = None
     #: What opens the account's secret storage.
     recovery_key: str = ""
+    #: Whose messages our client takes.
+    accept: str = "all"
 
 
 class Failed(RuntimeError):
@@ -258,9 +261,15 @@ class Worker:
 
     async def _tell_message(self, room: MatrixRoom, event: RoomMessageFormatted) -> None:
         _tell(event="message", id=event.event_id, room=room.room_id, sender=event.sender, text=event.body)
+        self._tell_trust(event)
 
     async def _tell_undecrypted(self, room: MatrixRoom, event: MegolmEvent) -> None:
         _tell(event="undecrypted", id=event.event_id, room=room.room_id, sender=event.sender)
+        self._tell_trust(event)
+
+    def _tell_trust(self, event: Event) -> None:
+        if self._trust is not None:
+            _tell(event="sender", id=event.event_id, trust=self._client.sender_trust(event))
 
     async def handle(self, line: str) -> None:
         """Carry one command out and answer it."""
@@ -296,6 +305,7 @@ async def _production(config: WorkerConfig) -> Any:
         config=AsyncClientConfig(max_timeouts=5, request_timeout=30),
         gap_limit=config.gap_limit,
         recovery_key=config.recovery_key or None,
+        accept=config.accept,
     )
     if config.access_token:
         client.restore_login(config.user_id, config.device_id, config.access_token)

@@ -105,6 +105,11 @@ class Story:
             lambda told: wanted.items() <= {each.get("id"): each.get("text") for each in told if "id" in each}.items()
         )
 
+    def sender_trust(self, event_id: str) -> str:
+        """What the bot knew of the device that sent a message when it was told of it."""
+        found = {each["id"]: each["trust"] for each in self.bot.told if each["event"] == "sender"}
+        return str(found[event_id])
+
     def unread_by_bot(self) -> list[str]:
         """The texts that the bot cannot read in the room's history."""
         history = self.bot.call("history", room=self.room)

@@ -135,7 +135,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         )
         self._windows = Windows(calls)
         self._gaps = GapHandling(self, gaps, calls, handling.inside)
-        self._trust.key_backup.late_events.hand_on = self._gaps.hand_on_late
+        self._trust.hand_on_with(self._gaps.hand_on_late)
         self._syncs = Syncs(self, session, handling, self._gaps, self._rooms, super().sync, super()._handle_sync)
         self._sync_loop = SyncLoop(self, self._syncs, self._gaps)
         self._to_device = ToDevicePages(

@@ -348,6 +348,11 @@ class ProductionOlm(Olm):
             return SenderTrust.UNENCRYPTED
         return self.senders.trust(event.sender, self._session_of(event))
 
+    def is_refused(self, event: MegolmEvent) -> bool:
+        """Whether a message was left undecrypted for what is known of its sender's device."""
+        session = self._session_of(event)
+        return session is not None and self.senders.refusal(event.sender, session) is not None
+
     def _check_sender(self, event: MegolmEvent, session: InboundGroupSession) -> None:
         refusal = self.senders.refusal(event.sender, session)
         if refusal is None:

@@ -13,6 +13,7 @@ from cryptostore.nio.configuration import ClientSettings
 
 from .key_backup import KeyBackups
 from .own_identity import OwnIdentity
+from .refused_messages import HandOn, RefusedMessages
 from .requests import Requests
 from .secret_storage import RecoveryKey
 
@@ -45,6 +46,14 @@ class Trust:
         self.on_close.append(self.key_backup.closing)
         self.on_room_event.append(self.key_backup.late_events.note)
         self.after_sync.append(self.key_backup.after_sync)
+        self._refused = RefusedMessages(session, self.requests, client.keys_query)
+        self.on_open.append(self._refused.opened)
+        self.on_room_event.append(self._refused.note)
+        self.after_sync.append(self._refused.after_sync)
+
+    def hand_on_with(self, hand_on: HandOn) -> None:
+        """What decrypts messages once more, and hands those that can be read then to the callbacks."""
+        self.key_backup.late_events.hand_on = self._refused.hand_on = hand_on
 
     def opened(self) -> None:
         """An account was opened."""

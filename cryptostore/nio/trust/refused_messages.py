@@ -1,0 +1,68 @@
+"""Messages that were refused for what was out of date of their senders: they are tried again once it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from nio import ErrorResponse, MatrixRoom, MegolmEvent, SyncResponse
+
+from cryptostore.errors import HomeserverUnavailable
+from cryptostore.logs import logger
+from cryptostore.nio.client.session import Session
+
+from .requests import Requests
+
+#: Messages that wait at once; of more, the oldest are given up.
+MOST_EVENTS: Final = 1_000
+
+_log: Final = logger(__name__)
+
+HandOn = Callable[[str, list[MegolmEvent]], Awaitable[None]]
+
+
+class RefusedMessages:
+    """Waits between a sync and the answer about the senders whose keys had changed. `ask` asks for those keys.
+
+    A restart in between leaves the messages undecrypted: its program was told of them as such.
+    """
+
+    def __init__(self, session: Session, requests: Requests, ask: Callable[[], Awaitable[Any]]) -> None:
+        self._session = session
+        self._requests = requests
+        self._ask = ask
+        #: Decrypts messages of a room once more, and hands those that can be read to the callbacks.
+        self.hand_on: HandOn | None = None
+        self._waiting: list[tuple[str, MegolmEvent]] = []
+
+    def opened(self) -> None:
+        """An account was opened."""
+        self._waiting = []
+
+    async def note(self, event: Any, room: MatrixRoom) -> None:
+        """A room's event, on its way to the callbacks: a message that is still encrypted may have been refused."""
+        machine = self._session.machine
+        if isinstance(event, MegolmEvent) and machine.is_refused(event) and self._is_outdated(event):
+            self._waiting = [*self._waiting, (room.room_id, event)][-MOST_EVENTS:]
+
+    async def after_sync(self, _response: SyncResponse) -> None:
+        """Ask, and try again."""
+        if not self._waiting or self.hand_on is None or not await self._is_answered():
+            return
+        waiting, self._waiting = self._waiting, []
+        for room_id in dict.fromkeys(room_id for room_id, _ in waiting):
+            await self.hand_on(room_id, [event for place, event in waiting if place == room_id])
+
+    async def _is_answered(self) -> bool:
+        if any(self._is_outdated(event) for _, event in self._waiting):
+            try:
+                with self._requests.reaching():
+                    answer = await self._ask()
+            except HomeserverUnavailable as error:
+                _log.debug("nothing can be asked about the senders of messages at present: %s", error)
+                return False
+            return not isinstance(answer, ErrorResponse)
+        return True
+
+    def _is_outdated(self, event: MegolmEvent) -> bool:
+        return event.sender in self._session.machine.users_for_key_query
