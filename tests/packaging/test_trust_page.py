@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from cryptostore.nio import IdentityState, ProductionMatrixClient, TrustPolicy
+from cryptostore.nio import IdentityState, ProductionMatrixClient, SenderTrust, TrustPolicy
 from cryptostore.nio.configuration import StoreArguments
+from cryptostore.nio.trust import senders
 from cryptostore.nio.trust.own_steps import Identity, OwnDevice, Situation, Step, Storage, next_step
 from cryptostore.nio.trust.own_texts import advice
 from cryptostore.nio.trust.policies import Policies
@@ -110,6 +111,14 @@ def test_who_gets_room_keys() -> None:
     assert [cells[0] for cells in rows] == list(SITUATIONS)
     for name, *cells in rows:
         assert cells == [SHOWN[fit(TrustPolicy(each), SITUATIONS[name])] for each in ("all", "signed", "verified")]
+
+
+def test_whose_messages_are_read() -> None:
+    assert [cells[0].strip("`") for cells in table("`SenderTrust` | the device")] == [each.name for each in SenderTrust]
+    for policy, accepted in senders._ACCEPTED.items():
+        row = PAGE.partition(f'| | `"{policy}"` | only those that are ')[2].partition(" |")[0]
+        assert sorted(re.findall(r"`(\w+)`", row)) == sorted(each.name for each in accepted)
+    assert f'| `accept` | `"{Policies().accept}"` (default)' in PAGE
 
 
 def test_the_arguments_and_methods_that_it_names() -> None:
