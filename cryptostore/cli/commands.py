@@ -33,6 +33,7 @@ _OUR_OWN: Final = tuple(
         ("rekey", "cryptostore.cli.rekey:rekey"),
         ("restore-backup", "cryptostore.cli.restore_backup:restore_backup"),
         ("run", "cryptostore.cli.run:run"),
+        ("show", "cryptostore.cli.show:show"),
         ("stats", "cryptostore.cli.stats:stats"),
         ("verify", "cryptostore.cli.verify:verify"),
     )

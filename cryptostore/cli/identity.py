@@ -77,17 +77,22 @@ def _read(backend: Backend, account: Account, pickle_key: str) -> StoredIdentity
 
 def _report(url: str, found: Mapping[Account, StoredIdentity], *, as_json: bool) -> None:
     if as_json:
-        print_json({"database": shown_url(url), "accounts": [_document(*each) for each in found.items()]})
+        documents = [
+            {"user_id": account.user_id, "device_id": account.device_id, **identity_document(stored)}
+            for account, stored in found.items()
+        ]
+        print_json({"database": shown_url(url), "accounts": documents})
         return
     print_line(f"Identities in {shown_url(url)}", style="bold")
     for account, stored in found.items():
         # Lines, not columns: keys are as long as half a terminal is wide.
         print_line(str(account))
-        for name, text in _lines(stored):
+        for name, text in identity_lines(stored):
             print_line(f"  {name:<13} {text}")
 
 
-def _lines(stored: StoredIdentity) -> Iterator[tuple[str, str]]:
+def identity_lines(stored: StoredIdentity) -> Iterator[tuple[str, str]]:
+    """For people: what each line is about, and what it says."""
     yield "device", stored.signing_key or "no keys yet"
     yield "signed", _signed(stored)
     keys = stored.keys
@@ -142,11 +147,10 @@ def _waiting(stored: StoredIdentity) -> str:
     return f"{sessions}, and older ones that were not looked at yet" if walking else sessions
 
 
-def _document(account: Account, stored: StoredIdentity) -> dict[str, Any]:
+def identity_document(stored: StoredIdentity) -> dict[str, Any]:
+    """For JSON."""
     keys, storage_key, backup = stored.keys, stored.storage_key, stored.backup
     return {
-        "user_id": account.user_id,
-        "device_id": account.device_id,
         "signing_key": stored.signing_key,
         "signed": stored.is_signed,
         "identity": keys
