@@ -27,6 +27,7 @@ from .errors import (
     StorageFull,
     StoreClosed,
     UnreadableRecord,
+    VerificationCancelled,
     WrongPickleKey,
 )
 from .plugins import BackendPlugin, InstalledBackend, installed_backends, load_backend, open_backend, open_existing
@@ -157,6 +158,7 @@ __all__ = [
     "UnreadableRecord",
     "Value",
     "Verification",
+    "VerificationCancelled",
     "WithheldKey",
     "WrongPickleKey",
     "fields_of",

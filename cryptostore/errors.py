@@ -22,7 +22,8 @@
     ├── WrongPickleKey
     ├── UnreadableRecord
     ├── HomeserverUnavailable
-    └── AccessTokenRejected
+    ├── AccessTokenRejected
+    └── VerificationCancelled
 
 None derives from OSError or TimeoutError: matrix-nio retries those forever, and a client would hang on a database
 error instead of showing it.
@@ -210,3 +211,17 @@ class HomeserverUnavailable(CryptoStoreError):
 
 class AccessTokenRejected(CryptoStoreError):
     """The homeserver does not accept the access token any more; a new login, as the same device, is needed."""
+
+
+class VerificationCancelled(CryptoStoreError):
+    """A verification has ended without a result.
+
+    `code` is one of the specification, such as `m.user` or `m.timeout`, or another, and `reason` a text for people;
+    both are the other side's words, unless it ended `by_us`.
+    """
+
+    def __init__(self, message: str, *, code: str = "", reason: str = "", by_us: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.by_us = by_us

@@ -116,6 +116,18 @@ CONTENTS: dict[str, dict[str, Any]] = {
         "request_id": "request",
         "requesting_device_id": "DEVICE",
     },
+    "m.key.verification.request": {
+        "from_device": "ALICEPHONE",
+        "transaction_id": "transaction",
+        "methods": ["m.sas.v1"],
+        "timestamp": 1_000_000_000_000,
+    },
+    "m.key.verification.ready": {
+        "from_device": "ALICEPHONE",
+        "transaction_id": "transaction",
+        "methods": ["m.sas.v1"],
+    },
+    "m.key.verification.done": {"transaction_id": "transaction"},
     "m.key.verification.start": {
         "from_device": "ALICEPHONE",
         "transaction_id": "transaction",

@@ -1,16 +1,28 @@
-"""Interactive verification, also with a database that is away when its result has to be saved."""
+"""nio's own verifications are off: they answer nothing, and say what takes their place. Their events still come."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
-from nio import ToDeviceResponse
+from nio import KeyVerificationEvent, LocalProtocolError
 from nio.crypto import OlmDevice
 
-from client_pairs import ALICE, BOB, Person, lockable, locked, people
-from cryptostore import BackendUnavailable, Device
+from client_pairs import ALICE, BOB, Person, people
+from cryptostore.nio import ProductionMatrixClient
+from small_homeserver import Json
+
+START: Json = {
+    "from_device": ALICE.device_id,
+    "transaction_id": "transaction",
+    "method": "m.sas.v1",
+    "key_agreement_protocols": ["curve25519-hkdf-sha256"],
+    "hashes": ["sha256"],
+    "message_authentication_codes": ["hkdf-hmac-sha256"],
+    "short_authentication_string": ["emoji", "decimal"],
+}
 
 
 def device_of(person: Person, user_id: str) -> OlmDevice:
@@ -18,38 +30,48 @@ def device_of(person: Person, user_id: str) -> OlmDevice:
     return devices[0]
 
 
-def stored_trust(person: Person, user_id: str) -> list[str]:
-    return [row.trust.value for row in person.stored(Device) if row.user_id == user_id]
-
-
-def test_a_verification_whose_result_cannot_be_saved_goes_on_later(memory_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, device: client.start_key_verification(device),
+        lambda client, _: client.accept_key_verification("transaction"),
+        lambda client, _: client.confirm_short_auth_string("transaction"),
+        lambda client, _: client.cancel_key_verification("transaction"),
+    ],
+    ids=["start", "accept", "confirm", "cancel"],
+)
+def test_nios_own_methods_name_what_takes_their_place(
+    memory_url: str, call: Callable[[ProductionMatrixClient, OlmDevice], Awaitable[Any]]
+) -> None:
     async def scenario() -> None:
-        async with people(lockable(tmp_path), memory_url) as (_, alice, bob):
-            assert isinstance(
-                await alice.client.start_key_verification(device_of(alice, BOB.user_id)), ToDeviceResponse
-            )
+        async with people(memory_url) as (server, alice, _):
+            before = len(server.requests)
+            with pytest.raises(LocalProtocolError, match=r"on_verification.*request_verification"):
+                await call(alice.client, device_of(alice, BOB.user_id))
+            assert len(server.requests) == before
+
+    asyncio.run(scenario())
+
+
+def test_nio_answers_nothing_and_its_events_still_come(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _, bob):
+            came: list[Any] = []
+            bob.client.add_to_device_callback(came.append, KeyVerificationEvent)
+            bob.client.on_verification(lambda _: None)
+            key = {"transaction_id": "transaction", "key": "A" * 43}
+            macs = {"transaction_id": "transaction", "mac": {"ed25519:ALICEPHONE": "mac"}, "keys": "mac"}
+            for kind, content in (("start", START), ("key", key), ("mac", macs)):
+                message = {BOB.user_id: {BOB.device_id: content}}
+                server._send_to_device(ALICE.user_id, f"m.key.verification.{kind}", message)
             await bob.client.sync()
-            ((transaction, bobs),) = bob.client.key_verifications.items()
-            await bob.client.accept_key_verification(transaction)
-            # Alice's key, then Bob's.
-            for person in (alice, bob, alice):
-                await person.round()
-            alices = alice.client.key_verifications[transaction]
-            assert alices.get_emoji() == bobs.get_emoji()
-            await bob.client.confirm_short_auth_string(transaction)
-            await alice.client.sync()
-            with locked(tmp_path):
-                with pytest.raises(BackendUnavailable):
-                    # Bob has confirmed, so this verifies his device.
-                    await alice.client.confirm_short_auth_string(transaction)
-                assert stored_trust(alice, BOB.user_id) != ["verified"]
-            assert isinstance(await alice.client.confirm_short_auth_string(transaction), ToDeviceResponse)
-            assert stored_trust(alice, BOB.user_id) == ["verified"]
-            await bob.round()
-            await bob.client.flush()
-            assert stored_trust(bob, ALICE.user_id) == ["verified"]
-            for person, other in ((alice, BOB), (bob, ALICE)):
-                await person.come_back_after_a_crash()
-                assert device_of(person, other.user_id).verified
+            assert [type(event).__name__ for event in came] == [
+                "KeyVerificationStart",
+                "KeyVerificationKey",
+                "KeyVerificationMac",
+            ]
+            assert not bob.client.key_verifications
+            assert not bob.client.outgoing_to_device_messages
+            assert bob.client.statistics.poisoned_events == 0
 
     asyncio.run(scenario())

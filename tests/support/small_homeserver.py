@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -243,7 +244,8 @@ class SmallHomeserver:
         if known is not None:
             return known
         event_id = self.transactions[(*device, transaction)] = f"$event{next(self._numbers)}"
-        event = {"type": kind, "sender": device[0], "event_id": event_id, "origin_server_ts": 1, "content": content}
+        at = int(time.time() * 1000)
+        event = {"type": kind, "sender": device[0], "event_id": event_id, "origin_server_ts": at, "content": content}
         self.timeline[room_id].append((self._advance(), event))
         return event_id
 

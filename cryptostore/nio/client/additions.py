@@ -19,6 +19,8 @@ from cryptostore.nio.trust.policies import policy as policy_named
 from cryptostore.nio.trust.secret_storage import RecoveryKey
 from cryptostore.nio.trust.senders import SenderTrust
 from cryptostore.nio.trust.trust import Trust
+from cryptostore.nio.trust.verification import Verification
+from cryptostore.nio.trust.verifications import VerificationCallback
 from cryptostore.records import Account, IdentityChange, MissedEvents, WithheldKey
 
 from .gap_client import GapHandling, IdentityChangeCallback, MissedCallback
@@ -285,6 +287,31 @@ class Additions:
         Returns False for a user who was not verified. Raises StoreClosed if the client is not open.
         """
         return self.production_store.identities.withdraw_verification(user_id)
+
+    def on_verification(self, callback: VerificationCallback | None) -> None:
+        """Let `callback`, a function or coroutine function, decide when somebody asks for a verification.
+
+        It gets a `Verification` and runs in a task of its own, so it may wait for people: `await
+        verification.accept()`, then show what `await verification.comparison()` returns, then `confirm` or `mismatch`.
+        It may also keep the verification for later. What it raises is logged, and ends the verification. Without a
+        callback, requests of other users are declined, and those of the account's other sessions, too, if none of them
+        could answer.
+        """
+        self._trust.verifications.on_verification(callback)
+
+    async def request_verification(
+        self, user_id: str, room_id: str | None = None, device_id: str | None = None
+    ) -> Verification:
+        """Ask a user to verify this account, and to be verified: in a room, which may be encrypted, or between devices.
+
+        Without a room all of the user's devices are asked, or the one named. The user may be the account's own: then
+        another session of it is verified. Await `comparison()` and `finished()` of what is returned.
+
+        Raises ConfigurationError if the homeserver does not let the user be asked or if there is no device to ask, and
+        HomeserverUnavailable. Raises what `open` raises.
+        """
+        await self.open_restored()
+        return await self._trust.verifications.request(user_id, room_id, device_id)
 
     @property
     def missed_events(self) -> list[MissedEvents]:

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import vodozemac
 from nio import Api, KeysClaimResponse, KeysUploadResponse
-from nio.crypto import InboundGroupSession, Olm, OutboundGroupSession
+from nio.crypto import InboundGroupSession, OutboundGroupSession
 from nio.events import MegolmEvent, OlmEvent, RoomKeyRequest
 from nio.exceptions import EncryptionError
 
 from cryptostore.errors import CryptoStoreError
 from cryptostore.logs import logger
 from cryptostore.nio.provenance import as_forwarded, is_from_backup
+from cryptostore.nio.trust.old_verifications import OlmWithoutVerifications
 from cryptostore.nio.trust.olm_payloads import OlmPayload, OlmPayloads
 from cryptostore.nio.trust.policies import Policies
 from cryptostore.nio.trust.recipients import Recipients, shown_as_verified
@@ -36,7 +37,7 @@ _KNOWN_TO_NIO: Final = ("m.room_key", "m.forwarded_room_key", "m.dummy")
 _log: Final = logger(__name__)
 
 
-class ProductionOlm(Olm):
+class ProductionOlm(OlmWithoutVerifications):
     """An Olm machine whose every change reaches the database before the network.
 
     `payloads` takes in what nio does not know.

@@ -31,6 +31,7 @@ from .fallback_keys import FallbackKeys
 from .gap_records import Gaps
 from .group_sessions import OfferedGroupSessions
 from .handled import HandledMessages
+from .kept import KeptRecords
 from .looking import Look, Seen, identity_keys
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
@@ -106,6 +107,7 @@ class ProductionStore(NioStore):
             self.room_policies = RoomPolicies(self._storage)
             self.secrets = Secrets(self._storage, self._storage.secrets)
             self.own_notes = OwnNotes(self._storage)
+            self.verifications = KeptRecords(self._storage, records.Verification)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
             self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
@@ -179,6 +181,7 @@ class ProductionStore(NioStore):
             self.identities.changes,
             self.sender_devices,
             self.secrets.kept,
+            self.verifications,
             *self.gaps.kept,
         )
 
@@ -277,6 +280,7 @@ class ProductionStore(NioStore):
             (records.CrossSigningKeys, ()),
             (records.IdentityChange, ()),
             (records.Secret, ()),
+            (records.Verification, ()),
             (records.Value, _TRACKED_UNTIL),
             (records.Value, OWN_IDENTITY),
             (records.Value, (ROOMS,)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nio import AsyncClient, MatrixRoom, SyncResponse
+from nio import MatrixRoom, SyncResponse
 
 from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.session import Session
@@ -16,6 +16,10 @@ from .own_identity import OwnIdentity
 from .refused_messages import HandOn, RefusedMessages
 from .requests import Requests
 from .secret_storage import RecoveryKey
+from .verifications import Verifications
+
+if TYPE_CHECKING:
+    from cryptostore.nio.client.client import ProductionMatrixClient
 
 
 class Trust:
@@ -25,7 +29,9 @@ class Trust:
     those: the events come again.
     """
 
-    def __init__(self, client: AsyncClient, session: Session, homeserver: Homeserver, settings: ClientSettings) -> None:
+    def __init__(
+        self, client: ProductionMatrixClient, session: Session, homeserver: Homeserver, settings: ClientSettings
+    ) -> None:
         self.requests: Final = Requests(client)
         self._client = client
         self._session = session
@@ -50,6 +56,12 @@ class Trust:
         self.on_open.append(self._refused.opened)
         self.on_room_event.append(self._refused.note)
         self.after_sync.append(self._refused.after_sync)
+        self.verifications: Final = Verifications(client, session, self.requests)
+        self.on_open.append(self.verifications.opened)
+        self.on_close.append(self.verifications.closing)
+        self.on_to_device.append(self.verifications.to_device)
+        self.on_room_event.append(self.verifications.room_event)
+        self.after_sync.append(self.verifications.synced)
 
     def hand_on_with(self, hand_on: HandOn) -> None:
         """What decrypts messages once more, and hands those that can be read then to the callbacks."""
