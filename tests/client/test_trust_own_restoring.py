@@ -15,6 +15,7 @@ from cryptostore.trust import recovery_key
 from cryptostore.trust.cross_signing import SECRET_NAMES, Seeds
 from own_identities import (
     BACKUP,
+    DEFAULT_KEY,
     USER,
     assert_whole,
     client_at,
@@ -172,6 +173,28 @@ def test_account_data_that_is_no_secret_opens_nothing(memory_url: str, content: 
             await client.login_or_restore("password", recovery_key=recovery_key.encode(key))
             assert client.identity_state is IdentityState.OTHER_IDENTITY
             assert kept_seeds(client) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("key_id", ["", "\ud800", "a\0b", "long" * 100, "../../../../v3/logout"])
+def test_key_ids_that_nobody_can_keep_end_no_start(memory_url: str, key_id: str) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, known):
+            seeds = Seeds.new()
+            known.set_up(USER, seeds.by_name())
+            known.set_identity(USER, seeds)
+            known.put(USER, DEFAULT_KEY, {"key": key_id})
+            for name in SECRET_NAMES:
+                known.put(USER, name, {"encrypted": {key_id: {}}})
+            async with client_at(server, memory_url) as client:
+                await client.login_or_restore("password")
+                assert client.identity_state is IdentityState.OTHER_IDENTITY
+                await client.sync()
+            async with client_at(server, f"{memory_url}2", recovery_key=recovery_key.encode(bytes(32))) as client:
+                with pytest.raises(ConfigurationError, match="does not open"):
+                    await client.login_or_restore("password")
+            assert not any(each.parts == ["logout"] for each in server.requests)
 
     asyncio.run(scenario())
 

@@ -90,7 +90,7 @@ class OwnIdentity:
 
     async def before_room_keys(self) -> None:
         """Complete what an earlier start has begun: who gets a room key before the signature may refuse it for good."""
-        if self.state is IdentityState.UNKNOWN and self._has_seeds():
+        if self.state is IdentityState.UNKNOWN and self._has_begun():
             try:
                 await self._walk(Wishes(recovery_key=self._given))
             except ConfigurationError as error:
@@ -132,7 +132,7 @@ class OwnIdentity:
             is_ours = kind == DEFAULT_KEY or kind in NAMES or kind.startswith(KEY_DESCRIPTION)
             if is_ours and self._contents is not None and self._contents.by_type.get(kind, {}) != content:
                 self._is_due, self._contents = True, None
-        has_begun = self.state is not IdentityState.UNKNOWN or self._given is not None or self._has_seeds()
+        has_begun = self.state is not IdentityState.UNKNOWN or self._has_begun()
         return self._is_due and has_begun and time.monotonic() >= self._next
 
     async def _walk(self, wishes: Wishes) -> None:
@@ -165,11 +165,12 @@ class OwnIdentity:
         if isinstance(error, ConfigurationError):
             self.state, self.why, self._is_due = IdentityState.REFUSED, str(error), False
 
-    def _has_seeds(self) -> bool:
+    def _has_begun(self) -> bool:
+        """Whether there is something to complete, or to restore. What cannot be read is said by the walk."""
         try:
-            return self._keys.seeds is not None
+            return self._given is not None or self._keys.seeds is not None
         except UnreadableRecord:
-            return False
+            return True
 
     async def _show_recovery_key(self, file: str | os.PathLike[str] | None) -> None:
         """Write the recovery key into a file, or say how it is shown, until a person has seen it."""

@@ -213,7 +213,7 @@ class Walk:
     async def _open_storage(self) -> None:
         shown, contents, held = await self._see_keys(), await self._see_storage(), self._keys.storage_key
         try:
-            if held is None or held.key_id != contents.key_ids[0]:
+            if held is None or not contents.is_main(held):
                 held = await opened(contents, self._wishes.recovery_key, self._session.threads)
         except ConfigurationError as error:
             if self._device_state(shown) is not OwnDevice.SIGNED:

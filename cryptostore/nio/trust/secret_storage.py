@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, InvalidRecord
 from cryptostore.nio.client.threads import in_thread
+from cryptostore.records import Secret
+from cryptostore.records.kinds import NEVER
 from cryptostore.trust import recovery_key, secret_storage
 from cryptostore.trust.cross_signing import SECRET_NAMES
 from cryptostore.trust.secret_storage import KEY_DESCRIPTION, KeyDescription, Passphrase, WrongSecretStorageKey
 
 from .own_steps import Storage
 from .requests import Requests
-from .secrets import KEY_BACKUP
+from .secrets import KEY_BACKUP, STORAGE_KEY
 
 DEFAULT_KEY: Final = "m.secret_storage.default_key"
 #: Everything that secret storage holds for this project, the key of the backup last.
@@ -55,10 +57,14 @@ class Contents(NamedTuple):
     @property
     def key_ids(self) -> list[str]:
         """The keys that secrets are, or are to be, encrypted with: the default one first, if it is described."""
-        default = secret_storage.default_key_id(self.by_type.get(DEFAULT_KEY))
+        default = _default_key(self.by_type)
         named = [default] if default is not None and self.description(default) else []
         others = {key_id for name in NAMES for key_id in encrypted_for(self.by_type.get(name))}
         return [*named, *sorted(others.difference(named))]
+
+    def is_main(self, held: StorageKey) -> bool:
+        """Whether this is the key that secrets are to be encrypted with."""
+        return self.key_ids[:1] == [held.key_id]
 
     def secret(self, name: str, held: StorageKey) -> bytes | None:
         """A secret, or None where none can be read with this key."""
@@ -70,8 +76,8 @@ class Contents(NamedTuple):
     def judge(self, held: StorageKey | None, wanted: Mapping[str, bytes]) -> Storage:
         """How it compares to the secrets that it is to hold. Any backup key will do: a person may have made one."""
         if not self.key_ids:
-            return Storage.ABSENT
-        if held is None or held.key_id != self.key_ids[0]:
+            return Storage.LOCKED if any(map(_is_encrypted, map(self.by_type.get, NAMES))) else Storage.ABSENT
+        if held is None or not self.is_main(held):
             return Storage.LOCKED
         return Storage.INCOMPLETE if self.missing(held, wanted) or not wanted else Storage.WHOLE
 
@@ -81,7 +87,7 @@ class Contents(NamedTuple):
         Another client replaces an identity whose seeds are not all there, and stumbles over a default key that nothing
         describes.
         """
-        is_default = secret_storage.default_key_id(self.by_type.get(DEFAULT_KEY)) == held.key_id
+        is_default = _default_key(self.by_type) == held.key_id
         described = bool(self.description(held.key_id))
         secrets = [name for name in wanted if not self._has(name, held, wanted[name])]
         return [
@@ -171,7 +177,7 @@ class SecretStorage:
     async def read(self) -> Contents:
         """What is there now. Raises HomeserverUnavailable, and ConfigurationError where the homeserver refuses."""
         found = await self._get_all([DEFAULT_KEY, *NAMES])
-        default = secret_storage.default_key_id(found[DEFAULT_KEY])
+        default = _default_key(found)
         others = sorted({key_id for name in NAMES for key_id in encrypted_for(found[name])} - {default})
         key_ids = [*([] if default is None else [default]), *others][:_MOST_KEYS]
         return Contents(found | await self._get_all([KEY_DESCRIPTION + key_id for key_id in key_ids]))
@@ -187,7 +193,7 @@ class SecretStorage:
         Another client may have put its own there since.
         """
         now = await self.read()
-        if whole and secret_storage.default_key_id(now.by_type[DEFAULT_KEY]) == held.key_id:
+        if whole and _default_key(now.by_type) == held.key_id:
             await self._put(DEFAULT_KEY, {})
         for name, secret in ours.items():
             if now.secret(name, held) == secret:
@@ -224,4 +230,22 @@ def _content(kind: str, held: StorageKey, wanted: Mapping[str, bytes]) -> Mappin
 def encrypted_for(content: Any) -> set[str]:
     """The ids of the keys that a secret in account data is encrypted with."""
     encrypted = content.get("encrypted") if isinstance(content, dict) else None
-    return set(encrypted) if isinstance(encrypted, dict) else set()
+    return set(filter(_is_usable, encrypted)) if isinstance(encrypted, dict) else set()
+
+
+def _is_encrypted(content: Any) -> bool:
+    return isinstance(content, dict) and bool(content.get("encrypted"))
+
+
+def _default_key(by_type: Mapping[str, Any]) -> str | None:
+    key_id = secret_storage.default_key_id(by_type.get(DEFAULT_KEY))
+    return key_id if key_id is not None and _is_usable(key_id) else None
+
+
+def _is_usable(key_id: str) -> bool:
+    """Whether a key of this name can be asked for, and kept."""
+    try:
+        Secret(STORAGE_KEY + key_id, b"", NEVER)
+    except InvalidRecord:
+        return False
+    return bool(key_id)
