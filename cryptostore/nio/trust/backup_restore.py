@@ -35,7 +35,7 @@ _PIECE: Final = 128 * 1024
 #: Sessions that are taken in between two turns of the event loop. Comparing one may take 0.5 ms of it.
 _TURN: Final = 50
 #: Sessions that are made durable at once.
-_BATCH: Final = 1_000
+_BATCH: Final = 500
 _LONGEST_SILENCE: Final = 60.0
 
 #: Told how many entries were read, and how many there are, as far as is known.
