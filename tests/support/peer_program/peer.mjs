@@ -113,6 +113,14 @@ class Peer {
         );
         await this.#client.startClient({ initialSyncLimit: HISTORY, pollTimeout: 5_000 });
         await prepared;
+        while (!(await this.#isKnown())) await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+
+    // Whether the homeserver has this device's keys, which the SDK uploads after its first sync.
+    async #isKnown() {
+        const [user, device] = [this.#client.getSafeUserId(), this.#client.getDeviceId()];
+        const { device_keys: keys } = await this.#client.downloadKeysForUsers([user]);
+        return device in (keys[user] ?? {});
     }
 
     async create_room({ invite = [] }) {
