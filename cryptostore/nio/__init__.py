@@ -11,14 +11,18 @@ check_nio()
 
 from .client import ProductionMatrixClient, Statistics, transaction_id  # noqa: E402  # it imports nio
 from .store import NioStore  # noqa: E402  # as above
+from .trust.backup_restore import RestoredBackup  # noqa: E402  # as above
+from .trust.key_backup import KeyBackupState  # noqa: E402  # as above
 from .trust.own_steps import IdentityState  # noqa: E402  # as above
 from .trust.policies import TrustPolicy  # noqa: E402  # as above
 from .trust.senders import SenderTrust  # noqa: E402  # as above
 
 __all__ = [
     "IdentityState",
+    "KeyBackupState",
     "NioStore",
     "ProductionMatrixClient",
+    "RestoredBackup",
     "SenderTrust",
     "Statistics",
     "TrustPolicy",

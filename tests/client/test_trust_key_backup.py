@@ -261,6 +261,46 @@ def test_a_backup_of_another_is_not_used(memory_url: str, caplog: pytest.LogCapt
     assert "is another's" in caplog.text
 
 
+def test_a_backup_of_another_is_replaced_when_somebody_says_so(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, alice, bob):
+            give_key(keys, alice, OTHER_KEY, seed=OTHER_KEY)
+            await alice.client.back_up()
+            keys.versions[BOB.user_id] = list(keys.versions[alice.account.user_id])
+            await new_sessions(alice, 2)
+            await bob.round()
+            await bob.client.replace_backup()
+            await bob.client.back_up()
+            assert bob.client.key_backup == KeyBackupState("2", can_restore=True)
+            assert len(keys.session_ids(BOB.user_id)) == 2
+            # What is ours stays.
+            await bob.client.replace_backup()
+            assert len(keys.versions[BOB.user_id]) == 2
+            keys.set_account_data(BOB.user_id, KEY_BACKUP, {})
+            keys.current(BOB.user_id).auth_data = {"public_key": public_key(OTHER_KEY)}
+            with pytest.raises(ConfigurationError, match="not in secret storage"):
+                await bob.client.replace_backup()
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_makes_no_sense_ends_neither_the_syncs_nor_in_silence(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, alice, bob):
+            await new_sessions(alice, 1)
+            bob.client._trust.key_backup._versions.find = nonsense  # type: ignore[method-assign]
+            await bob.round()
+            await until(lambda: "ZeroDivisionError" in bob.client.key_backup.problem)
+            await bob.round()
+            assert len(bob.read) == 1
+            assert keys.put == []
+
+    async def nonsense() -> Any:
+        raise ZeroDivisionError
+
+    asyncio.run(scenario())
+
+
 def alice_sessions(alice: Person) -> set[str]:
     return {row.session_id for row in alice.stored(InboundGroupSession)}
 

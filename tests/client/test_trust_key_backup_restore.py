@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from nio import MegolmEvent, RoomMessageText
+from nio import MegolmEvent, MessageDirection, RoomMessagesResponse, RoomMessageText
 from nio.crypto import InboundGroupSession as Live
 
 from backed_up import PRIVATE_KEY, backed_up, give_key, until
@@ -267,6 +267,23 @@ def test_a_message_from_before_the_session_that_is_there_is_read(memory_url: str
                 assert (kept.first_known_index, kept.from_backup) == (0, False)
             finally:
                 await later.client.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_no_sync_brought_is_read_when_it_is_asked_for(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with laptop(memory_url) as (keys, _alice, bob):
+            await bob.client.sync(sync_filter={"room": {"rooms": []}})
+            messages = await bob.client.room_messages(ROOM, "t0", direction=MessageDirection.front)
+            assert isinstance(messages, RoomMessagesResponse)
+            unread = [event for event in messages.chunk if isinstance(event, MegolmEvent)]
+            read = [await bob.client.decrypt_with_backup(event) for event in unread]
+            assert [getattr(event, "body", None) for event in read] == TEXTS
+            assert bob.client.statistics.loop_reads == 0
+            keys.current(BOB.user_id).is_deleted = True
+            unread[0].session_id = "another"
+            assert await bob.client.decrypt_with_backup(unread[0]) is None
 
     asyncio.run(scenario())
 

@@ -8,8 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from nio import ErrorResponse, LoginResponse
+from nio import ErrorResponse, Event, LoginResponse
 from nio.events import MegolmEvent
+from nio.events.misc import BadEventType
 
 from cryptostore.nio.trust.backup_restore import Progress, RestoredBackup
 from cryptostore.nio.trust.key_backup import KeyBackupState
@@ -135,6 +136,7 @@ class Additions:
         """
         given = RecoveryKey(recovery_key) if recovery_key else None
         await self._trust.own.reset(password, given)
+        await self._trust.key_backup.after_reset()
 
     @property
     def identity_state(self) -> IdentityState:
@@ -203,6 +205,27 @@ class Additions:
         """
         await self.open_restored()
         await self._trust.key_backup.back_up()
+
+    async def replace_backup(self) -> None:
+        """Make a new key backup with the account's own key, where the homeserver's present one is another's.
+
+        What is in the other one stays there, but nobody adds to it any more. Nothing is done where the present one is
+        the account's own. Raises what `back_up` raises.
+        """
+        await self.open_restored()
+        await self._trust.key_backup.replace()
+
+    async def decrypt_with_backup(self, event: MegolmEvent) -> Event | BadEventType | None:
+        """Ask the key backup for the key of a message, and decrypt it; None where that cannot be done.
+
+        For messages that the client was not given by a sync, such as those of `room_messages`: for others this happens
+        anyway. Raises HomeserverUnavailable, and what `flush` raises.
+        """
+        await self.open_restored()
+        wanted = Wanted()
+        wanted.add_message(event, event.room_id)
+        async with self._prefetching.of(wanted):
+            return await self._trust.key_backup.decrypted(event)  # type: ignore[no-any-return]  # nio has no annotation
 
     async def restore_backup(
         self, progress: Progress | None = None, *, recovery_key: str | None = None

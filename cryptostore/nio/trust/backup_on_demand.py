@@ -129,6 +129,9 @@ class LateEvents:
                 _log.warning("the key backup is not asked for the keys of messages any more: %s", error)
                 self.give_up()
                 return
+            except Exception as error:  # noqa: BLE001  # one session that makes trouble must not stop the others
+                _log.warning("the key backup was not asked for a key: it raised %s", type(error).__name__)
+                is_there = False
             failures = 0
             self._answered_at[key] = time.monotonic()
             events = self._waiting.pop(key, [])

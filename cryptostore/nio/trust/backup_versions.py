@@ -56,12 +56,16 @@ class BackupVersions:
         current = await self.current()
         if current is not None:
             return Found(current, self.why_not(current))
+        return await self.make()
+
+    async def make(self) -> Found:
+        """A new backup, with the private key that is held, in the place of any other. Raises what `find` raises."""
         held = self.private_key
         if held is None:
             return Found(None, "there is no key backup, and no private key to make one with")
         if problem := await self._why_not_make():
             return Found(None, problem)
-        await self._make(held)
+        await self._post(held)
         # Another host of ours may have made one at the same time: the last one counts.
         made = await self.current()
         return Found(made, "the homeserver does not show the key backup that was made" if made is None else "")
@@ -86,7 +90,7 @@ class BackupVersions:
         return (
             f"the key backup {backup.version!r} on the homeserver is another's: its private key is not the account's, "
             "and the account's identity has not signed it. Nothing is uploaded. If a person set that backup up, give "
-            "the recovery key of the account; else delete it, and a new one will be made"
+            "the recovery key of the account; else `client.replace_backup()` makes a new one"
         )
 
     def _master_keys(self) -> list[str]:
@@ -109,7 +113,7 @@ class BackupVersions:
         answer = await self._requests.ask("GET", "user", self._client.user_id, "account_data", kind)
         return {} if answer.is_missing else checked(answer, f"does not say what {kind} is").content
 
-    async def _make(self, private_key: bytes) -> None:
+    async def _post(self, private_key: bytes) -> None:
         content = {"algorithm": ALGORITHM, "auth_data": self._auth_data(public_key(private_key))}
         checked(await self._requests.ask("POST", "room_keys", "version", content=content), "makes no key backup")
 

@@ -7,9 +7,9 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from nio import AsyncClient, SyncResponse
+from nio import AsyncClient, MegolmEvent, SyncResponse
 
 from cryptostore import records
 from cryptostore.errors import (
@@ -29,7 +29,7 @@ from cryptostore.trust.key_backup import BackupVersion, public_key
 from .backup_on_demand import LateEvents
 from .backup_restore import BackupRestore, Progress, RestoredBackup
 from .backup_uploads import BackupUploads, OtherVersionError
-from .backup_versions import BackupVersions
+from .backup_versions import BackupVersions, Found
 from .requests import Requests
 from .secret_storage import RecoveryKey, SecretStorage, opened
 from .secrets import KEY_BACKUP
@@ -121,6 +121,29 @@ class KeyBackups:
             self._look_at = 0.0
             raise HomeserverUnavailable("the homeserver has another key backup now; try again") from None
 
+    async def replace(self) -> None:
+        """Make a backup in the place of one that is not ours: see `replace_backup` of the client."""
+        current = await self._versions.current()
+        if current is None or self._versions.why_not(current):
+            async with self._one_look:
+                self._decide(await self._versions.make())
+        if problem := self.state.problem:
+            raise ConfigurationError(problem)
+
+    async def after_reset(self) -> None:
+        """The account has a new identity: what only the former one could use is replaced."""
+        try:
+            await self.replace()
+        except (ConfigurationError, HomeserverUnavailable) as error:
+            _log.warning("there is no key backup with the new identity yet: %s", error)
+
+    async def decrypted(self, event: MegolmEvent) -> Any:
+        """The plain event of a message whose key the backup has, or None: see `decrypt_with_backup` of the client."""
+        if self._is_look_due():
+            await self._look()
+        await self._fetch(event.room_id, str(event.session_id))
+        return self._session.machine.decrypt_message(event)
+
     async def restore(self, progress: Progress | None, recovery_key: str | None) -> RestoredBackup:
         """Take in the whole backup: see `restore_backup` of the client."""
         backup = await self._versions.current()
@@ -176,12 +199,7 @@ class KeyBackups:
             await self._wake.wait()
             self._wake.clear()
             try:
-                if self._is_look_due():
-                    await self._look()
-                if self.state.version:
-                    await self._sleep(random.uniform(0, self.longest_delay))
-                    await self._uploads.run(self._stopping.is_set)
-                self._failures = 0
+                await self._round()
             except OtherVersionError:
                 await self._go_on_after("the homeserver has another key backup now")
                 self._look_at = 0.0
@@ -193,6 +211,16 @@ class KeyBackups:
                 # Another process has the account, or it is gone: the syncs say so, too.
                 _log.debug("the key backup ends: %s", error)
                 return
+            except Exception as error:  # noqa: BLE001  # it must neither end in silence nor end the syncs
+                self._refuse(f"the key backup failed: {type(error).__name__}")
+
+    async def _round(self) -> None:
+        if self._is_look_due():
+            await self._look()
+        if self.state.version:
+            await self._sleep(random.uniform(0, self.longest_delay))
+            await self._uploads.run(self._stopping.is_set)
+        self._failures = 0
 
     async def _go_on_after(self, why: str) -> None:
         self._failures += 1
@@ -207,13 +235,14 @@ class KeyBackups:
 
     async def _look(self) -> None:
         async with self._one_look:
-            held = self._private_key
-            backup, problem = await self._versions.find()
-            self._looked_with, self._look_at = held or b"", float("inf")
-            if backup is None or problem:
-                self._refuse(problem)
-            else:
-                self._use(backup)
+            self._decide(await self._versions.find())
+
+    def _decide(self, found: Found) -> None:
+        self._looked_with, self._look_at = self._private_key or b"", float("inf")
+        if found.backup is None or found.problem:
+            self._refuse(found.problem)
+        else:
+            self._use(found.backup)
 
     def _use(self, backup: BackupVersion) -> None:
         held = self._private_key
