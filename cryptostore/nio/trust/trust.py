@@ -15,6 +15,7 @@ from .key_backup import KeyBackups
 from .own_identity import OwnIdentity
 from .refused_messages import HandOn, RefusedMessages
 from .requests import Requests
+from .secret_sharing import SecretSharing
 from .secret_storage import RecoveryKey
 from .verifications import Verifications
 
@@ -56,7 +57,12 @@ class Trust:
         self.on_open.append(self._refused.opened)
         self.on_room_event.append(self._refused.note)
         self.after_sync.append(self._refused.after_sync)
-        self.verifications: Final = Verifications(client, session, self.requests)
+        self.sharing: Final = SecretSharing(client, session, self.requests, self.own.look_again)
+        self.on_open.append(self.sharing.opened)
+        self.on_close.append(self.sharing.closing)
+        self.on_to_device.append(self.sharing.to_device)
+        self.after_sync.append(self.sharing.synced)
+        self.verifications: Final = Verifications(client, session, self.requests, self.sharing)
         self.on_open.append(self.verifications.opened)
         self.on_close.append(self.verifications.closing)
         self.on_to_device.append(self.verifications.to_device)

@@ -120,6 +120,11 @@ class Verification:
         """Three numbers, to compare; none before they are known."""
         return self._exchange.short_auth.decimals if self._exchange.short_auth else ()
 
+    @property
+    def result(self) -> Verified | None:
+        """What it has shown; None before its end, and if it was cancelled."""
+        return self._verified if self._exchange.phase is Phase.DONE else None
+
     async def accept(self) -> None:
         """Take the other side's request. It has to be within two minutes.
 
@@ -164,9 +169,9 @@ class Verification:
         VerificationCancelled.
         """
         await self._has_ended.wait()
-        if self._verified is None or self._exchange.phase is not Phase.DONE:
+        if self.result is None:
             raise self._cancelled()
-        return self._verified
+        return self.result
 
     def begin(self, context: Context) -> None:
         """Do what comes, in a task."""

@@ -26,6 +26,7 @@ from cryptostore.trust.exchange_contents import REASONS, Code, Flow
 from cryptostore.trust.sas import DeviceId
 
 from .requests import Requests
+from .secret_sharing import SecretSharing
 from .verification import Verification
 from .verification_events import Incoming, between_devices, in_room
 from .verification_limits import Limits
@@ -50,7 +51,8 @@ _log: Final = logger(__name__)
 class Verifications:
     """The verifications that are under way. Without a callback, requests are declined."""
 
-    def __init__(self, client: Client, session: Session, requests: Requests) -> None:
+    def __init__(self, client: Client, session: Session, requests: Requests, sharing: SecretSharing) -> None:
+        self._sharing = sharing
         self._client = client
         self._session = session
         self._requests = requests
@@ -276,6 +278,10 @@ class Verifications:
             self._remember(key)
         if self._session.is_open and verification.is_settled:
             self._session.store.verifications.drop(key)
+        result, known = verification.result, verification.known
+        if self._session.is_open and verification.is_own_account and result is not None and known is not None:
+            may_ask = result.device and verification.shares_secrets
+            self._sharing.verified(known.olm_device, is_identity=result.user and result.device, may_ask=may_ask)
 
     def _remember(self, key: Key) -> None:
         self._past[key] = None

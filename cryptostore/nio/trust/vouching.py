@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
 from nio import ErrorResponse, Response
@@ -9,6 +11,7 @@ from nio.crypto import OlmDevice
 
 from cryptostore.errors import HomeserverUnavailable, UnreadableRecord
 from cryptostore.nio.client.device_keys import DeviceKeysResponse
+from cryptostore.nio.client.prefetch import Wanted
 from cryptostore.nio.client.session import Session
 from cryptostore.trust.cross_signing import SECRET_NAMES, PublicIdentity, Seeds
 from cryptostore.trust.sas import ED25519, DeviceId, key_ids
@@ -30,6 +33,12 @@ class Client(Protocol):
 
     def verify_device(self, device: OlmDevice) -> bool:
         """The device is trusted."""
+
+    async def keys_claim(self, user_set: Mapping[str, Iterable[str]]) -> Any:
+        """Begin Olm sessions with devices."""
+
+    def prefetched(self, wanted: Wanted) -> AbstractAsyncContextManager[None]:
+        """Have what is wanted in memory inside the block."""
 
 
 class UnknownDevice(Exception):
