@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +77,8 @@ class SmallHomeserver:
     transactions: dict[tuple[str, str, str], str] = field(default_factory=dict)
     #: Answers for requests that a test wants to go wrong: the first that returns something is used.
     faults: list[Callable[[Request], web.StreamResponse | None]] = field(default_factory=list)
+    #: What a request waits for before it is handled, and its answer before it leaves.
+    pauses: list[Callable[[Request], Awaitable[None]]] = field(default_factory=list)
     #: What other modules know of a homeserver: the first that answers a request of a device is used.
     extensions: list[Callable[[Device, Request], web.StreamResponse | None]] = field(default_factory=list)
     #: What they add to a device's question for users' keys, and to its sync after a position.
@@ -128,11 +130,25 @@ class SmallHomeserver:
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        token = http.headers.get("Authorization", "").removeprefix("Bearer ")
-        device = self.tokens.get(token)
         body: Any = await http.json() if http.can_read_body else None
+        request = self._request(http, body)
+        for pause in self.pauses:
+            await pause(request)
+        answer = await self._handle(http, request)
+        for pause in self.pauses:
+            await pause(request)
+        return answer
+
+    def _request(self, http: web.Request, body: Any) -> Request:
+        device = self._device_of(http)
         user = device[0] if device else ""
-        request = Request(http.method, http.path, user, body, http.query.get("filter", ""), dict(http.query))
+        return Request(http.method, http.path, user, body, http.query.get("filter", ""), dict(http.query))
+
+    def _device_of(self, http: web.Request) -> Device | None:
+        return self.tokens.get(http.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    async def _handle(self, http: web.Request, request: Request) -> web.StreamResponse:
+        device, body = self._device_of(http), request.body
         self.requests.append(request)
         if (answer := _first(fault(request) for fault in self.faults)) is not None:
             return answer

@@ -37,6 +37,8 @@ class Identities:
     wants_password_at_first: bool = False
     #: Which keys of an upload are stored before the homeserver dies: Synapse stores one after the other.
     keeps: tuple[str, ...] = KEYS
+    #: As Synapse does with uploads at the same moment: one is stored, and all are answered with success.
+    takes_all_first_ones: bool = False
     #: As conduit and its like: an answer has no groups that are empty.
     leaves_empty_out: bool = False
 
@@ -113,6 +115,8 @@ class Identities:
         uploaded = {name: body[name] for name in KEYS if name in body}
         present = self.keys.get(user, {})
         if uploaded and all(present.get(name) == key for name, key in uploaded.items()):
+            return web.json_response({})
+        if present and self.takes_all_first_ones:
             return web.json_response({})
         if (present or self.wants_password_at_first) and (refusal := self._refusal(user, body.get("auth"))):
             return refusal
