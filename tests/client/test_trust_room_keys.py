@@ -214,8 +214,9 @@ def test_a_device_that_was_verified_by_hand_counts_as_signed_and_a_blacklisted_o
 
 @pytest.mark.parametrize("policy", ["all", "signed", "verified"])
 @pytest.mark.parametrize("is_accepted", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True])
 def test_a_verified_users_room_keys_stop_when_the_identity_changes_until_somebody_decides(
-    url: str, policy: str, is_accepted: bool
+    url: str, policy: str, is_accepted: bool, by_hand: bool
 ) -> None:
     async def scenario() -> None:
         async with bobs(url, room_keys=policy) as bob:
@@ -223,6 +224,9 @@ def test_a_verified_users_room_keys_stop_when_the_identity_changes_until_somebod
             bob.crossed.sign(PHONE)
             await bob.alice.round()
             bob.verify()
+            if by_hand:
+                # As a verification by emoji does.
+                bob.alice.client.verify_device(bob.device(BOB.device_id))
             everyone = [BOB.device_id, "BOBTABLET"] if policy == "all" else [BOB.device_id]
             assert await bob.hears("one") == everyone
             bob.crossed.make(BOB.user_id)

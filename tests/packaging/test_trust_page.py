@@ -26,8 +26,13 @@ ALICE, ROOM = "@alice:example.org", "!room:example.org"
 #: What is known of a user and a device, for each row of the table of room keys.
 SITUATIONS: dict[str, dict[str, bool]] = {
     "blacklisted": {"blacklisted": True, "verified_by_hand": True, "signed": True, "has_identity": True},
+    "of a user whose verified identity has changed": {
+        "has_identity": True,
+        "signed": True,
+        "stopped": True,
+        "verified_by_hand": True,
+    },
     "verified by hand": {"verified_by_hand": True},
-    "of a user whose verified identity has changed": {"has_identity": True, "signed": True, "stopped": True},
     "signed by its owner, who was verified": {"has_identity": True, "signed": True, "verified": True},
     "signed by its owner": {"has_identity": True, "signed": True},
     "not signed, and its owner has an identity": {"has_identity": True, "verified": True},

@@ -294,7 +294,8 @@ class Additions:
         return self.machine.recipients.policy_of(room_id)
 
     def accept_identity(self, user_id: str) -> bool:
-        """Go on with a user's present identity. One that takes the place of a verified one is not verified itself.
+        """Go on with a user's present identity. One that takes the place of a verified one is not verified itself, and
+        neither is any device of the user.
 
         Returns whether there was something to accept. Raises StoreClosed if the client is not open.
         """
@@ -302,14 +303,24 @@ class Additions:
         if is_new:
             # One that could not be read is learned anew.
             self.machine.users_for_key_query.add(user_id)
+            self._unverify_devices(user_id)
         return is_new
 
     def withdraw_verification(self, user_id: str) -> bool:
-        """A user counts as not verified from now on, and the present identity as accepted.
+        """A user and all devices of the user count as not verified from now on, and the present identity as accepted.
 
         Returns False for a user who was not verified. Raises StoreClosed if the client is not open.
         """
-        return self.production_store.identities.withdraw_verification(user_id)
+        is_withdrawn = self.production_store.identities.withdraw_verification(user_id)
+        if is_withdrawn:
+            self._unverify_devices(user_id)
+        return is_withdrawn
+
+    def _unverify_devices(self, user_id: str) -> None:
+        """A verification by emoji verified a device, too."""
+        for device in list(self.machine.device_store.active_user_devices(user_id)):
+            if device.verified:
+                self.machine.unverify_device(device)
 
     def on_verification(self, callback: VerificationCallback | None) -> None:
         """Let `callback`, a function or coroutine function, decide when somebody asks for a verification.

@@ -45,8 +45,8 @@ class Recipients:
     | device                                        | `all`     | `signed`  | `verified` |
     |-----------------------------------------------|-----------|-----------|------------|
     | blacklisted                                   | no        | no        | no         |
-    | verified by hand                              | key       | key       | key        |
     | of a user whose verified identity has changed | no        | no        | no         |
+    | verified by hand                              | key       | key       | key        |
     | signed by its owner, who was verified         | nio's     | key       | key        |
     | signed by its owner                           | nio's     | key       | no         |
     | not signed, and its owner has an identity     | nio's     | no        | no         |
@@ -71,10 +71,11 @@ class Recipients:
         """What a device gets of the room's key."""
         if self._decisions.is_device_blacklisted(device):
             return Fit.BLACKLISTED
-        if self._decisions.is_device_verified(device):
-            return Fit.KEY
+        # A verification marks the device, too, but nobody has decided about what came after it.
         if self._identities.is_stopped(device.user_id):
             return Fit.LEFT_OUT
+        if self._decisions.is_device_verified(device):
+            return Fit.KEY
         return self._by_signature(self.policy_of(room_id), device)
 
     def is_own(self, device: OlmDevice) -> bool:

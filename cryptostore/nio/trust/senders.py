@@ -24,7 +24,7 @@ class SenderTrust(enum.StrEnum):
     VERIFIED = "verified"
     #: Its owner has signed it.
     SIGNED = "signed"
-    #: Its owner has signed it, and was verified with another identity than the present one.
+    #: Its owner has signed it, or the program verified it by hand; and the owner was verified with another identity.
     CHANGED = "changed"
     #: Its owner has not signed it, or the program has blacklisted it.
     UNSIGNED = "unsigned"
@@ -81,7 +81,7 @@ class Senders:
         if device is not None and self._decisions.is_device_blacklisted(device):
             return SenderTrust.UNSIGNED
         if device is not None and self._decisions.is_device_verified(device):
-            return SenderTrust.VERIFIED
+            return SenderTrust.CHANGED if self._identities.is_stopped(sender) else SenderTrust.VERIFIED
         if self._is_signed(sender, session, device):
             return self._trust_in_owner(sender)
         return SenderTrust.UNKNOWN if device is None else SenderTrust.UNSIGNED
