@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from driven import ClientFailed
 from homeserver_bed import Bed
 from peer_story import Story
 
@@ -90,3 +91,44 @@ def test_what_a_persons_device_said_before_it_was_removed_is_known_to_be_the_per
     story.second_host(accept="signed")
     assert story.bot.texts()[said] == "and gone"
     assert story.sender_trust(said) == "signed"
+
+
+def test_a_verified_person_who_becomes_somebody_else_gets_no_room_key_until_somebody_decides(bed: Bed) -> None:
+    story = Story(bed)
+    story.both_are_read_and_green("before")
+    story.verify()
+    story.both_are_read_and_green("verified")
+    assert story.sender_trust(list(story.said)[-2]) == "verified"
+    story.person.call("reset_identity")
+    # The bot was verified by who the person was.
+    story.person.call("withdraw_verification", user=story.user_id)
+    story.bot_is_told(story.person, was_verified=True)
+    story.second_host()
+    kept_back = story.answer("to whom?")
+    assert story.person.fails(story.room, kept_back).failure == "MEGOLM_KEY_WITHHELD_FOR_UNVERIFIED_DEVICE"
+    assert story.bot.call("accept_identity", user=story.person.user.user_id)
+    story.both_are_read_and_green("accepted")
+    story.verify()
+    story.second_host()
+    story.both_are_read_and_green("verified again")
+    assert story.sender_trust(list(story.said)[-2]) == "verified"
+
+
+def test_a_person_hears_that_a_verified_bot_is_somebody_else(bed: Bed) -> None:
+    story = Story(bed)
+    story.both_are_read_and_green("before")
+    story.verify()
+    story.bot.call("reset_identity", password=story.device.user.password)
+    story.person.sees_user(story.device.user, verified=False, was_verified=True, needs_approval=True)
+    story.person_sees_a_signed_device()
+    with pytest.raises(ClientFailed, match="verified have changed their identity"):
+        story.ask("to whom?")
+    story.bot.call("rotate", room=story.room)
+    said = story.answer("it is me")
+    assert story.person.fails(story.room, said).failure == "SENDER_IDENTITY_PREVIOUSLY_VERIFIED"
+    story.person.call("withdraw_verification", user=story.user_id)
+    assert story.shown()["it is me"].colour == 0
+    story.both_are_read_and_green("withdrawn")
+    story.second_host()
+    story.verify()
+    story.both_are_read_and_green("verified again")

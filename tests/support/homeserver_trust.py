@@ -14,7 +14,9 @@ class TrustCommands:
     def __init__(self, client: Any, tell: Callable[..., None]) -> None:
         self._client = client
         self._tell = tell
+        self._verifications: dict[str, Any] = {}
         client.add_identity_change_callback(self._tell_change)
+        client.on_verification(self._tell_verification)
 
     async def do_own_identity(self) -> dict[str, Any]:
         """How far the account's identity has come, whether its seeds are here, and the recovery key."""
@@ -52,6 +54,42 @@ class TrustCommands:
         """Take in the whole backup."""
         restored = await self._client.restore_backup()
         return {"total": restored.total, "taken_in": restored.taken_in, "skipped": restored.skipped}
+
+    async def do_request_verification(self, user: str, room: str | None = None, device: str | None = None) -> str:
+        """Ask a user, or a device, to be verified; the transaction."""
+        return self._keep(await self._client.request_verification(user, room, device))
+
+    async def do_accept(self, verification: str) -> None:
+        """Take a request."""
+        await self._verifications[verification].accept()
+
+    async def do_emoji(self, verification: str) -> list[str]:
+        """What to compare, once it is known."""
+        return [each.symbol for each in (await self._verifications[verification].comparison()).emoji]
+
+    async def do_confirm(self, verification: str, share_secrets: bool = False) -> None:
+        """The people see the same."""
+        await self._verifications[verification].confirm(share_secrets=share_secrets)
+
+    async def do_mismatch(self, verification: str) -> None:
+        """They do not."""
+        await self._verifications[verification].mismatch()
+
+    async def do_cancel(self, verification: str) -> None:
+        """End it."""
+        await self._verifications[verification].cancel()
+
+    async def do_finished(self, verification: str) -> dict[str, bool]:
+        """Whether the user, and the device, are verified at the end."""
+        verified = await self._verifications[verification].finished()
+        return {"user": verified.user, "device": verified.device}
+
+    def _keep(self, verification: Any) -> str:
+        self._verifications[verification.transaction_id] = verification
+        return str(verification.transaction_id)
+
+    def _tell_verification(self, verification: Any) -> None:
+        self._tell(event="verification", id=self._keep(verification), user=verification.user_id)
 
     def _tell_change(self, change: Any) -> None:
         self._tell(event="identity change", user=change.user_id, was_verified=change.was_verified)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from command_line import run_process
 from homeserver_api import User
 from homeserver_bed import Bed, Device
@@ -61,6 +63,27 @@ class Story:
         assert self.bot.texts().get(asked) == f"{text}?", self.bot.told[-3:]
         shown = self.person.read(self.room, self.answer(f"{text}!"))
         assert (shown.text, shown.colour) == (f"{text}!", 0), shown
+
+    def verify(self) -> None:
+        """The person asks in the room to verify the bot; both see the same emoji and say so."""
+        flow = self.person.call("request_verification", user=self.user_id, room=self.room)
+        while not any(each.get("id") == flow for each in self.bot.told if each["event"] == "verification"):
+            self.bot.call("sync", wait=0.2)
+        self.syncing("accept", verification=flow)
+        self.person.verification("ready", id=flow)
+        self.person.call("start", verification=flow)
+        assert self.syncing("emoji", verification=flow) == self.person.emoji(flow)
+        self.person.call("confirm", verification=flow)
+        self.bot.call("confirm", verification=flow)
+        assert self.syncing("finished", verification=flow) == {"user": True, "device": True}
+        self.person.sees_user(self.device.user, verified=True)
+
+    def syncing(self, do: str, **parameters: object) -> Any:
+        """What a command of the bot answers that needs what comes by syncs."""
+        answer = self.bot.begin(do, **parameters)
+        while not answer.done():
+            self.bot.call("sync", wait=0.2)
+        return answer.result()
 
     def bot_is_told(self, person: Peer, **wanted: object) -> None:
         """Fail unless the bot is told now that a person's identity is another one."""
