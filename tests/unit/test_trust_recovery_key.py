@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +16,20 @@ from leaks import shown
 KEY = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
 TEXT = "EsTc LW2K PGiF wKEA 3As5 g5c4 BXwk qeeJ ZJV8 Q9fu gUMN UE4d"
 BARE = TEXT.replace(" ", "")
+
+
+#: All bytes of the key in one.
+KEY_PARITY = functools.reduce(operator.xor, KEY)
+
+
+def base58(raw: bytes) -> str:
+    """Base58, by its definition."""
+    alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+    number, text = int.from_bytes(raw, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = alphabet[digit] + text
+    return text
 
 
 def test_a_recovery_key_is_what_every_client_makes_of_the_key() -> None:
@@ -49,6 +66,10 @@ def test_a_key_of_another_length_has_no_recovery_key(size: int) -> None:
         ("z" * 48, "its parity is wrong"),
         # Fewer.
         ("1" + BARE[:-1], "its parity is wrong"),
+        # Whole, but for another use than secret storage.
+        (base58(b"\x8b\x02" + KEY + bytes([KEY_PARITY ^ 0x8B ^ 0x02])), "its parity is wrong"),
+        # As many characters as there are, and a byte too many.
+        (base58(b"\x01\x8b\x01" + KEY + bytes([KEY_PARITY ^ 0x8B ^ 0x01])), "its parity is wrong"),
         (BARE[:5] + "0" + BARE[6:], "character 6 .* is 0, O, I or l"),
         (TEXT[:-5], "it has 44 characters"),
         (TEXT + " UE4d", "it has 52 characters"),
