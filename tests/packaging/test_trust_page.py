@@ -12,12 +12,14 @@ import pytest
 
 from cryptostore.nio import IdentityState, ProductionMatrixClient, SenderTrust, TrustPolicy
 from cryptostore.nio.configuration import StoreArguments
-from cryptostore.nio.trust import senders
+from cryptostore.nio.trust import secret_sharing, senders
 from cryptostore.nio.trust.own_steps import Identity, OwnDevice, Situation, Step, Storage, next_step
 from cryptostore.nio.trust.own_texts import advice
 from cryptostore.nio.trust.policies import Policies
 from cryptostore.nio.trust.recipients import Fit, Recipients
-from cryptostore.trust import recovery_key
+from cryptostore.nio.trust.verification_limits import MOST_BEGUN_OF_USER, MOST_OPEN_OF_USER, WINDOW
+from cryptostore.trust import exchange, recovery_key
+from cryptostore.trust.exchange_contents import Code
 from cryptostore.trust.secret_storage import KeyDescription, WrongSecretStorageKey
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
@@ -151,3 +153,19 @@ def test_the_errors_of_a_recovery_key() -> None:
         KeyDescription.make(bytes(32)).check(b"another" * 4 + b"....")
     for words in ("has a typing error", "without a typing error", "are not those of the identity"):
         assert words in PAGE
+
+
+def test_every_way_to_cancel_a_verification_is_explained() -> None:
+    codes = [cells[0] for cells in table("`VerificationCancelled.code` | meaning | what to do")]
+    assert sorted(re.findall(r"`(m\.\w+)`", " ".join(codes))) == sorted(Code)
+
+
+def test_the_limits_of_verifications() -> None:
+    words = {2: "two", 3: "three", 10: "ten"}
+    life, prompt, window, sharing = (
+        words[int(seconds) // 60] for seconds in (exchange.LIFE, exchange.PROMPT, WINDOW, secret_sharing._ALLOWED_FOR)
+    )
+    assert f"lives for {life} minutes, and a request has to be accepted within {prompt}" in PAGE
+    limits = f"{words[MOST_OPEN_OF_USER]} verifications at once and {words[MOST_BEGUN_OF_USER]} in {window} minutes"
+    assert f"A user has {limits} at most" in PAGE
+    assert f"and for {sharing} minutes, it also answers" in PAGE
