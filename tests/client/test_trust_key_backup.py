@@ -301,6 +301,62 @@ def test_an_answer_that_makes_no_sense_ends_neither_the_syncs_nor_in_silence(mem
     asyncio.run(scenario())
 
 
+def test_a_new_key_of_the_backup_in_secret_storage_makes_the_client_look(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, _alice, bob):
+            await bob.client.back_up()
+            await bob.round()
+            asked = len(keys.server.asked("room_keys/version"))
+            event = {"type": KEY_BACKUP, "content": {"encrypted": {"key": {}}}}
+            keys.server.sync_answers.append(lambda _device, _after: {"account_data": {"events": [event]}})
+            bob.client.next_batch = "0"
+            await bob.round()
+            await until(lambda: len(keys.server.asked("room_keys/version")) > asked)
+
+    asyncio.run(scenario())
+
+
+class Endless(web.Response):
+    """An answer that does not come."""
+
+    async def prepare(self, request: Any) -> Any:
+        await asyncio.sleep(30)
+        return await super().prepare(request)
+
+
+def test_closing_waits_for_no_homeserver_that_does_not_answer(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryptostore.nio.trust.key_backup._GRACE", 0.1)
+
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, alice, bob):
+            await new_sessions(alice, 1)
+            keys.server.faults.append(lambda request: Endless() if is_upload(request) else None)
+            await bob.round()
+            await until(lambda: any(map(is_upload, keys.server.requests)))
+            async with asyncio.timeout(10):
+                await bob.client.close()
+            keys.server.faults.clear()
+            await bob.restart()
+            await bob.client.back_up()
+            assert len(keys.put) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_homeserver_with_too_many_requests_is_asked_later(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, alice, bob):
+            await new_sessions(alice, 1)
+            await bob.round()
+            refusal = {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 50}
+            answers = [web.json_response(refusal, status=429) for _ in range(2)]
+            keys.server.faults.append(lambda request: answers.pop() if is_upload(request) and answers else None)
+            await bob.client.back_up()
+            assert (len(keys.put), len([each for each in keys.server.requests if is_upload(each)])) == (1, 3)
+
+    asyncio.run(scenario())
+
+
 def alice_sessions(alice: Person) -> set[str]:
     return {row.session_id for row in alice.stored(InboundGroupSession)}
 

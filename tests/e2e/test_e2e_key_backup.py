@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from driven import ClientFailed
 from homeserver_bed import Bed, Device, Talk
 from homeserver_client import Client
 from homeserver_proxy import HomeserverProxy
@@ -102,6 +103,40 @@ def test_a_kill_while_backing_up_repeats_one_request_at_most(
     restored = with_recovery_key(any_bed, talk.bob, recovery_key)
     restored.call("restore_backup")
     assert talk.unreadable(restored) == []
+
+
+@pytest.mark.parametrize("point", ["room-keys:answered", "batch:before", "batch:after"])
+def test_a_kill_while_restoring_leaves_what_another_try_completes(bed: Bed, point: str) -> None:
+    talk, _alice, bob = spoken(bed)
+    bob.call("back_up")
+    recovery_key = bob.call("own_identity")["recovery_key"]
+    bob.kill()
+    new = bed.device_of(talk.bob.user)
+    first = bed.start(new, recovery_key=recovery_key)
+    first.call("flush")
+    first.call("arm", point=point)
+    first.dies(first.begin("restore_backup"))
+    second = bed.start(new)
+    assert second.call("restore_backup")["total"] == SESSIONS
+    assert talk.unreadable(second) == []
+
+
+def test_a_reset_without_the_key_of_the_backup_makes_a_new_one(any_bed: Bed) -> None:
+    talk, alice, bob = spoken(any_bed)
+    bob.call("back_up")
+    bob.kill()
+    lost = any_bed.start(any_bed.device_of(talk.bob.user))
+    with pytest.raises(ClientFailed, match="no key for a key backup"):
+        lost.call("back_up")
+    lost.call("reset_identity", password=talk.bob.user.password)
+    for client in (lost, alice, lost, alice):
+        client.call("sync")
+    talk.say_all(alice, "after the reset", rotate=True)
+    lost.call("sync")
+    lost.call("back_up")
+    recovery_key = lost.call("own_identity")["recovery_key"]
+    restored = with_recovery_key(any_bed, talk.bob, recovery_key)
+    assert restored.call("restore_backup") == {"total": 1, "taken_in": 1, "skipped": 0}
 
 
 def uploaded(proxy: HomeserverProxy) -> list[str]:
