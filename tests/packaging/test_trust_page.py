@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cryptostore.nio import IdentityState, ProductionMatrixClient, SenderTrust, TrustPolicy
+from cryptostore.nio.client.additions import Additions
 from cryptostore.nio.configuration import StoreArguments
 from cryptostore.nio.trust import secret_sharing, senders
 from cryptostore.nio.trust.own_steps import Identity, OwnDevice, Situation, Step, Storage, next_step
@@ -169,3 +170,12 @@ def test_the_limits_of_verifications() -> None:
     limits = f"{words[MOST_OPEN_OF_USER]} verifications at once and {words[MOST_BEGUN_OF_USER]} in {window} minutes"
     assert f"A user has {limits} at most" in PAGE
     assert f"and for {sharing} minutes, it also answers" in PAGE
+
+
+def test_the_reference_has_every_method_that_nio_lacks() -> None:
+    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+    listed = reference.partition("ProductionMatrixClient\n   :members: ")[2].partition("\n")[0].split(", ")
+    # Those are for other parts of the client, and for tests.
+    inner = {"sign_before_room_keys", "check_identity", "open_restored", "check_ownership", "production_store"}
+    inner |= {"machine", "prefetched"}
+    assert {name for name in vars(Additions) if not name.startswith("_")} - inner <= set(listed)
