@@ -117,7 +117,17 @@ def test_an_absurd_number_of_iterations_is_refused(iterations: int) -> None:
         described(content).from_passphrase(PASSPHRASE)
 
 
-@pytest.mark.parametrize("bits", [0, 64, 255, 2048])
+@pytest.mark.parametrize(("iterations", "bits"), [(1, 128), (5_000_000, 1024)])
+def test_the_ends_of_what_is_derived_with(iterations: int, bits: int) -> None:
+    assert Passphrase("salt", iterations, bits).content() == {
+        "algorithm": "m.pbkdf2",
+        "salt": "salt",
+        "iterations": iterations,
+        "bits": bits,
+    }
+
+
+@pytest.mark.parametrize("bits", [0, 64, 127, 255, 1025, 1032, 2048])
 def test_an_absurd_number_of_bits_is_refused(bits: int) -> None:
     with pytest.raises(ValueError, match=f"a key of {bits} bits.*use the recovery key"):
         Passphrase("salt", 10, bits)
