@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from nio import KeysQueryResponse
 
-from client_pairs import ALICE, BOB, Person, people
+from client_pairs import ALICE, BOB, ROOM, Person, people
 from cross_signed import CrossSigned, signed_devices
 from cryptostore import CrossSigningKeys, IdentityChange
 from cryptostore.nio import bounds
+from cryptostore.nio.trust.key_answers import Signatures
 from cryptostore.nio.trust.secrets import MASTER, USER_SIGNING
 from cryptostore.trust.cross_signing import Seeds
 from small_homeserver import SmallHomeserver
@@ -234,6 +236,42 @@ def test_a_signature_is_verified_again_only_for_another_device_or_key(memory_url
             crossed.sign(PHONE)
             await alice.round()
             assert signatures.verified == before + 2
+
+    asyncio.run(scenario())
+
+
+def test_the_signatures_that_are_remembered_are_bounded() -> None:
+    seeds, signatures = Seeds.new(), Signatures(remembered=2)
+    devices = [seeds.sign_device(BOB.user_id, {"user_id": BOB.user_id, "device_id": str(n)}) for n in range(3)]
+    for device in [*devices, devices[2], devices[0]]:
+        assert signatures.is_signed(device, BOB.user_id, seeds.public.self_signing)
+    assert signatures.verified == 4
+
+
+def test_a_large_answer_is_handled_in_turns(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities(memory_url) as (server, crossed, alice, _bob):
+            users = [f"@user{number}:small" for number in range(90)]
+            for user in users:
+                server.join(ROOM, user)
+                crossed.make(user)
+            handled: list[int] = []
+            machine: Any = alice.client.machine
+            handle = machine._handle_key_query
+
+            def count(response: Any) -> None:
+                handled.append(len(response.device_keys))
+                handle(response)
+
+            machine._handle_key_query = count
+            crossed.changed(BOB.user_id)
+            machine.users_for_key_query.update(users)
+            answer = await alice.client.keys_query()
+            assert isinstance(answer, KeysQueryResponse)
+            assert (len(answer.device_keys), sum(handled)) == (len(users), len(users))
+            assert max(handled) <= 20
+            assert {user for user in users if alice.store.identities.of(user)} == set(users)
+            assert alice.client.users_for_key_query == set()
 
     asyncio.run(scenario())
 

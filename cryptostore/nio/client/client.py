@@ -228,9 +228,8 @@ class ProductionMatrixClient(Additions, AsyncClient):
                 await self.open()
             await super().receive_response(response)
             return
-        await self._key_queries.judge(response)
         async with self._prefetching.of(wanted_by(response, self.machine)):
-            await super().receive_response(response)
+            await self._key_queries.receive(response, super().receive_response)
 
     async def _collect_key_requests(self) -> None:
         await super()._collect_key_requests()  # type: ignore[no-untyped-call]  # nio has no annotation

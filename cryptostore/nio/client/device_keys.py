@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,41 +31,49 @@ class DeviceKeysResponse(KeysQueryResponse):
 
     @classmethod
     def from_dict(cls, parsed_dict: Any) -> KeysQueryResponse | ErrorResponse:
-        answer = _with_devices(parsed_dict, _has_what_nio_takes_for_granted)
-        response: KeysQueryResponse | ErrorResponse = super().from_dict(answer)
-        if isinstance(response, ErrorResponse):
-            # One by one takes twice as long.
-            response = super().from_dict(_with_devices(answer, _is_accepted))
-        if isinstance(response, cls):
-            response.cross_signing = {group: parsed_dict.get(group) for group in GROUPS}
+        by_user = parsed_dict.get("device_keys") if isinstance(parsed_dict, dict) else None
+        if not isinstance(by_user, dict):
+            # nio knows what error that is.
+            answer: KeysQueryResponse | ErrorResponse = super().from_dict(parsed_dict)
+            return answer
+        users = {user_id: devices for user_id, devices in by_user.items() if isinstance(devices, dict)}
+        failures = parsed_dict.get("failures")
+        usable = {user_id: _usable(user_id, devices) for user_id, devices in users.items()}
+        response = cls(usable, failures if isinstance(failures, dict) else {})
+        response.cross_signing = {group: parsed_dict.get(group) for group in GROUPS}
         return response
 
-
-def _with_devices(answer: Any, is_usable: Callable[[str, str, Any], bool]) -> Any:
-    """The answer with the devices that are usable."""
-    if not isinstance(answer, dict) or not isinstance(answer.get("device_keys"), dict):
-        return answer
-    users = {user: devices for user, devices in answer["device_keys"].items() if isinstance(devices, dict)}
-    return answer | {
-        "device_keys": {
-            user: {device: keys for device, keys in devices.items() if is_usable(user, device, keys)}
-            for user, devices in users.items()
-        }
-    }
+    def in_parts(self, users: int) -> Iterator[DeviceKeysResponse]:
+        """The same answer in several, about so many users each at most."""
+        asked = iter(self.device_keys.items())
+        while part := dict(islice(asked, users)):
+            yield type(self)(part, {})
 
 
-def _has_what_nio_takes_for_granted(user_id: str, device_id: str, keys: Any) -> bool:
-    usable = (
-        isinstance(keys, dict) and isinstance(keys.get("user_id"), str) and isinstance(keys.get("unsigned", {}), dict)
-    )
-    return usable or _left_out(user_id, device_id)
+def _usable(user_id: str, devices: dict[str, Any]) -> dict[str, Any]:
+    return {device_id: keys for device_id, keys in devices.items() if _is_usable(user_id, device_id, keys)}
 
 
-def _is_accepted(user_id: str, device_id: str, keys: Any) -> bool:
-    parsed = KeysQueryResponse.from_dict({"device_keys": {user_id: {device_id: keys}}})
-    return isinstance(parsed, KeysQueryResponse) or _left_out(user_id, device_id)
-
-
-def _left_out(user_id: str, device_id: str) -> bool:
+def _is_usable(user_id: str, device_id: str, keys: Any) -> bool:
+    """Whether a device has the form that nio takes for granted. nio's own check takes 50 microseconds a device."""
+    if isinstance(keys, dict) and _has_form(keys):
+        return True
     _log.warning("left out %s %s, whose keys are malformed", user_id, device_id)
     return False
+
+
+def _has_form(keys: dict[str, Any]) -> bool:
+    signatures = keys.get("signatures", {})
+    return (
+        isinstance(keys.get("user_id"), str)
+        and isinstance(keys.get("device_id"), str)
+        and isinstance(keys.get("algorithms"), list)
+        and all(isinstance(each, str) for each in keys["algorithms"])
+        and isinstance(keys.get("unsigned", {}), dict)
+        and isinstance(signatures, dict)
+        and all(_are_texts(each) for each in (keys.get("keys"), *signatures.values()))
+    )
+
+
+def _are_texts(by_name: Any) -> bool:
+    return isinstance(by_name, dict) and all(isinstance(each, str) for each in by_name.values())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from nio import (
     Api,
@@ -16,7 +17,7 @@ from nio import (
 )
 
 from cryptostore.errors import UnreadableRecord
-from cryptostore.nio.trust.key_answers import OwnKeys, judged
+from cryptostore.nio.trust.key_answers import Judged, OwnKeys, judged
 from cryptostore.nio.trust.secrets import MASTER, USER_SIGNING, Secrets
 from cryptostore.trust.signatures import public_key
 
@@ -26,6 +27,9 @@ from .session import Session
 from .threads import in_thread
 
 Claimed = KeysClaimResponse | KeysClaimError
+
+#: Of how many users an answer is handled before other tasks get their turn.
+_USERS_AT_ONCE: Final = 20
 
 
 class KeyQueries:
@@ -49,20 +53,30 @@ class KeyQueries:
             self._session.machine.tracking.answered(asked)
         return response
 
-    async def judge(self, response: Response) -> None:
-        """Find out, in a thread, what an answer proves of users' identities."""
-        if isinstance(response, DeviceKeysResponse) and self._session.is_open:
-            store, users = self._session.store, response.device_keys
-            known = {user_id: row.self_signing_key for user_id in users if (row := store.identities.of(user_id))}
-            response.judged = await in_thread(
-                self._session.threads,
-                judged,
-                response.cross_signing,
-                users,
-                known,
-                own_keys(store.user_id, store.secrets),
-                store.identities.signatures,
-            )
+    async def receive(self, response: Response, handle: Callable[[Response], Awaitable[None]]) -> None:
+        """Let nio `handle` a response; an answer about keys in turns, after a thread has verified its signatures."""
+        if not isinstance(response, DeviceKeysResponse) or not self._session.is_open:
+            await handle(response)
+            return
+        response.judged = found = await self._judged(response)
+        for part in response.in_parts(_USERS_AT_ONCE):
+            part.judged = {user_id: found[user_id] for user_id in part.device_keys}
+            await handle(part)
+            response.changed.update(part.changed)
+            await asyncio.sleep(0)
+
+    async def _judged(self, response: DeviceKeysResponse) -> Mapping[str, Judged]:
+        store, users = self._session.store, response.device_keys
+        known = {user_id: row.self_signing_key for user_id in users if (row := store.identities.of(user_id))}
+        return await in_thread(
+            self._session.threads,
+            judged,
+            response.cross_signing,
+            users,
+            known,
+            own_keys(store.user_id, store.secrets),
+            store.identities.signatures,
+        )
 
     async def claim(self, user_set: Mapping[str, Iterable[str]]) -> Claimed:
         """Begin Olm sessions. nio's raises TypeError where the homeserver refuses."""

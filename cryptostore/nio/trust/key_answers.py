@@ -8,8 +8,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from cachetools import LRUCache
-
 from cryptostore.logs import logger
 from cryptostore.trust.cross_signing import PublicIdentity, public_identity
 from cryptostore.trust.signatures import is_signed
@@ -17,8 +15,8 @@ from cryptostore.trust.signatures import is_signed
 #: Where an answer has the cross-signing keys.
 GROUPS: Final = ("master_keys", "self_signing_keys", "user_signing_keys")
 
-#: How many devices' signatures are remembered: about 5 MB.
-_REMEMBERED: Final = 20_000
+#: How many devices' signatures are remembered: about 15 MB.
+_REMEMBERED: Final = 100_000
 
 _log: Final = logger(__name__)
 
@@ -57,7 +55,8 @@ class Signatures:
 
     def __init__(self, remembered: int = _REMEMBERED) -> None:
         self._lock = threading.Lock()
-        self._known: LRUCache[bytes, bool] = LRUCache(remembered)
+        self._known: dict[bytes, bool] = {}
+        self._remembered = remembered
         #: How many signatures were verified.
         self.verified = 0
 
@@ -71,10 +70,16 @@ class Signatures:
             known = self._known.get(digest)
         if known is None:
             known = is_signed(device, user_id, key, name)
-            with self._lock:
-                self._known[digest] = known
-                self.verified += 1
+            self._remember(digest, known)
         return known
+
+    def _remember(self, digest: bytes, is_signed_so: bool) -> None:
+        with self._lock:
+            self._known[digest] = is_signed_so
+            self.verified += 1
+            if len(self._known) > self._remembered:
+                # The one that was verified first.
+                del self._known[next(iter(self._known))]
 
 
 def signers(device: Mapping[str, Any], user_id: str) -> Mapping[str, Any]:
