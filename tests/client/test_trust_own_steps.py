@@ -120,12 +120,10 @@ TABLE = [
     (Situation(Identity.OTHER, Storage.INCOMPLETE, UNSIGNED), Step.OPEN_STORAGE),
     (Situation(Identity.OTHER, Storage.ABSENT, UNSIGNED, has_recovery_key=True), IdentityState.OTHER_IDENTITY),
     (Situation(Identity.OTHER, Storage.LOCKED, SIGNED), IdentityState.SIGNED_ELSEWHERE),
-    # The loser of two first starts drops its seeds; those of an identity that was replaced are kept.
-    (Situation(Identity.OTHER, Storage.LOCKED, UNSIGNED, has_seeds=True), Step.DROP_KEYS),
-    (
-        Situation(Identity.OTHER, Storage.LOCKED, UNSIGNED, has_seeds=True, was_ours=True),
-        IdentityState.OTHER_IDENTITY,
-    ),
+    # The loser of two first starts drops its seeds; those of an identity that was replaced are kept, out of the way.
+    (Situation(Identity.OTHER, Storage.WHOLE, UNSIGNED, has_seeds=True), Step.DROP_KEYS),
+    (Situation(Identity.OTHER, Storage.WHOLE, UNSIGNED, has_seeds=True, was_ours=True), Step.SET_ASIDE),
+    (Situation(Identity.FORMER, Storage.WHOLE, UNSIGNED), Step.TAKE_BACK),
     # A reset that was cut short.
     (Situation(Identity.NEXT, Storage.WHOLE, UNSIGNED, has_seeds=True), Step.ADOPT_NEXT),
     (Situation(Identity.UNSUPPORTED, Storage.ABSENT, ABSENT, may_make=True), IdentityState.UNSUPPORTED),

@@ -167,8 +167,9 @@ class OwnIdentity:
 
     def _has_begun(self) -> bool:
         """Whether there is something to complete, or to restore. What cannot be read is said by the walk."""
+        keys = self._keys
         try:
-            return self._given is not None or self._keys.seeds is not None
+            return self._given is not None or keys.seeds is not None or keys.former_seeds is not None
         except UnreadableRecord:
             return True
 

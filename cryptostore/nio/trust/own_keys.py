@@ -18,8 +18,9 @@ from .own_steps import Storage
 from .secret_storage import NAMES, Contents, RecoveryKey, StorageKey, new_storage_key
 from .secrets import KEY_BACKUP, STORAGE_KEY, Secrets
 
-#: Before the name of a seed of an identity that is to replace the present one.
+#: Before the name of a seed of an identity that is to replace the present one, and of one that another client replaced.
 NEXT: Final = "next "
+FORMER: Final = "former "
 
 _KEY_BYTES: Final = 32
 
@@ -60,6 +61,11 @@ class OwnKeys:
     def next_seeds(self) -> Seeds | None:
         """The seeds of an identity that is to replace it. Raises UnreadableRecord."""
         return self._seeds(NEXT)
+
+    @property
+    def former_seeds(self) -> Seeds | None:
+        """The seeds of an identity that another client replaced. Raises UnreadableRecord."""
+        return self._seeds(FORMER)
 
     @property
     def seeds_by_name(self) -> dict[str, bytes]:
@@ -156,12 +162,17 @@ class OwnKeys:
     async def adopt_next(self, given: RecoveryKey | None) -> None:
         """The seeds that were next are the present ones. Secret storage gets a new key: the old one may be known."""
         key = await given.new(self._session.threads) if given is not None else new_storage_key()
-        seeds = self.next_seeds
-        if seeds is not None:
-            self._put("", seeds)
-        self._drop(NEXT)
+        self._move(NEXT, "")
         self._make_backup_key()
         self._keep_storage_key(key, made=True, is_known=given is not None, replaces=True)
+
+    def set_aside(self) -> None:
+        """The identity was replaced by another client's: nothing is to be signed with these seeds."""
+        self._move("", FORMER)
+
+    def take_back(self) -> None:
+        """The identity that was replaced is the account's again."""
+        self._move(FORMER, "")
 
     def drop(self) -> None:
         """Forget seeds that never became the account's, and what was made with them."""
@@ -175,6 +186,12 @@ class OwnKeys:
         found = {name: self._secrets.get(prefix + name) for name in SECRET_NAMES}
         there = {name: seed for name, seed in found.items() if seed is not None}
         return Seeds.of(there) if len(there) == len(found) else None
+
+    def _move(self, before: str, after: str) -> None:
+        seeds = self._seeds(before)
+        if seeds is not None:
+            self._put(after, seeds)
+        self._drop(before)
 
     def _put(self, prefix: str, seeds: Seeds) -> None:
         for name, seed in seeds.by_name().items():

@@ -19,6 +19,7 @@ class Identity(enum.Enum):
     OURS = "the one whose seeds are in the store"
     OURS_IN_PART = "the one whose seeds are in the store, as far as its keys are there: the others are missing"
     NEXT = "the one of a reset that was cut short"
+    FORMER = "the one that was ours, and that another client had replaced: the homeserver was put back"
     OTHER = "one whose seeds are not in the store"
 
 
@@ -49,6 +50,8 @@ class Step(enum.Enum):
     UPLOAD_IDENTITY = "upload the identity"
     UPLOAD_WITH_PASSWORD = "upload the identity, with the password"  # noqa: S105  # no password
     ADOPT_NEXT = "use the seeds of the reset"
+    SET_ASIDE = "put the seeds of an identity that was replaced where nothing signs with them"
+    TAKE_BACK = "use them again"
     DROP_KEYS = "drop seeds that never became the account's, and what was put into secret storage with them"
     SIGN_DEVICE = "sign the device"
 
@@ -119,6 +122,8 @@ def next_step(now: Situation) -> Step | IdentityState:
         return IdentityState.UNSUPPORTED
     if now.identity is Identity.NEXT:
         return _if_allowed(Step.ADOPT_NEXT, now, True, IdentityState.REFUSED)
+    if now.identity is Identity.FORMER:
+        return _if_allowed(Step.TAKE_BACK, now, True, IdentityState.REFUSED)
     if now.identity is Identity.OTHER:
         return _with_other_identity(now)
     if now.identity in (Identity.ABSENT, Identity.OURS_IN_PART):
@@ -164,12 +169,14 @@ def _with_own_identity(now: Situation) -> Step | IdentityState:
 
 
 def _with_other_identity(now: Situation) -> Step | IdentityState:
+    # Nobody must sign with seeds that are not the account's. Those that were once may be again: a homeserver may be put
+    # back from a backup.
+    not_ours = Step.SET_ASIDE if now.was_ours else Step.DROP_KEYS
+    if now.has_seeds and now.may_do(not_ours):
+        return not_ours
     can_open = now.storage is not Storage.LOCKED or now.has_recovery_key
     if now.storage is not Storage.ABSENT and can_open and now.may_do(Step.OPEN_STORAGE):
         return Step.OPEN_STORAGE
-    # Seeds of an identity that another client replaced stay: a homeserver may be put back from a backup.
-    if now.has_seeds and not now.was_ours and now.may_do(Step.DROP_KEYS):
-        return Step.DROP_KEYS
     return IdentityState.SIGNED_ELSEWHERE if now.device is OwnDevice.SIGNED else IdentityState.OTHER_IDENTITY
 
 

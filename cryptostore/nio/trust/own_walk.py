@@ -100,6 +100,8 @@ class Walk:
             Step.UPLOAD_IDENTITY: self._upload_identity,
             Step.UPLOAD_WITH_PASSWORD: self._upload_with_password,
             Step.ADOPT_NEXT: self._adopt_next,
+            Step.SET_ASIDE: self._set_aside,
+            Step.TAKE_BACK: self._take_back,
             Step.DROP_KEYS: self._drop_keys,
             Step.SIGN_DEVICE: self._sign_device,
         }
@@ -170,7 +172,10 @@ class Walk:
         if seeds is not None and theirs is not None and _is_part_of(theirs, seeds.public):
             # Synapse stores the three keys one after the other, and may have been cut short.
             return Identity.OURS_IN_PART
-        return Identity.NEXT if following is not None and theirs == following.public else Identity.OTHER
+        if following is not None and theirs == following.public:
+            return Identity.NEXT
+        former = self._keys.former_seeds
+        return Identity.FORMER if former is not None and theirs == former.public else Identity.OTHER
 
     def _device_state(self, shown: _Shown) -> OwnDevice:
         if shown.device is None:
@@ -267,12 +272,21 @@ class Walk:
         await self._keys.adopt_next(self._wishes.recovery_key)
         await self._session.flush()
 
+    async def _set_aside(self) -> None:
+        _log.warning("another client has replaced the identity of %s", self._client.user_id)
+        self._keys.set_aside()
+        await self._session.flush()
+
+    async def _take_back(self) -> None:
+        self._keys.take_back()
+        await self._session.flush()
+
     async def _drop_keys(self) -> None:
         _log.warning("another client was faster: the homeserver has its identity for %s", self._client.user_id)
         held = self._keys.storage_key
-        if held is not None:
-            made = self._keys.made_storage
-            await self._storage.clear(held, self._keys.secrets() if made else self._keys.seeds_by_name, whole=made)
+        if held is not None and self._keys.made_storage:
+            await self._storage.clear(held, self._keys.secrets())
+            self.contents = None
         self._keys.drop()
         await self._session.flush()
 

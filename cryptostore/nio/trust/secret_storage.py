@@ -187,18 +187,18 @@ class SecretStorage:
         for kind in before.missing(held, wanted):
             await self._put(kind, _content(kind, held, wanted))
 
-    async def clear(self, held: StorageKey, ours: Mapping[str, bytes], *, whole: bool) -> None:
-        """Remove these secrets as far as they are still there; with `whole` the key, too. Raises what `read` raises.
+    async def clear(self, held: StorageKey, ours: Mapping[str, bytes]) -> None:
+        """Remove this key and these secrets, as far as they are still there. Raises what `read` raises.
 
         Another client may have put its own there since.
         """
         now = await self.read()
-        if whole and _default_key(now.by_type) == held.key_id:
+        if _default_key(now.by_type) == held.key_id:
             await self._put(DEFAULT_KEY, {})
         for name, secret in ours.items():
             if now.secret(name, held) == secret:
                 await self._put(name, {})
-        if whole and now.description(held.key_id):
+        if now.description(held.key_id):
             await self._put(held.description.event_type, {})
 
     async def _get_all(self, kinds: Iterable[str]) -> dict[str, Any]:
