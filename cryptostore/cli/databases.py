@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -12,7 +13,7 @@ from cryptostore.plugins import load_backend, open_existing
 from cryptostore.plugins.capabilities import Capability, Support
 from cryptostore.plugins.environment import ENV_FILE, database_url, variables
 from cryptostore.plugins.loading import shown_url
-from cryptostore.plugins.urls import scheme_of
+from cryptostore.plugins.urls import options_of, scheme_of
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.marks import Mark, Whereabouts, elsewhere
@@ -61,6 +62,13 @@ def open_for(command: str, url: str) -> Backend:
 def owner_of(command: str) -> str:
     """The name of this process, in which a command runs."""
     return f"cryptostore {command} on {default_owner()}"
+
+
+def owned_url(command: str, url: str) -> str:
+    """The URL for a client that a command starts, with the name that a fenced owner is shown."""
+    if "owner" in options_of(url, {}):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}owner={quote(owner_of(command), safe='')}"
 
 
 def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote
 
 import typer
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.environment import variables
 from cryptostore.plugins.loading import shown_url
-from cryptostore.plugins.urls import options_of
 from cryptostore.records import Account, Value
 from cryptostore.store.ownership import Mode
 from cryptostore.store.pickle_key_sources import read_secret, secret_from
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, owner_of, the_account
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
 from .output import bars, messages, print_json, print_line
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
@@ -104,20 +102,13 @@ async def _restore(
         login.homeserver,
         account.user_id,
         account.device_id,
-        store=_owned(url),
+        store=owned_url(_NAME, url),
         pickle_key=pickle_key,
         cross_signing=False,
     ) as client:
         client.restore_login(account.user_id, account.device_id, login.token)
         await client.open()
         return await client.restore_backup(progress, recovery_key=recovery_key)
-
-
-def _owned(url: str) -> str:
-    """The URL, with the name that a fenced owner is shown."""
-    if "owner" in options_of(url, {}):
-        return url
-    return f"{url}{'&' if '?' in url else '?'}owner={quote(owner_of(_NAME), safe='')}"
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from cryptostore.errors import ConfigurationError
 
@@ -23,6 +26,31 @@ def write_private(file: Path, text: str, what: str) -> None:
             opened.write(f"{text}\n")
             opened.flush()
             os.fsync(opened.fileno())
+        flush_folder(file.parent)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {what} to {file}: {error.strerror}; name a new file") from error
+
+
+@contextmanager
+def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
+    """A new file to write, there whole and durable when the block ends, and not at all before.
+
+    Until then it has another name, under which a killed process leaves it. Raises as `write_private` does.
+    """
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    try:
+        if file.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE), "wb") as opened:
+            try:
+                yield opened
+            except BaseException:
+                unfinished.unlink()
+                raise
+            opened.flush()
+            os.fsync(opened.fileno())
+        unfinished.rename(file)
         flush_folder(file.parent)
     except OSError as error:
         raise ConfigurationError(f"cannot write {what} to {file}: {error.strerror}; name a new file") from error

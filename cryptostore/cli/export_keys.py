@@ -1,0 +1,119 @@
+"""`cryptostore export-keys`: an account's room keys in the file that Element and other clients read."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.new_files import new_private_file
+from cryptostore.plugins.observers import notify
+from cryptostore.records import Account, InboundGroupSession, Key
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.ownership import Mode
+
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
+from .exits import ExitCode
+from .key_file import KeyFileWriter
+from .output import messages, print_json, print_line, rates
+from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+
+MEGOLM = "m.megolm.v1.aes-sha2"
+
+
+class Exported(NamedTuple):
+    """How many room keys were written, and how many cannot be read."""
+
+    keys: int
+    unreadable: int
+
+
+def export_keys(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file.")],
+    url: DatabaseUrl,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
+    room: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this room's keys; may be repeated.")
+    ] = None,
+    passphrase_env: PassphraseVariable = None,
+    passphrase_file: PassphraseFile = None,
+    ask_passphrase: AskForPassphrase = False,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Write an account's room keys to a file that Element and other clients import.
+
+    Whoever has the file and its passphrase can read every message of these rooms. Takes nothing over. The file is there
+    whole, or not at all. Room keys that cannot be read are left out, and the exit code is 1.
+    """
+    passphrase = given_passphrase(passphrase_env, passphrase_file, ask=ask_passphrase, twice=True)
+    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    prefixes: list[Key] = [(each,) for each in dict.fromkeys(room)] if room else [()]
+    with open_for("export-keys", url) as backend:
+        account = the_account(backend, url, user_id, device_id, "one account's keys are exported at a time")
+        with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+            exported = _export(store, prefixes, file, passphrase)
+    notify("cryptostore_keys_exported", account=account, records=exported.keys)
+    _report(url, account, file, exported, as_json=as_json)
+    if exported.unreadable:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _export(store: CryptoStore, prefixes: Sequence[Key], file: Path, passphrase: str) -> Exported:
+    # First, because a key that comes meanwhile is no unreadable one.
+    stored = sum(1 for prefix in prefixes for _ in store.keys(InboundGroupSession, prefix))
+    written = 0
+    with new_private_file(file, "exported room keys") as opened, _progress(stored) as advance:
+        writer = KeyFileWriter(opened, passphrase)
+        for prefix in prefixes:
+            for session in store.scan(InboundGroupSession, prefix):
+                writer.write((b"," if written else b"[") + _encoded(session))
+                written += 1
+                advance()
+        writer.write(b"]" if written else b"[]")
+        writer.end()
+    return Exported(written, max(0, stored - written))
+
+
+def _encoded(session: InboundGroupSession) -> bytes:
+    document = {
+        "algorithm": MEGOLM,
+        "forwarding_curve25519_key_chain": session.forwarding_chain,
+        "room_id": session.room_id,
+        "sender_claimed_keys": {"ed25519": session.signing_key},
+        "sender_key": session.sender_key,
+        "session_id": session.session_id,
+        "session_key": binascii.b2a_base64(session.session_key, newline=False).rstrip(b"=").decode(),
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    console = messages()
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    with rates(console) as progress:
+        yield partial(progress.advance, progress.add_task("exporting", total=total))
+
+
+def _report(url: str, account: Account, file: Path, exported: Exported, *, as_json: bool) -> None:
+    if as_json:
+        document: dict[str, Any] = {"user_id": account.user_id, "device_id": account.device_id, "file": str(file)}
+        print_json({"database": shown_url(url), **document, **exported._asdict()})
+        return
+    print_line(f"exported {exported.keys:,} room keys of {account} to {file}")
+    if exported.unreadable:
+        print_line(f"{exported.unreadable:,} cannot be read, and were left out; `cryptostore verify` lists them")
