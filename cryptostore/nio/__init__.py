@@ -16,6 +16,8 @@ from .trust.key_backup import KeyBackupState  # noqa: E402  # as above
 from .trust.own_steps import IdentityState  # noqa: E402  # as above
 from .trust.policies import TrustPolicy  # noqa: E402  # as above
 from .trust.senders import SenderTrust  # noqa: E402  # as above
+from .trust.verification import Verification  # noqa: E402  # as above
+from .trust.vouching import Verified  # noqa: E402  # as above
 
 __all__ = [
     "IdentityState",
@@ -26,5 +28,7 @@ __all__ = [
     "SenderTrust",
     "Statistics",
     "TrustPolicy",
+    "Verification",
+    "Verified",
     "transaction_id",
 ]

@@ -232,6 +232,71 @@ def test_a_homeserver_that_is_away_is_asked_again(memory_url: str, part: str, mo
     asyncio.run(scenario())
 
 
+def test_a_homeserver_that_cannot_ask_the_others_is_asked_again(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifications, "_FIRST_PAUSE", 0.01)
+
+    async def scenario() -> None:
+        async with town(memory_url) as place, syncing(place.alice, place.bob):
+            asked = Asked(place.bob)
+            alices = await place.alice.client.request_verification(BOB.user_id)
+            bobs = await asked.next()
+            left = [3]
+
+            def away(request: Request) -> web.StreamResponse | None:
+                if not request.is_for("keys/query") or request.user != BOB.user_id or not left[0]:
+                    return None
+                left[0] -= 1
+                return web.json_response({"device_keys": {}, "failures": {"small": {"status": 503}}})
+
+            place.server.faults.append(away)
+            await bobs.accept()
+            await compared(alices, bobs)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_comes_before_the_id_of_the_request_counts(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with town(memory_url) as place, syncing(place.alice, place.bob):
+            asked, ours = Asked(place.bob), place.alice.client._trust.verifications
+            ask = ours._requests.ask
+
+            async def slowly(*path: str, **content: Any) -> Any:
+                answer = await ask(*path, **content)
+                if "m.room.message" in path:
+                    await (await asked.next()).accept()
+                    await until(lambda: ours._early)
+                return answer
+
+            ours._requests.ask = slowly  # type: ignore[method-assign]
+            alices = await place.alice.client.request_verification(BOB.user_id, ROOM)
+            async with asyncio.timeout(20):
+                assert (await alices.comparison()).emoji
+            assert not ours._early
+
+    asyncio.run(scenario())
+
+
+def test_what_an_event_makes_raise_ends_one_verification(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RecursionError
+
+    async def scenario() -> None:
+        async with town(memory_url) as place, syncing(place.alice, place.bob):
+            alices, bobs = await begun(place)
+            monkeypatch.setattr(bobs._exchange, "receive", broken)
+            await alices.confirm()
+            with pytest.raises(VerificationCancelled):
+                await ended(bobs)
+            monkeypatch.undo()
+            await alices.cancel()
+            await begun(place)
+
+    asyncio.run(scenario())
+
+
 def test_a_room_that_takes_nothing_ends_it(memory_url: str) -> None:
     async def scenario() -> None:
         async with town(memory_url) as place, syncing(place.alice, place.bob):
@@ -396,6 +461,10 @@ def test_a_stranger_who_is_declined_is_declined_ten_times(memory_url: str) -> No
         request(timestamp=int((time.time() + 400) * 1000)),
         request(timestamp=None),
         request(timestamp=1e400),
+        request(timestamp=float("nan")),
+        request(timestamp=10**400),
+        request(timestamp=-(10**400)),
+        request(timestamp=True),
         request(methods=["m.qr_code.scan.v1"]),
         request(methods=None),
         request(from_device=None),
@@ -403,7 +472,22 @@ def test_a_stranger_who_is_declined_is_declined_ten_times(memory_url: str) -> No
         request(transaction="x" * 300),
         request(transaction=5),  # type: ignore[arg-type]  # what a stranger may write
     ],
-    ids=["old", "to come", "no time", "endless", "no method", "no methods", "no device", "NUL", "long", "number"],
+    ids=[
+        "old",
+        "to come",
+        "no time",
+        "endless",
+        "no number",
+        "huge",
+        "tiny",
+        "yes",
+        "no method",
+        "no methods",
+        "no device",
+        "NUL",
+        "long",
+        "number",
+    ],
 )
 def test_requests_that_cannot_be_met_are_left_alone(memory_url: str, content: Json) -> None:
     async def scenario() -> None:

@@ -113,6 +113,19 @@ def test_what_was_not_got_is_asked_for_at_the_next_start(memory_url: str) -> Non
     asyncio.run(scenario())
 
 
+def test_some_of_the_seeds_are_not_enough(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with with_laptop(memory_url) as (place, laptop), syncing(place.alice, laptop):
+            place.alice.store.secrets.put(SECRET_NAMES[1], bytes(32))
+            place.alice.store.secrets.put("m.megolm_backup.v1", bytes(32))
+            await verified(place.alice, laptop, share=True)
+            await until(lambda: secrets_of(place.alice)[SECRET_NAMES[1]] == secrets_of(laptop)[SECRET_NAMES[1]])
+            # A key that is there may be that of another backup.
+            assert secrets_of(place.alice)["m.megolm_backup.v1"] == bytes(32)
+
+    asyncio.run(scenario())
+
+
 def test_a_session_without_signature_asks_the_one_that_has_everything(memory_url: str) -> None:
     async def scenario() -> None:
         async with with_laptop(memory_url) as (place, laptop), syncing(place.alice, laptop):

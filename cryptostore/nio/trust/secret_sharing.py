@@ -130,21 +130,30 @@ class SecretSharing:
 
     def _ask(self, device_ids: Iterable[str]) -> None:
         """Ask sessions of the account for what is missing, if its identity is known to be right."""
-        store, user_id = self._session.store, self._client.user_id
         devices = [each for each in device_ids if each != self._client.device_id]
-        if not devices or own_seeds(store.secrets) is not None or not store.identities.is_verified(user_id):
+        if not devices or not self._session.store.identities.is_verified(self._client.user_id):
             return
-        for name in SHARED:
-            if self._secret(name) is None:
-                request_id = random.token_urlsafe(16)
-                self._asked[request_id] = name
-                content = {
-                    "action": "request",
-                    "name": name,
-                    "request_id": request_id,
-                    "requesting_device_id": self._client.device_id,
-                }
-                self._start(self._send(Message(REQUEST, content), devices, request_id))
+        for name in self._missing():
+            request_id = random.token_urlsafe(16)
+            self._asked[request_id] = name
+            content = {
+                "action": "request",
+                "name": name,
+                "request_id": request_id,
+                "requesting_device_id": self._client.device_id,
+            }
+            self._start(self._send(Message(REQUEST, content), devices, request_id))
+
+    def _missing(self) -> list[str]:
+        """What to ask for: all three seeds, or none. Nothing takes the place of what cannot be read."""
+        secrets = self._session.store.secrets
+        try:
+            there = {name for name in SHARED if secrets.get(name) is not None}
+        except UnreadableRecord:
+            return []
+        if set(SECRET_NAMES) <= there:
+            return []
+        return [name for name in SHARED if name in SECRET_NAMES or name not in there]
 
     def _signed_sessions(self) -> list[str]:
         identity = self._session.store.identities.of(self._client.user_id)
@@ -184,7 +193,8 @@ class SecretSharing:
                 self._found.clear()
                 return
         for name, secret in self._found.items():
-            secrets.put(name, secret)
+            if name in SECRET_NAMES or self._secret(name) is None:
+                secrets.put(name, secret)
         self._found.clear()
         _log.info("another session of %s has sent the account's secrets", self._client.user_id)
         self._secrets_came()

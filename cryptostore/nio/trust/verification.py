@@ -25,6 +25,8 @@ from .vouching import Known, NotVouched, UnknownDevice, Verified, Vouching
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
+#: Events of the other side that wait their turn; nobody needs as many.
+_MOST_WAITING: Final = 100
 #: Seconds for saying that the client is closed.
 _FAREWELL: Final = 5.0
 
@@ -186,7 +188,8 @@ class Verification:
                 await self._line.tell_others(self._exchange.other)
                 await self._learn_and(self._exchange.start)
 
-        self._inbox.put_nowait(_Action(came))
+        if self._inbox.qsize() < _MOST_WAITING:
+            self._inbox.put_nowait(_Action(came))
 
     def end_with(self, code: Code) -> None:
         """End it in turn."""
@@ -241,6 +244,8 @@ class Verification:
                 await self._say_farewell()
         except CryptoStoreError as error:
             _log.warning("gave up a verification with %s: %s", self.user_id, error)
+        except Exception:  # noqa: BLE001  # whatever the other side's events made raise ends this verification alone
+            _log.exception("a verification with %s failed", self.user_id)
         finally:
             self._exchange.cancel()
             self._conclude()

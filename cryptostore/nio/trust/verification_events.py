@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptostore.trust import exchange_contents as contents
 from cryptostore.trust.exchange_contents import Flow
+
+_LATEST: Final = 2.0**53
 
 
 class Incoming(NamedTuple):
@@ -79,5 +81,6 @@ def _identifier(content: Mapping[str, Any], name: str) -> str:
 
 
 def _seconds(milliseconds: Any) -> float:
-    is_time = isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool)
-    return milliseconds / 1000 if is_time else 0.0
+    is_number = isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool)
+    # Strangers write numbers that no float holds.
+    return milliseconds / 1000 if is_number and 0 <= milliseconds <= _LATEST else 0.0

@@ -42,6 +42,8 @@ Key = tuple[str, str]
 _GOES_ON: Final = (contents.READY, contents.ACCEPT, contents.KEY, contents.MACS)
 #: Seconds that a request's clock may be ahead of this one's.
 _AHEAD: Final = 300.0
+#: Answers that come before the homeserver has said what id our request has.
+_MOST_EARLY: Final = 50
 #: The transactions that have ended and are remembered: what comes of them late is left alone.
 _PAST: Final = 1_000
 
@@ -66,6 +68,9 @@ class Verifications:
         #: Not that of a sync: what its events begin lives longer than their handling.
         self._context = contextvars.Context()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: How many requests of ours are on their way into rooms, and what came of answers before their ids did.
+        self._asking = 0
+        self._early: list[Incoming] = []
         #: A clock that only goes forward, in seconds, and the time of day in seconds since 1970.
         self.clock: Callable[[], float] = time.monotonic
         self.time: Callable[[], float] = time.time
@@ -108,14 +113,20 @@ class Verifications:
     async def _request_in_room(self, user_id: str, room_id: str) -> Verification:
         content = contents.room_request(self._own.device_id, user_id)
         path = ("rooms", room_id, "send", "m.room.message", secrets.token_urlsafe(24))
-        answer = await self._requests.ask("PUT", *path, content=content)
+        self._asking += 1
         try:
+            answer = await self._requests.ask("PUT", *path, content=content)
             check(answer)
+            flow = Flow(str(answer.content.get("event_id")), is_in_room=True)
+            line = RoomLine(self._requests, room_id)
+            verification = self._make(flow, DeviceId(user_id, ""), room_id, line, we_asked=True)
         except NotSent as error:
             raise ConfigurationError(f"the homeserver does not let {user_id} be asked in {room_id}: {error}") from error
-        flow = Flow(str(answer.content.get("event_id")), is_in_room=True)
-        line = RoomLine(self._requests, room_id)
-        verification = self._make(flow, DeviceId(user_id, ""), room_id, line, we_asked=True)
+        finally:
+            self._asking -= 1
+            early, self._early = self._early, []
+        for incoming in early:
+            self._in_room(incoming)
         self._begin(verification)
         return verification
 
@@ -147,14 +158,20 @@ class Verifications:
             return
         if incoming.sender == self._client.user_id:
             self._sibling_said(incoming)
-            return
+        else:
+            self._in_room(incoming)
+
+    def _in_room(self, incoming: Incoming) -> None:
         key = (incoming.sender, incoming.flow.transaction_id)
         verification = self._open.get(key)
         if verification is not None:
             if verification.room_id == incoming.room_id:
                 verification.take_in(incoming.event_type, incoming.content)
-        elif incoming.event_type == contents.REQUEST and incoming.content.get("to") == self._client.user_id:
-            self._asked(incoming)
+        elif incoming.event_type == contents.REQUEST:
+            if incoming.content.get("to") == self._client.user_id:
+                self._asked(incoming)
+        elif self._asking and len(self._early) < _MOST_EARLY:
+            self._early.append(incoming)
 
     def _is_own_device(self, incoming: Incoming) -> bool:
         return (incoming.sender, incoming.content.get("from_device")) == self._own

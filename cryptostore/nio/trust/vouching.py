@@ -171,6 +171,8 @@ class Vouching:
         response = DeviceKeysResponse.from_dict(answer.content)
         if not answer.is_ok or isinstance(response, ErrorResponse) or not isinstance(response, DeviceKeysResponse):
             raise HomeserverUnavailable(f"the homeserver does not give the keys of {user_id}: {answer.problem}")
+        if answer.content.get("failures"):
+            raise HomeserverUnavailable(f"the homeserver of {user_id} does not give the user's keys at present")
         await self._client.receive_response(response)
         return response
 
