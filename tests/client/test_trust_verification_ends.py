@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -457,20 +458,20 @@ def test_a_stranger_who_is_declined_is_declined_ten_times(memory_url: str) -> No
 @pytest.mark.parametrize(
     "content",
     [
-        request(timestamp=int((time.time() - 601) * 1000)),
-        request(timestamp=int((time.time() + 400) * 1000)),
-        request(timestamp=None),
-        request(timestamp=1e400),
-        request(timestamp=float("nan")),
-        request(timestamp=10**400),
-        request(timestamp=-(10**400)),
-        request(timestamp=True),
-        request(methods=["m.qr_code.scan.v1"]),
-        request(methods=None),
-        request(from_device=None),
-        request(from_device="nul\0", transaction="nul\0"),
-        request(transaction="x" * 300),
-        request(transaction=5),  # type: ignore[arg-type]  # what a stranger may write
+        lambda: request(timestamp=int((time.time() - 601) * 1000)),
+        lambda: request(timestamp=int((time.time() + 400) * 1000)),
+        lambda: request(timestamp=None),
+        lambda: request(timestamp=1e400),
+        lambda: request(timestamp=float("nan")),
+        lambda: request(timestamp=10**400),
+        lambda: request(timestamp=-(10**400)),
+        lambda: request(timestamp=True),
+        lambda: request(methods=["m.qr_code.scan.v1"]),
+        lambda: request(methods=None),
+        lambda: request(from_device=None),
+        lambda: request(from_device="nul\0", transaction="nul\0"),
+        lambda: request(transaction="x" * 300),
+        lambda: request(transaction=5),  # type: ignore[arg-type]  # what a stranger may write
     ],
     ids=[
         "old",
@@ -489,11 +490,11 @@ def test_a_stranger_who_is_declined_is_declined_ten_times(memory_url: str) -> No
         "number",
     ],
 )
-def test_requests_that_cannot_be_met_are_left_alone(memory_url: str, content: Json) -> None:
+def test_requests_that_cannot_be_met_are_left_alone(memory_url: str, content: Callable[[], Json]) -> None:
     async def scenario() -> None:
         async with town(memory_url) as place:
             asked = Asked(place.bob)
-            place.write(ALICE.user_id, BOB, "request", content)
+            place.write(ALICE.user_id, BOB, "request", content())
             await place.bob.round()
             await asyncio.sleep(0.1)
             assert asked.came.empty()
