@@ -125,7 +125,9 @@ class Story:
         """Wait until the bot's callbacks were told of these messages."""
         wanted = {event_id: text for event_id, text in self.said.items() if text in texts}
         self.bot.until(
-            lambda told: wanted.items() <= {each.get("id"): each.get("text") for each in told if "id" in each}.items()
+            lambda told: (
+                wanted.items() <= {each["id"]: each["text"] for each in told if each["event"] == "message"}.items()
+            )
         )
 
     def sender_trust(self, event_id: str) -> str:
