@@ -218,6 +218,32 @@ def test_what_is_saved_while_a_request_is_under_way_goes_up_with_the_next(memory
     asyncio.run(scenario())
 
 
+def test_a_backup_that_was_left_meanwhile_says_nothing_of_the_present_one(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, alice, bob):
+            await new_sessions(alice, 2)
+            await bob.round()
+            put, backups = keys._put, bob.client._trust.key_backup
+
+            def change_first(user: str, found: Any, rooms: Any) -> web.StreamResponse:
+                # The answer to the old one comes when the new one is used already.
+                keys._put = put  # type: ignore[method-assign]  # once
+                answer = put(user, found, rooms)
+                version = keys.current(BOB.user_id)
+                keys.versions[BOB.user_id].append(type(version)(version.algorithm, version.auth_data))
+                backups._use(BackupVersion("2", public_key(PRIVATE_KEY), version.auth_data, 0))
+                return answer
+
+            keys._put = change_first  # type: ignore[method-assign]  # something happens on the homeserver's side
+            await bob.client.back_up()
+            assert len(keys.session_ids(BOB.user_id)) == 2
+            await bob.client.flush()
+            (stored,) = bob.stored(KeyBackup)
+            assert (stored.version, stored.is_walked) == ("2", True)
+
+    asyncio.run(scenario())
+
+
 def test_a_new_version_gets_everything(url: str) -> None:
     async def scenario() -> None:
         async with backed_up(url) as (keys, alice, bob):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -71,16 +71,16 @@ class BackupUploads:
         await self._session.flush()
         while store.storage.is_in_flight:
             await self._session.flush()
-        # What is saved from here on is noted again, and stays noted: what is read now may be older.
-        store.to_back_up.noted.clear()
         backup = store.to_back_up.backup
         if backup is None:
             return False
-        batch = await in_thread(self._session.threads, _read, store, backup, self._most)
-        if batch.sessions and not await self._put(batch):
-            return True
-        if self._session.store is store:
-            _settle(store, batch)
+        # All is durable: what is saved from here on is noted again, and stays noted.
+        with store.to_back_up.watched() as noted:
+            batch = await in_thread(self._session.threads, _read, store, backup, self._most)
+            if batch.sessions and not await self._put(batch):
+                return True
+            if self._session.store is store:
+                _settle(store, batch, noted)
         return not batch.is_last or not backup.is_walked
 
     async def _put(self, batch: _Batch) -> bool:
@@ -111,12 +111,16 @@ def _read(store: ProductionStore, backup: records.KeyBackup, most: int) -> _Batc
     return _Batch(page, list(storage.get(records.SessionToBackUp, keys)), walked)
 
 
-def _settle(store: ProductionStore, batch: _Batch) -> None:
+def _settle(store: ProductionStore, batch: _Batch, noted_since: Collection[Key]) -> None:
     """The sessions are up: that is written with the next flush."""
-    done = [(records.SessionToBackUp, key) for key in batch.noted if key not in store.to_back_up.noted]
-    store.storage.write(Changes(deletes=done))
-    if store.to_back_up.backup != batch.backup:
-        store.to_back_up.use(batch.backup)
+    present, done = store.to_back_up.backup, batch.backup
+    if present is None or (present.version, present.public_key) != (done.version, done.public_key):
+        # Another backup is used since, which gets all of it.
+        return
+    deletes = [(records.SessionToBackUp, key) for key in batch.noted if key not in noted_since]
+    store.storage.write(Changes(deletes=deletes))
+    if present != done:
+        store.to_back_up.use(done)
 
 
 def _content(batch: _Batch) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class KeyBackups:
         self.late_events.check()
         if any(getattr(event, "type", "") == KEY_BACKUP for event in response.account_data_events):
             self._look_at = 0.0
-        if self._is_look_due() or (self.state.version and self._session.store.to_back_up.noted):
+        if self._is_look_due() or (self.state.version and self._session.store.to_back_up.has_new):
             self._wake.set()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._run())
@@ -124,9 +124,11 @@ class KeyBackups:
     async def replace(self) -> None:
         """Make a backup in the place of one that is not ours: see `replace_backup` of the client."""
         current = await self._versions.current()
-        if current is None or self._versions.why_not(current):
-            async with self._one_look:
-                self._decide(await self._versions.make())
+        if current is not None and not self._versions.why_not(current):
+            self._use(current)
+            return
+        async with self._one_look:
+            self._decide(await self._versions.make())
         if problem := self.state.problem:
             raise ConfigurationError(problem)
 
@@ -139,10 +141,13 @@ class KeyBackups:
 
     async def decrypted(self, event: MegolmEvent) -> Any:
         """The plain event of a message whose key the backup has, or None: see `decrypt_with_backup` of the client."""
+        machine = self._session.machine
+        if (plain := machine.decrypt_message(event)) is not None:
+            return plain
         if self._is_look_due():
             await self._look()
-        await self._fetch(event.room_id, str(event.session_id))
-        return self._session.machine.decrypt_message(event)
+        is_there = await self._fetch(event.room_id, str(event.session_id))
+        return machine.decrypt_message(event) if is_there else None
 
     async def restore(self, progress: Progress | None, recovery_key: str | None) -> RestoredBackup:
         """Take in the whole backup: see `restore_backup` of the client."""
