@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 from client_pairs import ALICE, BOB, CONFIG, Person, people
 from cryptostore import BackendUnavailable, ConfigurationError, CryptoStoreError, Device, SyncToken
 from cryptostore.nio import ProductionMatrixClient
+from odd_json import odd_versions
 from postgres_database import PostgresDatabase
 from small_homeserver import small_homeserver
 
@@ -97,7 +98,6 @@ def test_a_client_without_a_device_id_says_so(memory_url: str) -> None:
     asyncio.run(scenario())
 
 
-ODD: list[Any] = [None, True, 5, "", "text", [], [1], {}, {"a": 1}, "nul\0", "\ud800", 9_000 * "x"]
 #: What a sender decides: type and content. Each value is replaced by something odd, one at a time.
 CONTENTS: dict[str, dict[str, Any]] = {
     "m.room.encrypted": {
@@ -153,15 +153,6 @@ CONTENTS: dict[str, dict[str, Any]] = {
     "m.dummy": {},
     "org.example": {"key": "value"},
 }
-
-
-def odd_versions(value: Any) -> Iterator[Any]:
-    """The value itself replaced, and everything inside it."""
-    yield from ODD
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield {other: kept for other, kept in value.items() if other != name}
-            yield from ({**value, name: odd} for odd in odd_versions(inner))
 
 
 @pytest.fixture

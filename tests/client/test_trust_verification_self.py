@@ -98,6 +98,19 @@ def test_without_leave_nothing_is_handed_over(memory_url: str, caplog: pytest.Lo
         asyncio.run(scenario())
 
 
+def test_a_program_that_wants_no_identity_asks_for_nothing(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with with_laptop(memory_url) as (place, laptop):
+            place.alice.options["cross_signing"] = False
+            await place.alice.restart()
+            async with syncing(place.alice, laptop):
+                await verified(place.alice, laptop, share=True)
+                await asyncio.sleep(0.3)
+            assert not place.server.asked("sendToDevice/m.secret.request")
+
+    asyncio.run(scenario())
+
+
 def test_what_was_not_got_is_asked_for_at_the_next_start(memory_url: str) -> None:
     async def scenario() -> None:
         async with with_laptop(memory_url) as (place, laptop), syncing(laptop):

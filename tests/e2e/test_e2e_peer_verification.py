@@ -81,8 +81,8 @@ def test_a_person_and_a_bot_verify_each_other(any_bed: Bed, who: str, way: str) 
     story.both_are_read_and_green("on another host")
 
 
-def test_both_begin_at_once(bed: Bed) -> None:
-    story = Story(bed)
+def test_both_begin_at_once(any_bed: Bed) -> None:
+    story = Story(any_bed)
     story.bot.call("sync_forever")
     flow = asked_by_bot(story, room=story.room)
     # The bot begins as soon as it sees that the person is ready.
@@ -92,8 +92,8 @@ def test_both_begin_at_once(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("who", ["person", "bot"])
-def test_what_they_see_differs(bed: Bed, who: str) -> None:
-    story = Story(bed)
+def test_what_they_see_differs(any_bed: Bed, who: str) -> None:
+    story = Story(any_bed)
     story.bot.call("sync_forever")
     flow = asked_by_peer(story, room=story.room)
     assert story.bot.call("emoji", verification=flow) == story.person.emoji(flow)
@@ -105,8 +105,8 @@ def test_what_they_see_differs(bed: Bed, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["person", "bot"])
-def test_either_cancels(bed: Bed, who: str) -> None:
-    story = Story(bed)
+def test_either_cancels(any_bed: Bed, who: str) -> None:
+    story = Story(any_bed)
     story.bot.call("sync_forever")
     flow = str(story.person.call("request_verification", user=story.user_id, room=story.room))
     told_of(story.bot, flow)
@@ -153,11 +153,11 @@ def test_a_persons_session_makes_a_bot_on_the_account_green(any_bed: Bed) -> Non
 
 @pytest.mark.parametrize("share", [True, False], ids=["with secrets", "without secrets"])
 @pytest.mark.parametrize("who", ["person", "bot"])
-def test_a_bot_signs_a_persons_session_on_its_account(bed: Bed, share: bool, who: str) -> None:
-    device = bed.device("bot")
-    bot = bed.start(device)
+def test_a_bot_signs_a_persons_session_on_its_account(any_bed: Bed, share: bool, who: str) -> None:
+    device = any_bed.device("bot")
+    bot = any_bed.start(device)
     bot.call("sync_forever")
-    session = bed.peer(device.user)
+    session = any_bed.peer(device.user)
     session.call("sync")
     if who == "person":
         flow = str(session.call("request_verification", user=device.user.user_id))

@@ -14,6 +14,7 @@ from cryptostore.trust import exchange_contents as contents
 from cryptostore.trust.exchange import Exchange, Message, Phase, WrongPhase
 from cryptostore.trust.exchange_contents import Code, Flow
 from cryptostore.trust.sas import DeviceId, EphemeralKey, key_ids
+from odd_json import odd_versions
 
 ALICE: Final = DeviceId("@alice:example.org", "ALICEDEVICE")
 BOB: Final = DeviceId("@bob:example.org", "BOBDEVICE")
@@ -347,6 +348,38 @@ def test_what_is_wrong_ends_it_with_its_code(kind: str, change: Change, code: Co
     line.until_verified()
     line.ends_with(code)
     assert not line.changes
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [contents.READY, contents.START, contents.ACCEPT, contents.KEY, contents.MACS, contents.DONE, contents.CANCEL],
+)
+def test_whatever_comes_is_taken_refused_or_left_alone(kind: str) -> None:
+    sent = run_to_the_end(Line(), kind)
+    for odd in odd_versions(sent):
+        if isinstance(odd, dict):
+            line = Line()
+            run_to_the_end(line, kind, odd)
+            assert line.alice.has_ended
+            assert line.bob.has_ended
+
+
+def run_to_the_end(line: Line, kind: str, instead: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Finish, or cancel, with another content for the first event of a kind; what was sent in its place."""
+    sent: dict[str, Any] = {}
+
+    def replace(content: dict[str, Any]) -> None:
+        sent.update(content)
+        if instead is not None:
+            content.clear()
+            content.update(instead)
+
+    line.changes[kind] = replace
+    line.until_verified()
+    for each in (line.alice, line.bob):
+        line.send(each, each.finish() if each.phase is Phase.VERIFIED else each.cancel())
+        line.settle()
+    return sent
 
 
 def test_another_key_of_the_starter_is_seen_by_the_people() -> None:

@@ -25,6 +25,8 @@ from cryptostore.trust.cross_signing import SECRET_NAMES, PublicKeys, Seeds
 from cryptostore.trust.exchange import Message
 
 from .olm_payloads import OlmPayload
+from .own_identity import OwnIdentity
+from .own_steps import IdentityState
 from .requests import Requests
 from .secrets import KEY_BACKUP
 from .verification_lines import NotSent, send_to_devices
@@ -66,14 +68,14 @@ class _Allowed(NamedTuple):
 class SecretSharing:
     """Asks verified sessions of the account for its secrets, and answers those that the operator has allowed to ask.
 
-    `secrets_came` is called when the seeds of the identity are there.
+    `own` is the part that uses them.
     """
 
-    def __init__(self, client: Client, session: Session, requests: Requests, secrets_came: Callable[[], None]) -> None:
+    def __init__(self, client: Client, session: Session, requests: Requests, own: OwnIdentity) -> None:
         self._client = client
         self._session = session
         self._requests = requests
-        self._secrets_came = secrets_came
+        self._own = own
         self._tasks: set[asyncio.Task[None]] = set()
         self.clock: Callable[[], float] = time.monotonic
         self.opened()
@@ -131,7 +133,8 @@ class SecretSharing:
     def _ask(self, device_ids: Iterable[str]) -> None:
         """Ask sessions of the account for what is missing, if its identity is known to be right."""
         devices = [each for each in device_ids if each != self._client.device_id]
-        if not devices or not self._session.store.identities.is_verified(self._client.user_id):
+        is_known = self._session.store.identities.is_verified(self._client.user_id)
+        if not devices or not is_known or self._own.state is IdentityState.OFF:
             return
         for name in self._missing():
             request_id = random.token_urlsafe(16)
@@ -197,7 +200,7 @@ class SecretSharing:
                 secrets.put(name, secret)
         self._found.clear()
         _log.info("another session of %s has sent the account's secrets", self._client.user_id)
-        self._secrets_came()
+        self._own.look_again()
 
     def _public_keys(self) -> PublicKeys | None:
         identity = self._session.store.identities.of(self._client.user_id)

@@ -57,7 +57,7 @@ class Trust:
         self.on_open.append(self._refused.opened)
         self.on_room_event.append(self._refused.note)
         self.after_sync.append(self._refused.after_sync)
-        self.sharing: Final = SecretSharing(client, session, self.requests, self.own.look_again)
+        self.sharing: Final = SecretSharing(client, session, self.requests, self.own)
         self.on_open.append(self.sharing.opened)
         self.on_close.append(self.sharing.closing)
         self.on_to_device.append(self.sharing.to_device)
