@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cryptostore.plugins.loading import shown_url
-from cryptostore.records import Account
+from cryptostore.records import Account, KeyBackup
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
@@ -103,7 +103,8 @@ def identity_lines(stored: StoredIdentity) -> Iterator[tuple[str, str]]:
     yield "private keys", _seeds(stored)
     yield "recovery key", _recovery_key(stored.storage_key)
     yield "backup", _backup(stored)
-    yield "waiting", _waiting(stored)
+    if stored.backup is not None:
+        yield "waiting", _waiting(stored.sessions_waiting, stored.backup)
     for what in stored.unreadable:
         yield "unreadable", what
 
@@ -140,11 +141,9 @@ def _backup(stored: StoredIdentity) -> str:
     return f"version {stored.backup.version}, its key is {'here' if stored.has_backup_key else 'not here'}"
 
 
-def _waiting(stored: StoredIdentity) -> str:
-    number = stored.sessions_waiting
+def _waiting(number: int, backup: KeyBackup) -> str:
     sessions = f"{number:,} session{'s' * (number != 1)}"
-    walking = stored.backup is not None and not stored.backup.is_walked
-    return f"{sessions}, and older ones that were not looked at yet" if walking else sessions
+    return sessions if backup.is_walked else f"{sessions}, and older ones that were not looked at yet"
 
 
 def identity_document(stored: StoredIdentity) -> dict[str, Any]:
@@ -174,6 +173,7 @@ def identity_document(stored: StoredIdentity) -> dict[str, Any]:
             "private_key": stored.has_backup_key,
             "all_sessions_seen": backup.is_walked,
         },
-        "sessions_waiting": stored.sessions_waiting,
+        # Without a backup, nothing is noted as waiting for one.
+        "sessions_waiting": backup and stored.sessions_waiting,
         "unreadable": stored.unreadable,
     }

@@ -149,7 +149,7 @@ def test_programs_get_json(filled: str) -> None:
     }
     assert (alice["sessions_waiting"], alice["unreadable"]) == (3, [])
     assert (bob["identity"], bob["signed"], bob["backup"], bob["recovery_key"]) == (None, False, None, None)
-    assert (bob["private_keys"], bob["sessions_waiting"]) == (False, 0)
+    assert (bob["private_keys"], bob["sessions_waiting"]) == (False, None)
     assert len(bob["signing_key"]) == 43
 
 
@@ -157,6 +157,7 @@ def test_an_account_without_an_identity(run: Run, file_url: str) -> None:
     out = run("identity", "show", file_url, "--user-id", BOB.user_id).out
     assert "  signed        no: no identity is known\n" in out
     assert "  private keys  not here\n  recovery key  not here\n  backup        none is known\n" in out
+    assert "waiting" not in out
 
 
 @pytest.mark.parametrize(

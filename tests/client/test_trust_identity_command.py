@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backed_up import backed_up
 from command_line import Ended, run_process
 from cryptostore.trust import recovery_key
 from cryptostore_contract.samples import KEY
@@ -41,5 +42,20 @@ def test_a_new_identity_is_shown_and_its_recovery_key_opens_the_secret_storage(
             async with client_at(server, url) as client:
                 await client.login_or_restore()
             assert "was not shown to anybody yet" not in caplog.text
+
+    asyncio.run(scenario())
+
+
+def test_the_backup_is_shown_when_all_is_in_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        url = f"sqlite:///{tmp_path}/keys.db"
+        async with backed_up("memory://", url) as (_, alice, bob):
+            await alice.say("one")
+            await bob.round()
+            await bob.client.back_up()
+            await bob.client.flush()
+            (account,) = (await run(url, "--json")).document["accounts"]
+            assert (account["backup"]["version"], account["backup"]["private_key"]) == ("1", True)
+            assert (account["backup"]["all_sessions_seen"], account["sessions_waiting"]) == (True, 0)
 
     asyncio.run(scenario())
