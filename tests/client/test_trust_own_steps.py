@@ -58,6 +58,17 @@ TABLE = [
         IdentityState.STALE_SIGNATURE,
     ),
     (
+        Situation(
+            Identity.OURS,
+            Storage.WHOLE,
+            UNSIGNED,
+            has_seeds=True,
+            refused_signature=True,
+            done=done(Step.SIGN_DEVICE),
+        ),
+        IdentityState.REFUSED,
+    ),
+    (
         Situation(Identity.OURS, Storage.WHOLE, ABSENT, has_seeds=True, done=done(Step.UPLOAD_DEVICE)),
         IdentityState.REFUSED,
     ),

@@ -104,6 +104,8 @@ class Situation(NamedTuple):
     has_password: bool = False
     #: Whether the homeserver asked for more than the access token.
     wants_password: bool = False
+    #: Whether the homeserver said that it does not take the device's signature.
+    refused_signature: bool = False
     #: How often each step was done.
     done: Mapping[Step, int] = {}
 
@@ -165,7 +167,8 @@ def _with_own_identity(now: Situation) -> Step | IdentityState:
         return IdentityState.SIGNED
     if now.device is OwnDevice.ABSENT:
         return _if_allowed(Step.UPLOAD_DEVICE, now, True, IdentityState.REFUSED)
-    return _if_allowed(Step.SIGN_DEVICE, now, True, IdentityState.STALE_SIGNATURE)
+    otherwise = IdentityState.REFUSED if now.refused_signature else IdentityState.STALE_SIGNATURE
+    return _if_allowed(Step.SIGN_DEVICE, now, True, otherwise)
 
 
 def _with_other_identity(now: Situation) -> Step | IdentityState:

@@ -88,6 +88,7 @@ class Walk:
         self.contents = contents
         #: What the homeserver answered to an upload that it did not take, and why the walk ended where it did.
         self._refusal: Answer | None = None
+        self._refused_signature = False
         self.why = ""
 
     async def run(self) -> IdentityState:
@@ -147,6 +148,7 @@ class Walk:
             has_recovery_key=self._wishes.recovery_key is not None,
             has_password=self._wishes.password is not None,
             wants_password=self._refusal is not None and uia.is_wanted(self._refusal),
+            refused_signature=self._refused_signature,
             done=self._done,
         )
 
@@ -298,6 +300,7 @@ class Walk:
         if answer.status >= _SERVER_ERROR:
             raise answer.failure("the homeserver does not take this device's signature")
         self.why = _why_not_signed(answer, user_id, device_id)
+        self._refused_signature = bool(self.why)
         # A success says nothing: a homeserver drops signatures that it does not want.
         self._shown = None
 
