@@ -8,6 +8,7 @@ them, can write entries. So everything in an entry is checked, and nothing in it
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -146,11 +147,12 @@ class BackupDecryption:
         if not isinstance(data, dict):
             raise ValueError("it has no session_data")
         parts = [_part(data, name) for name in ("ciphertext", "mac", "ephemeral")]
-        try:
+        plain = None
+        # The parser's error carries what was decrypted, so it must not become the context of ours.
+        with suppress(ValueError, RecursionError):
             plain = json.loads(self._decryption.decrypt(Message(*parts)))
-        except (ValueError, RecursionError):
-            # The error may quote what was decrypted.
-            raise ValueError("it does not decrypt with the backup's key") from None
+        if plain is None:
+            raise ValueError("it does not decrypt with the backup's key")
         if not isinstance(plain, dict):
             raise ValueError("it holds no JSON object")
         return plain

@@ -22,6 +22,8 @@ from cryptostore.trust.key_backup import (
     BackupVersion,
     public_key,
 )
+from example_records import SECRET
+from leaks import shown
 
 PRIVATE_KEY: Final = bytes(range(32))
 ROOM: Final = "!room:example.org"
@@ -256,3 +258,10 @@ def test_a_version_is_vouched_for_by_the_identity_alone() -> None:
     changed = BackupVersion.parse(VERSION | {"auth_data": signed | {"public_key": ED_KEY}})
     assert not changed.is_signed_by("@bot:example.org", master)
     assert not BackupVersion.parse(VERSION).is_signed_by("@bot:example.org", master)
+
+
+@pytest.mark.parametrize("plain", [SECRET.encode(), SECRET.encode() + b"\xff", b'{"session_key": "' + SECRET.encode()])
+def test_an_entry_that_is_no_json_is_not_shown(plain: bytes) -> None:
+    with pytest.raises(ValueError, match="does not decrypt") as caught:
+        BackupDecryption(PRIVATE_KEY).session(ROOM, SESSION.session_id, entry_of(plain))
+    assert SECRET not in shown(caught.value)
