@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -43,6 +44,7 @@ from cryptostore.trust.recovery_key import encode
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from homeserver import Homeserver
 from homeserver_api import Api
+from postgres_database import provided_database
 
 PICKLE_KEY: Final = "a pickle key for measurements"
 ROOMS: Final = 100
@@ -193,10 +195,9 @@ def fill(step: Step) -> None:
         store.apply(Changes(deletes=[(KeyBackup, ())]))
 
 
-def measured(server: Homeserver, folder: Path, sessions: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def measured(server: Homeserver, urls: list[str], sessions: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Both steps with so many sessions."""
     user, known = Api(server).register("backup"), encode(secrets.token_bytes(32))
-    urls = [f"sqlite:///{folder}/{name}.db" for name in ("old", "new")]
     old = Step("begin", server.url, user.user_id, user.password, "OLD", urls[0], sessions, known)
     in_process(old)
     fill(old)
@@ -206,10 +207,28 @@ def measured(server: Homeserver, folder: Path, sessions: int) -> Iterator[tuple[
     yield "restore", restored
 
 
+@contextmanager
+def sqlite_urls() -> Iterator[list[str]]:
+    """Two files that are not there yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield [f"sqlite:///{folder}/{name}.db" for name in ("old", "new")]
+
+
+@contextmanager
+def postgres_urls() -> Iterator[list[str]]:
+    """Two empty schemas of a server on this machine."""
+    with provided_database() as database:
+        yield [database.url(database.new_schema()) for _ in range(2)]
+
+
+PLACES: Final = {"sqlite": sqlite_urls, "postgresql": postgres_urls}
+
+
 def main() -> None:
     """Measure, and show the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--places", nargs="*", default=list(PLACES), choices=PLACES)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
@@ -217,18 +236,18 @@ def main() -> None:
         sys.stdout.write(json.dumps(asyncio.run(run(Step(**json.loads(arguments.step))))) + "\n")
         return
     columns = ("seconds", "MiB idle", "MiB over idle", "hold, ms", "computing, ms", "collection, ms")
-    table = Table("sessions", "step", *columns)
+    table = Table("sessions", "database", "step", *columns)
     server = Homeserver()
     try:
-        for sessions in arguments.sessions:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, figures in measured(server, Path(folder), sessions):
+        for sessions, place in product(arguments.sessions, arguments.places):
+            with PLACES[place]() as urls:
+                for name, figures in measured(server, urls, sessions):
                     sizes = [f"{figures[key] / 2**20:.0f}" for key in ("idle", "over_idle")]
                     holds = [f"{figures[key] * 1000:.1f}" for key in ("hold", "hold_computing", "collection")]
-                    table.add_row(f"{sessions:,}", name, f"{figures['seconds']:.1f}", *sizes, *holds)
+                    table.add_row(f"{sessions:,}", place, name, f"{figures['seconds']:.1f}", *sizes, *holds)
     finally:
         server.close()
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":
