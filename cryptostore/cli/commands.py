@@ -32,6 +32,7 @@ _OUR_OWN: Final = tuple(
         ("import-nio", "cryptostore.cli.import_nio:import_nio"),
         ("migrate", "cryptostore.cli.migrate:migrate"),
         ("new-key", "cryptostore.cli.new_key:new_key"),
+        ("prune", "cryptostore.cli.prune:prune"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
         ("restore-backup", "cryptostore.cli.restore_backup:restore_backup"),
         ("run", "cryptostore.cli.run:run"),

@@ -1,0 +1,128 @@
+"""`cryptostore prune`: what an account keeps for old messages is deleted, as far as its owner says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.loading import shown_url
+from cryptostore.records import Account
+from cryptostore.shown import shown
+from cryptostore.store import pruning
+from cryptostore.store.ownership import Mode
+from cryptostore.store.pruning import Pruned, Rules
+
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
+from .exits import ExitCode
+from .in_use import Watch, refuse_used
+from .output import counter, messages, print_json, print_line, say
+from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+
+
+def prune(
+    url: DatabaseUrl,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
+    older_than: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=0, help="Megolm sessions that came longer ago.")
+    ] = None,
+    room: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Megolm sessions of this room alone; may be repeated.")
+    ] = None,
+    olm_sessions: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Olm sessions with one device, beyond the N used last.")
+    ] = None,
+    answered_requests: Annotated[
+        bool, typer.Option("--answered-requests", help="Key requests whose session has come.")
+    ] = False,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    even_if_used: Annotated[
+        bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
+    ] = False,
+    watch: Watch = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+) -> None:
+    """Delete what one account keeps for old messages, as far as the options say; nothing is deleted without them.
+
+    Messages that only deleted Megolm sessions open cannot be read any more, unless the key backup on the server has
+    them: a session that is not there yet is kept where one is in use.
+
+    Stop the account's client first: the account is taken over, and left alone if somebody writes to it. When this is
+    interrupted, what was deleted is gone with all that belongs to it, and the rest is whole; run it again to go on.
+    """
+    before = None if older_than is None else _days_ago(older_than)
+    rules = Rules(
+        received_before=before,
+        rooms=frozenset(room or ()),
+        olm_sessions=olm_sessions,
+        answered_requests=answered_requests,
+    )
+    if rules == Rules():
+        raise ConfigurationError("say what to delete: --older-than, --room, --olm-sessions or --answered-requests")
+    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    with open_for("prune", url) as backend:
+        account = the_account(backend, url, user_id, device_id, "one account is pruned at a time")
+        seen = {each: owner for each, owner in backend.accounts().items() if each == account}
+        with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store, _progress("counting") as advance:
+            pruned = pruning.prune(store, rules, dry_run=True, advance=advance)
+        if not dry_run and pruned.deleted:
+            if not yes:
+                _ask(url, account, pruned)
+            if not even_if_used:
+                refuse_used(backend, seen, watch, "Nothing was deleted: stop that program, or give --even-if-used")
+            with backend.open_store(account, pickle_key=pickle_key) as store, _progress("deleting") as advance:
+                pruned = pruning.prune(store, rules, advance=advance)
+    _report(url, account, pruned, dry_run=dry_run, as_json=as_json)
+
+
+def _days_ago(days: int) -> datetime:
+    try:
+        return datetime.now(UTC) - timedelta(days=days)
+    except OverflowError:
+        raise ConfigurationError(f"{days} days ago is before the calendar; give fewer") from None
+
+
+def _ask(url: str, account: Account, pruned: Pruned) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigurationError("there is no terminal to ask on; give --yes to delete without being asked")
+    what = ", ".join(f"{number:,} {kind}" for kind, number in pruned.deleted.items())
+    question = f"Delete {what} of {account} from {shown_url(url)}? They cannot be brought back"
+    if not typer.confirm(shown(question), err=True):
+        say("nothing was deleted")
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+@contextmanager
+def _progress(doing: str) -> Iterator[Callable[[int], None]]:
+    console = messages()
+    if not console.is_terminal:
+        yield lambda _number: None
+        return
+    with counter(console) as progress:
+        yield partial(progress.advance, progress.add_task(doing, total=None))
+
+
+def _report(url: str, account: Account, pruned: Pruned, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        names = {"database": shown_url(url), "user_id": account.user_id, "device_id": account.device_id}
+        counts = {"deleted": dict(pruned.deleted), "not_backed_up": pruned.not_backed_up}
+        print_json({**names, "dry_run": dry_run, **counts})
+        return
+    print_line(f"{'would be deleted' if dry_run else 'deleted'} of {account} in {shown_url(url)}", style="bold")
+    for kind, number in pruned.deleted.items():
+        print_line(f"  {kind:<22} {number:,}")
+    if not pruned.deleted:
+        print_line("  nothing")
+    if pruned.not_backed_up:
+        print_line(f"  {pruned.not_backed_up:,} sessions are kept: they are not in the key backup yet")
