@@ -16,9 +16,10 @@ from client_pairs import ALICE, BOB, ROOM, Person, people
 from cross_signed import CrossSigned
 from cryptostore import Account, Changes, ConfigurationError, InvalidRecord, OutboundGroupSession, Value
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.trust.key_answers import Judged
 from cryptostore.nio.trust.secrets import MASTER
 from cryptostore_contract.samples import KEY
-from small_homeserver import SmallHomeserver
+from small_homeserver import Request, SmallHomeserver
 from spoiling import put_rows, stored_rows
 
 PHONE = (BOB.user_id, BOB.device_id)
@@ -128,6 +129,29 @@ def test_a_device_whose_signature_is_gone_gets_no_further_key(url: str, is_down:
                 await bob.alice.round()
             assert await bob.hears("for one") == [BOB.device_id]
             assert bob.told() == [("BOBTABLET", "m.unverified")]
+
+    asyncio.run(scenario())
+
+
+def test_a_key_that_went_out_while_a_signature_was_lost_is_never_used(url: str) -> None:
+    async def scenario() -> None:
+        async with bobs(url) as bob:
+            bob.crossed.make(BOB.user_id)
+            bob.crossed.sign(PHONE)
+            bob.crossed.sign(TABLET)
+            await bob.alice.round()
+            signed = dict(bob.alice.store.identities.rows[BOB.user_id,].signed_devices)
+            sent: list[Request] = []
+
+            def lose_the_signature(request: Request) -> None:
+                if request.is_for("sendToDevice/m.room.encrypted"):
+                    sent.append(request)
+                    answer = Judged(None, {**{each: str(key) for each, key in signed.items()}, "BOBTABLET": ""}, False)
+                    bob.alice.store.identities.take_in(BOB.user_id, answer, lambda _: True)
+
+            bob.server.faults.append(lose_the_signature)
+            assert await bob.hears("one") == [BOB.device_id]
+            assert len(sent) == 2
 
     asyncio.run(scenario())
 
