@@ -26,6 +26,7 @@ import ijson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.store.passphrases import spellings
 
 HEADER: Final = b"-----BEGIN MEGOLM SESSION DATA-----"
 FOOTER: Final = b"-----END MEGOLM SESSION DATA-----"
@@ -53,13 +54,6 @@ def _derived(passphrase: bytes, head: bytes) -> _Keys:
     salt, counter, rounds = head[1:17], head[17:33], int.from_bytes(head[33:37], "big")
     derived = hashlib.pbkdf2_hmac("sha512", passphrase, salt, rounds, 64)
     return _Keys(Cipher(algorithms.AES(derived[:32]), modes.CTR(counter)), derived[32:])
-
-
-def _spellings(passphrase: str) -> list[bytes]:
-    """The passphrase in UTF-8, as Element takes it, and in Latin-1, as matrix-nio does where that has its letters."""
-    in_latin = passphrase.encode("latin-1", errors="ignore")
-    is_whole = in_latin.decode("latin-1") == passphrase
-    return list(dict.fromkeys([passphrase.encode(), *([in_latin] if is_whole else [])]))
 
 
 class KeyFileWriter:
@@ -105,7 +99,7 @@ class KeyFile:
 
     def __init__(self, path: Path, passphrase: str) -> None:
         self._path = path
-        for spelt in _spellings(passphrase):
+        for spelt in spellings(passphrase):
             with self._opened() as file:
                 if self._is_opened_by(file, spelt):
                     return

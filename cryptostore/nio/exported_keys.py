@@ -21,6 +21,7 @@ from nio.crypto.key_export import FOOTER, HEADER
 from nio.exceptions import EncryptionError
 
 from cryptostore.logs import logger
+from cryptostore.store.passphrases import spellings
 
 _STEP: Final = 256 * 1024
 _LINE_BREAKS: Final = b"\r\n"
@@ -88,9 +89,12 @@ def _decrypted(payload: bytearray, passphrase: str) -> bytearray:
     salt, counter, rounds = payload[1:17], payload[17:33], int.from_bytes(payload[33:37], "big")
     if not rounds:
         raise EncryptionError("Wrong file format.")
-    derived = hashlib.pbkdf2_hmac("sha512", passphrase.encode(), salt, rounds, 64)
-    authentic = hmac.digest(derived[32:], memoryview(payload)[:-_HMAC_BYTES], "sha256")
-    if not hmac.compare_digest(authentic, payload[-_HMAC_BYTES:]):
+    for spelt in spellings(passphrase):
+        derived = hashlib.pbkdf2_hmac("sha512", spelt, salt, rounds, 64)
+        authentic = hmac.digest(derived[32:], memoryview(payload)[:-_HMAC_BYTES], "sha256")
+        if hmac.compare_digest(authentic, payload[-_HMAC_BYTES:]):
+            break
+    else:
         raise EncryptionError("HMAC check failed for encrypted payload.")
     decryptor = Cipher(algorithms.AES(derived[:32]), modes.CTR(bytes(counter))).decryptor()
     plain = bytearray()

@@ -24,6 +24,7 @@ from cryptostore_contract.samples import KEY
 from nio_places import Ratchet
 
 SENDER = "curve-of-sender"
+PASSPHRASE = "a passphrase, ünguessable"
 
 
 def exported(path: Path, *sessions: InboundGroupSession) -> str:
@@ -118,6 +119,14 @@ def test_what_cannot_be_used_is_left_out(tmp_path: Path) -> None:
 def test_what_is_no_list_of_keys_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(EncryptionError):
         ExportedKeys(file_of(tmp_path / "keys", content), "passphrase")
+
+
+@pytest.mark.parametrize("spelt", [PASSPHRASE, PASSPHRASE.encode().decode("latin-1")], ids=["of nio", "of others"])
+def test_a_passphrase_that_is_not_ascii(tmp_path: Path, spelt: str) -> None:
+    file = tmp_path / "keys"
+    # nio takes a text for Latin-1, so the second one is what everybody else makes of the passphrase.
+    encrypt_and_save(b"[]", str(file), spelt, 1)
+    assert list(ExportedKeys(str(file), PASSPHRASE).pieces(10)) == []
 
 
 def test_a_damaged_file_or_another_passphrase_is_refused(tmp_path: Path) -> None:
