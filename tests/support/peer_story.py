@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from command_line import run_process
 from homeserver_api import User
 from homeserver_bed import Bed, Device
 from homeserver_client import Client
+from patience import PATIENCE
 from peer import Message, Peer
 
 
@@ -67,8 +70,7 @@ class Story:
     def verify(self) -> None:
         """The person asks in the room to verify the bot; both see the same emoji and say so."""
         flow = self.person.call("request_verification", user=self.user_id, room=self.room)
-        while not any(each.get("id") == flow for each in self.bot.told if each["event"] == "verification"):
-            self.bot.call("sync", wait=0.2)
+        self._sync_until(lambda: any(each.get("id") == flow for each in self.bot.told))
         self.syncing("accept", verification=flow)
         self.person.verification("ready", id=flow)
         self.person.call("start", verification=flow)
@@ -81,9 +83,14 @@ class Story:
     def syncing(self, do: str, **parameters: object) -> Any:
         """What a command of the bot answers that needs what comes by syncs."""
         answer = self.bot.begin(do, **parameters)
-        while not answer.done():
-            self.bot.call("sync", wait=0.2)
+        self._sync_until(answer.done)
         return answer.result()
+
+    def _sync_until(self, done: Callable[[], bool]) -> None:
+        ends = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < ends, (self.bot.told[-5:], self.bot.tail(), self.person.told[-5:])
+            self.bot.call("sync", wait=0.2)
 
     def bot_is_told(self, person: Peer, **wanted: object) -> None:
         """Fail unless the bot is told now that a person's identity is another one."""
