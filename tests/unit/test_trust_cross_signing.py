@@ -156,6 +156,8 @@ def test_a_key_that_the_present_master_key_did_not_sign_is_refused(usage: str) -
         ({"usage": "master self_signing user_signing"}, "is not for this use"),
         ({"keys": {}}, "not exactly one key"),
         ({"keys": []}, "not exactly one key"),
+        ({"keys": ["ed25519:A"]}, "not exactly one key"),
+        ({"keys": None}, "not exactly one key"),
         ({"keys": {"ed25519:A": "A", "ed25519:B": "B"}}, "not exactly one key"),
         ({"keys": {"ed25519:A": "B"}}, "under its own name"),
         ({"keys": {"ed25519:": ""}}, "not exactly one key"),
