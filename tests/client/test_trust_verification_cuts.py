@@ -101,6 +101,23 @@ async def begin_again(alice: Person, bob: Person, room: str | None) -> None:
     assert is_verified(bob, alice)
 
 
+def test_a_request_whose_id_was_never_noted_is_cancelled(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with town(memory_url) as place:
+            asked = Asked(place.bob)
+            await place.alice.client.request_verification(BOB.user_id, ROOM)
+            assert not left_over(place.alice)
+            await place.alice.come_back_after_a_crash()
+            async with syncing(place.alice, place.bob):
+                bobs = await asked.next()
+                with pytest.raises(VerificationCancelled, match=r"m\.unknown_transaction"):
+                    await ended(bobs)
+                await begin_again(place.alice, place.bob, ROOM)
+            assert place.sent(place.alice).count("cancel") == 1
+
+    asyncio.run(scenario())
+
+
 def test_events_that_the_other_side_encrypts_count(memory_url: str) -> None:
     async def encrypted(person: Person, kind: str, content: Json) -> str:
         sent = await person.client.room_send(ROOM, kind, content, ignore_unverified_devices=True)

@@ -157,7 +157,7 @@ class Verifications:
         if incoming is None:
             return
         if incoming.sender == self._client.user_id:
-            self._sibling_said(incoming)
+            self._account_said(incoming)
         else:
             self._in_room(incoming)
 
@@ -176,14 +176,32 @@ class Verifications:
     def _is_own_device(self, incoming: Incoming) -> bool:
         return (incoming.sender, incoming.content.get("from_device")) == self._own
 
-    def _sibling_said(self, incoming: Incoming) -> None:
-        """Our own events come back, too: they tell nothing new."""
-        if self._is_own_device(incoming) or incoming.event_type not in (contents.READY, contents.CANCEL):
+    def _account_said(self, incoming: Incoming) -> None:
+        """An event of the account's own user: of another session, or ours, which comes back."""
+        if self._is_own_device(incoming):
+            if incoming.event_type == contents.REQUEST:
+                self._own_request_came(incoming)
+            return
+        if incoming.event_type not in (contents.READY, contents.CANCEL):
             return
         for verification in self.under_way:
             same = (verification.room_id, verification.transaction_id)
             if not verification.we_asked and same == (incoming.room_id, incoming.flow.transaction_id):
                 verification.taken_by_sibling()
+
+    def _own_request_came(self, incoming: Incoming) -> None:
+        """A former process may have sent it, and not have lived to note its id: nobody goes on with it then."""
+        try:
+            key = (contents.text(incoming.content, "to"), incoming.flow.transaction_id)
+        except ValueError:
+            return
+        is_known = self._asking or key in self._open or key in self._past
+        if is_known or self.time() - incoming.asked_at >= LIFE:
+            return
+        row = if_valid(partial(_record, incoming.flow, DeviceId(key[0], ""), incoming.room_id))
+        if row is not None:
+            self._remember(key)
+            self._cut.append(row)
 
     def _asked(self, incoming: Incoming) -> None:
         """Somebody asks, or begins without asking. Old requests, and those that this client cannot meet, wait for
