@@ -107,7 +107,7 @@ def test_without_its_key_delivered_no_message_is_sent(any_bed: Bed, proxy: Homes
     alice.kill()
     alice = any_bed.start(talk.alice, homeserver=proxy.url)
     # A device that Alice has no Olm session with.
-    carol = any_bed.start(any_bed.device_of(talk.bob.user))
+    carol = any_bed.start_another(talk.bob, bob)
     carol.call("sync")
     alice.call("sync")
     answers = UNUSABLE if path == "/sendToDevice/" else UNUSABLE + STRANGE
@@ -131,7 +131,7 @@ def test_a_homeserver_that_hangs_up_gets_the_same_request_again(
     talk, alice, bob = met(any_bed)
     alice.kill()
     alice = any_bed.start(talk.alice, homeserver=proxy.url)
-    carol = any_bed.start(any_bed.device_of(talk.bob.user))
+    carol = any_bed.start_another(talk.bob, bob)
     carol.call("sync")
     alice.call("sync")
     left = iter([False, True])

@@ -49,7 +49,7 @@ def test_away_beyond_the_deadline_nothing_is_sent_and_nothing_lost(fragile: Bed,
 def test_a_claim_that_the_outage_stopped_is_made_later(fragile: Bed, outages: Outages) -> None:
     talk, alice, bob = met(fragile)
     # A device that Alice has no Olm session with.
-    carol = fragile.start(fragile.device_of(talk.bob.user))
+    carol = fragile.start_another(talk.bob, bob)
     carol.call("sync")
     alice.call("sync")
     with outages.away(), pytest.raises(ClientFailed, match="BackendUnavailable"):

@@ -81,6 +81,11 @@ class Bed:
         self._clients.append(client)
         return client
 
+    def start_another(self, device: Device, client: Client) -> Client:
+        """A new process with a new device of the same user, which the identity of the device's client signs."""
+        kept = client.call("own_identity")["recovery_key"]
+        return self.start(self.device_of(device.user), recovery_key=kept)
+
     def start(self, device: Device, **changes: Any) -> Client:
         """A new process for the device, with its client logged in."""
         client = self.spawn(device, **changes)
