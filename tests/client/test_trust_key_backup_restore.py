@@ -338,6 +338,27 @@ def test_a_homeserver_that_is_away_is_asked_again(memory_url: str, monkeypatch: 
     asyncio.run(scenario())
 
 
+def test_a_key_that_comes_by_itself_meanwhile_does_as_well(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_on_demand, "_FIRST_PAUSE", 0.01)
+
+    async def scenario() -> None:
+        async with laptop(memory_url) as (keys, _alice, bob):
+            keys.server.faults.append(
+                lambda request: web.json_response({}, status=502) if request.is_for("room_keys/keys/") else None
+            )
+            await bob.round()
+            await until(lambda: len(asked_for_keys(keys)) > 1)
+            for session_id, entry in keys.current(BOB.user_id).entries.pop(ROOM).items():
+                found = BackupDecryption(PRIVATE_KEY).session(ROOM, session_id, entry)
+                direct = Live.import_session(found.session_key, found.signing_key, found.sender_key, ROOM)
+                bob.store.load_inbound_group_sessions().add(direct)
+                bob.store.save_inbound_group_session(direct)
+            keys.server.faults.clear()
+            await until(lambda: len(bob.read) == 4)
+
+    asyncio.run(scenario())
+
+
 def test_no_more_messages_wait_than_memory_should_hold(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup_on_demand, "MOST_EVENTS", 2)
 

@@ -106,17 +106,17 @@ def test_a_kill_while_backing_up_repeats_one_request_at_most(
 
 
 @pytest.mark.parametrize("point", ["room-keys:answered", "batch:before", "batch:after"])
-def test_a_kill_while_restoring_leaves_what_another_try_completes(bed: Bed, point: str) -> None:
-    talk, _alice, bob = spoken(bed)
+def test_a_kill_while_restoring_leaves_what_another_try_completes(any_bed: Bed, point: str) -> None:
+    talk, _alice, bob = spoken(any_bed)
     bob.call("back_up")
     recovery_key = bob.call("own_identity")["recovery_key"]
     bob.kill()
-    new = bed.device_of(talk.bob.user)
-    first = bed.start(new, recovery_key=recovery_key)
+    new = any_bed.device_of(talk.bob.user)
+    first = any_bed.start(new, recovery_key=recovery_key)
     first.call("flush")
     first.call("arm", point=point)
     first.dies(first.begin("restore_backup"))
-    second = bed.start(new)
+    second = any_bed.start(new)
     assert second.call("restore_backup")["total"] == SESSIONS
     assert talk.unreadable(second) == []
 

@@ -62,7 +62,7 @@ class LateEvents:
         """A room's event, on its way to the callbacks: a message that is still encrypted could not be decrypted."""
         if not isinstance(event, MegolmEvent) or not event.session_id:
             return
-        if not self._may_ask() or self._has_key(event, room):
+        if not self._may_ask() or self._has_key(event, room.room_id):
             return
         key = room.room_id, str(event.session_id)
         if time.monotonic() - self._answered_at.get(key, -ASK_AGAIN) < ASK_AGAIN:
@@ -102,10 +102,10 @@ class LateEvents:
             with suppress(asyncio.CancelledError):
                 await task
 
-    def _has_key(self, event: MegolmEvent, room: MatrixRoom) -> bool:
+    def _has_key(self, event: MegolmEvent, room_id: str) -> bool:
         """Whether the session is there from this message on: then it is something else that is wrong."""
         sessions = self._session.machine.inbound_group_store
-        known = sessions.get(room.room_id, str(event.sender_key), str(event.session_id))
+        known = sessions.get(room_id, str(event.sender_key), str(event.session_id))
         if known is None:
             return False
         try:
@@ -135,7 +135,8 @@ class LateEvents:
             failures = 0
             self._answered_at[key] = time.monotonic()
             events = self._waiting.pop(key, [])
-            if is_there:
+            # It may have come by itself meanwhile.
+            if is_there or any(self._has_key(event, key[0]) for event in events):
                 await self._hand_on(key[0], events)
 
     async def _hand_on(self, room_id: str, events: list[MegolmEvent]) -> None:
