@@ -1,0 +1,49 @@
+"""New private files: there whole, or not at all."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from cryptostore import ConfigurationError
+from cryptostore.plugins.new_files import new_private_file
+
+
+def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    # What a killed process left.
+    (tmp_path / "keys.txt.unfinished").write_bytes(b"half of it")
+    with new_private_file(file, "keys") as opened:
+        opened.write(b"all of it")
+        assert not file.exists()
+    assert file.read_bytes() == b"all of it"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.txt"]
+
+
+def half_written(file: Path, error: BaseException) -> None:
+    with new_private_file(file, "keys") as opened:
+        opened.write(b"half of it")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
+def test_a_file_that_is_not_whole_is_not_there(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        half_written(tmp_path / "keys.txt", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_bytes(b"the only copy")
+    with pytest.raises(ConfigurationError, match=r"cannot write keys to .*: File exists; name a new file"):
+        half_written(file, AssertionError("it may not be opened"))
+    assert file.read_bytes() == b"the only copy"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file or directory"):
+        half_written(tmp_path / "none" / "keys.txt", AssertionError("it may not be opened"))
