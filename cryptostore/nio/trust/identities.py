@@ -9,13 +9,13 @@ from itertools import islice
 from typing import Any, Final
 
 from cryptostore import records
-from cryptostore.errors import InvalidRecord
 from cryptostore.logs import logger
 from cryptostore.nio import bounds
 from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.kept import KeptRecords
 from cryptostore.nio.pickles import if_valid
 from cryptostore.nio.times import now
+from cryptostore.trust.cross_signing import PublicIdentity
 
 from .key_answers import Judged, Signatures
 
@@ -100,10 +100,12 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
 
         An identity does not go away: an answer without one changes nothing but which devices are signed.
         """
-        before = self.of(user_id)
-        if user_id in self._refused or (before is None and judged.identity is None):
+        before, identity = self.of(user_id), judged.identity
+        is_verified = judged.is_verified
+        keys = before if identity is None else if_valid(partial(_with_keys, identity, before, is_verified=is_verified))
+        if user_id in self._refused or keys is None:
             return False
-        after = if_valid(partial(_after, user_id, judged, before, is_kept))
+        after = if_valid(partial(_with_devices, keys, before, judged.signed_keys, is_kept))
         return after is not None and self._put(after)
 
     def _put(self, after: records.CrossSigningKeys) -> bool:
@@ -130,33 +132,33 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
             self._note_change(identity)
 
 
-def _after(
-    user_id: str, judged: Judged, before: records.CrossSigningKeys | None, is_kept: Callable[[str], bool]
+def _with_keys(
+    identity: PublicIdentity, before: records.CrossSigningKeys | None, *, is_verified: bool
 ) -> records.CrossSigningKeys:
-    """The record when an answer was taken in. Raises InvalidRecord."""
-    keys = _with_keys(user_id, judged, before)
+    """The record with the identity's present keys. Raises InvalidRecord."""
+    master, self_signing, user_signing = identity.master_key, identity.self_signing_key, identity.user_signing_key
+    if before is None:
+        return records.CrossSigningKeys(identity.user_id, master, self_signing, master, user_signing, is_verified)
+    after = replace(before, master_key=master, self_signing_key=self_signing, user_signing_key=user_signing)
+    if not is_verified or master == before.withdrawn_master_key:
+        return after
+    return replace(after, pinned_master_key=master, verified=True)
+
+
+def _with_devices(
+    keys: records.CrossSigningKeys,
+    before: records.CrossSigningKeys | None,
+    signed_keys: Mapping[str, str],
+    is_kept: Callable[[str], bool],
+) -> records.CrossSigningKeys:
+    """The record with the devices that the present self-signing key has signed. Raises InvalidRecord."""
     is_same = before is not None and before.self_signing_key == keys.self_signing_key
-    gone = _gone(keys.signed_devices, judged) if is_same else {}
-    signed = {device_id: key for device_id, key in judged.signed_keys.items() if key and is_kept(device_id)}
+    gone = _gone(keys.signed_devices, signed_keys) if is_same else {}
+    signed = {device_id: key for device_id, key in signed_keys.items() if key and is_kept(device_id)}
     return replace(keys, signed_devices={**gone, **signed})
 
 
-def _with_keys(user_id: str, judged: Judged, before: records.CrossSigningKeys | None) -> records.CrossSigningKeys:
-    identity = judged.identity
-    if identity is None:
-        if before is None:
-            raise InvalidRecord(records.CrossSigningKeys.kind_name, "master_key", "is missing")
-        return before
-    master, self_signing, user_signing = identity.master_key, identity.self_signing_key, identity.user_signing_key
-    if before is None:
-        return records.CrossSigningKeys(user_id, master, self_signing, master, user_signing, judged.is_verified)
-    after = replace(before, master_key=master, self_signing_key=self_signing, user_signing_key=user_signing)
-    is_verified = judged.is_verified and master != before.withdrawn_master_key
-    return replace(after, pinned_master_key=master, verified=True) if is_verified else after
-
-
-def _gone(signed: Mapping[str, Any], judged: Judged) -> dict[str, Any]:
-    """The devices that were signed and that the answer lacks: what they wrote is still theirs."""
-    gone = {device_id: key for device_id, key in signed.items() if device_id not in judged.signed_keys}
-    room = max(0, bounds.DEVICES - len(judged.signed_keys))
-    return dict(islice(gone.items(), room))
+def _gone(signed: Mapping[str, Any], present: Mapping[str, str]) -> dict[str, Any]:
+    """The devices that were signed and are not there any more: what they wrote is still theirs."""
+    gone = {device_id: key for device_id, key in signed.items() if device_id not in present}
+    return dict(islice(gone.items(), max(0, bounds.DEVICES - len(present))))
