@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,14 @@ from nio.events import RoomMessageText
 
 from backed_up import PRIVATE_KEY, SEED, backed_up, give_key, hurry, until
 from client_pairs import BOB, ROOM, Person, people, say_in_new_sessions
-from cryptostore import ConfigurationError, HomeserverUnavailable, InboundGroupSession, KeyBackup, SessionToBackUp
+from cryptostore import (
+    ConfigurationError,
+    FencedOut,
+    HomeserverUnavailable,
+    InboundGroupSession,
+    KeyBackup,
+    SessionToBackUp,
+)
 from cryptostore.nio.provenance import note_origin
 from cryptostore.nio.trust import backup_uploads
 from cryptostore.nio.trust.key_backup import KeyBackupState
@@ -338,6 +346,40 @@ def test_a_new_key_of_the_backup_in_secret_storage_makes_the_client_look(memory_
             bob.client.next_batch = "0"
             await bob.round()
             await until(lambda: len(keys.server.asked("room_keys/version")) > asked)
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_was_fenced_out_uploads_nothing_more(url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(url) as (keys, alice, bob):
+            await bob.client.back_up()
+            await new_sessions(alice, 1)
+            backups, go_on = bob.client._trust.key_backup, asyncio.Event()
+
+            async def sleep(seconds: float) -> None:
+                await go_on.wait()
+
+            backups._sleep = sleep  # type: ignore[method-assign]  # until another process has the account
+            await bob.round()
+            task = backups._task
+            assert task is not None
+            other = Person(keys.server, BOB, url)
+            await other.start()
+            try:
+                # What an upload writes first finds out who has the account now.
+                bob.store.secrets.put("another", OTHER_KEY)
+                go_on.set()
+                await until(task.done)
+                assert (task.exception(), keys.put) == (None, [])
+                with pytest.raises(FencedOut):
+                    await bob.client.back_up()
+                await other.client.back_up()
+                assert len(keys.put) == 1
+            finally:
+                await other.client.close()
+            with suppress(FencedOut):
+                await bob.client.close()
 
     asyncio.run(scenario())
 
