@@ -11,10 +11,11 @@ import pytest
 from nio.crypto import OlmAccount
 
 from command_line import Ended, Run, on_a_terminal, run_process
-from cryptostore import Account, Changes, SyncToken, new_pickle_key, open_backend
+from cryptostore import Account, Changes, CrossSigningKeys, KeyBackup, Secret, SyncToken, new_pickle_key, open_backend
 from cryptostore.cli.demo.audience import Audience
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio import NioStore
+from cryptostore.records.kinds import NEVER
 from cryptostore.shown import shown
 from fake_distributions import FakeSite
 from hostile_text import HOSTILE, WORST, raw_in
@@ -82,6 +83,27 @@ def test_one_account_is_chosen_by_its_hostile_name(run: Run, url: str, name: str
         "accounts"
     ]
     assert account["device_id"] == name
+
+
+def test_identity(run: Run, url: str) -> None:
+    for account in ACCOUNTS:
+        with open_backend(url) as backend, backend.open_store(account, pickle_key=KEY) as store:
+            # Keys that a homeserver named, and a version of a backup.
+            key = account.device_id
+            identity = CrossSigningKeys(account.user_id, key, key, key)
+            secret = Secret(f"m.secret_storage.key.{key}", store.secrets.seal("another name", bytes(32)), NEVER)
+            store.apply(Changes([identity, secret, KeyBackup(key, key)]))
+    people = fit(run("identity", url))
+    programs = fit(run("identity", url, "--json"))
+    assert all(shows(str(account), people) for account in ACCOUNTS)
+    shown_keys = [each["identity"]["master_key"] for each in programs.document["accounts"] if each["identity"]]
+    assert sorted(shown_keys) == sorted(account.device_id for account in ACCOUNTS)
+    for account in ACCOUNTS:
+        ended = fit(
+            run("identity", "recovery-key", url, "--user-id", account.user_id, "--device-id", account.device_id)
+        )
+        assert ended.code == ExitCode.REFUSED
+        assert shows(account.user_id, ended)
 
 
 def test_rekey(run: Run, url: str) -> None:
