@@ -77,15 +77,18 @@ class UnreadableCases(WitnessedCases):
     def test_an_unreadable_row_is_reported_and_left_out(
         self, store: CryptoStore, handles: Handles, witness: Witness, kind: type[Record]
     ) -> None:
-        first, damaged, last = samples(kind, 3)
-        put(store, first, damaged, last)
+        # Of some kinds an account has one record.
+        several = samples(kind, 3) if kind.key_fields else [sample(kind)]
+        damaged = several[len(several) // 2]
+        kept = [record for record in several if record is not damaged]
+        put(store, damaged, *kept)
         damage(handles, damaged)
         reader = handles.read()
-        got = reader.get(kind, [record.key for record in (first, damaged, last)])
+        got = reader.get(kind, [record.key for record in (damaged, *kept)])
         selected = reader.select(kind, [(), damaged.key])
-        assert got == {first.key: first, last.key: last}
-        assert selected == {(): [first, last], damaged.key: []}
-        assert list(reader.scan(kind)) == [first, last]
+        assert got == {record.key: record for record in kept}
+        assert selected == {(): kept, damaged.key: []}
+        assert list(reader.scan(kind)) == kept
         assert got.unreadable.keys() == selected.unreadable.keys() == {damaged.key}
         assert witness.told_of() == [(ALICE, kind.kind_name, damaged.key)] * 3
         [reason] = {*got.unreadable.values(), *selected.unreadable.values(), *(told[3] for told in witness.unreadable)}
