@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cryptostore.trust.cross_signing import Seeds
 from homeserver_bed import Bed, Figure, met
 from homeserver_client import Client
 
@@ -29,9 +30,11 @@ def test_a_sync_with_500_room_keys(bed: Bed, figure: Figure) -> None:
 
 
 def test_a_first_send_to_1000_devices(bed: Bed, figure: Figure) -> None:
-    talk, alice, _ = met(bed)
+    talk, alice, _ = met(bed, bob="stock")
+    user, seeds = talk.bob.user, Seeds.new()
+    bed.api.upload_identity(user.access_token, seeds.upload(user.user_id))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: bed.api.upload_keys(talk.bob.user, f"MANY{number}"), range(1000)))
+        list(pool.map(lambda number: bed.api.upload_keys(user, f"MANY{number}", seeds=seeds), range(1000)))
     alice.call("sync")
     assert len(alice.call("devices", user=talk.bob.user.user_id)) >= 1000
     # A new process has nothing of them in memory.

@@ -18,6 +18,7 @@ import vodozemac
 from nio import Api as NioApi
 from nio.crypto import OlmAccount
 
+from cryptostore.trust.cross_signing import Seeds
 from homeserver import Homeserver
 
 _PASSWORD: Final = "correct horse battery"  # of users that live as long as the test
@@ -153,8 +154,8 @@ class Api:
         keys = answer["one_time_keys"].get(user.user_id, {}).get(device_id, {})
         return next(iter(keys), None)
 
-    def upload_keys(self, user: User, device_id: str, one_time_keys: int = 1) -> None:
-        """Give a new device of the user real keys, and one-time keys."""
+    def upload_keys(self, user: User, device_id: str, one_time_keys: int = 1, seeds: Seeds | None = None) -> None:
+        """Give a new device of the user real keys, and one-time keys; the seeds of the user's identity sign it."""
         account = OlmAccount()
         place = {"user_id": user.user_id, "device_id": device_id}
         keys = {f"{name}:{device_id}": key for name, key in account.identity_keys.items()}
@@ -164,7 +165,9 @@ class Api:
             f"signed_curve25519:{key_id}": _signed({"key": key}, account, user.user_id, device_id)
             for key_id, key in account.one_time_keys["curve25519"].items()
         }
-        body = {"device_keys": _signed(device, account, user.user_id, device_id), "one_time_keys": offered}
+        signed = _signed(device, account, user.user_id, device_id)
+        signed = signed if seeds is None else seeds.sign_device(user.user_id, signed)
+        body = {"device_keys": signed, "one_time_keys": offered}
         owner = replace(user, access_token=self.login(user, device_id))
         self._ask("POST", "/_matrix/client/v3/keys/upload", body, owner)
 
