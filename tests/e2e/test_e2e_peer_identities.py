@@ -55,6 +55,7 @@ def test_a_device_that_its_owner_did_not_sign_gets_no_room_key_and_is_told(any_b
     story.bot.call("sync")
     said = story.answer("not for everybody")
     assert unsigned.fails(story.room, said).failure == "MEGOLM_KEY_WITHHELD_FOR_UNVERIFIED_DEVICE"
+    assert unsigned.withheld_codes() == ["m.unverified"]
     assert story.person.read(story.room, said).colour == 0
     # It is signed later.
     unsigned.call("restore", recovery_key=story.person.recovery_key)
@@ -132,3 +133,14 @@ def test_a_person_hears_that_a_verified_bot_is_somebody_else(bed: Bed) -> None:
     story.second_host()
     story.verify()
     story.both_are_read_and_green("verified again")
+
+
+def test_a_room_for_verified_people_alone_is_read_once_they_are(any_bed: Bed) -> None:
+    story = Story(any_bed)
+    story.bot.call("room_keys", room=story.room, policy="verified")
+    early = story.answer("not for strangers")
+    assert story.person.fails(story.room, early).failure == "MEGOLM_KEY_WITHHELD_FOR_UNVERIFIED_DEVICE"
+    story.verify()
+    story.both_are_read_and_green("verified")
+    story.second_host()
+    story.both_are_read_and_green("on a second host")

@@ -129,10 +129,6 @@ class Peer {
         return (await this.#client.createRoom(room)).room_id;
     }
 
-    async invite({ room, user }) {
-        await this.#client.invite(room, user);
-    }
-
     async join({ room }) {
         await this.#client.joinRoom(room);
         await this.#until(() => this.#client.getRoom(room)?.getMyMembership() === "join", `joining ${room}`);
