@@ -17,25 +17,17 @@ _PRIVATE: Final = 0o600
 
 
 def write_private(file: Path, text: str, what: str) -> None:
-    """Write one line to a new file, durably. Raises ConfigurationError if it cannot be made; `what` says what it holds.
-
-    Never over a file: it may hold the only copy of another secret.
-    """
-    try:
-        with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE), "w") as opened:
-            opened.write(f"{text}\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-        flush_folder(file.parent)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {what} to {file}: {error.strerror}; name a new file") from error
+    """Write one line to a new file, durably: there whole, or not at all. Raises as `new_private_file` does."""
+    with new_private_file(file, what) as opened:
+        opened.write(f"{text}\n".encode())
 
 
 @contextmanager
 def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
     """A new file to write, there whole and durable when the block ends, and not at all before.
 
-    Until then it has another name, under which a killed process leaves it. Raises as `write_private` does.
+    Until then it has another name, under which a killed process leaves it. Never over a file: it may hold the only copy
+    of another secret. Raises ConfigurationError if it cannot be made; `what` says what it holds.
     """
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
@@ -50,7 +42,21 @@ def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
                 raise
             opened.flush()
             os.fsync(opened.fileno())
-        unfinished.rename(file)
+        _give_name(unfinished, file)
         flush_folder(file.parent)
     except OSError as error:
         raise ConfigurationError(f"cannot write {what} to {file}: {error.strerror}; name a new file") from error
+
+
+def _give_name(unfinished: Path, file: Path) -> None:
+    """Rename the file. Raises FileExistsError for a name that is taken, where the file system knows second names."""
+    try:
+        # Unlike a new name, a second one is never put over a file that came meanwhile.
+        os.link(unfinished, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Some file systems know no second names.
+        unfinished.rename(file)
+    else:
+        unfinished.unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -47,3 +49,21 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file or directory"):
         half_written(tmp_path / "none" / "keys.txt", AssertionError("it may not be opened"))
+
+
+def test_a_file_that_comes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    with pytest.raises(ConfigurationError, match="File exists"), new_private_file(file, "keys"):
+        file.write_bytes(b"another's")
+    assert file.read_bytes() == b"another's"
+
+
+def test_a_file_system_without_second_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_names: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    # The file systems of tests have them.
+    monkeypatch.setattr(os, "link", refuse)
+    with new_private_file(tmp_path / "keys.txt", "keys") as opened:
+        opened.write(b"all of it")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("keys.txt", b"all of it")]

@@ -380,8 +380,8 @@ class ProductionMatrixClient(Additions, AsyncClient):
         return await all_of([self.to_device(message) for message in list(self.outgoing_to_device_messages)])
 
     async def _handle_sync(self, response: SyncResponse) -> None:
-        await self._syncs.handle(response)
-        await self._trust.synced(response)
+        if await self._syncs.handle(response):
+            await self._trust.synced(response)
 
     async def _handle_to_device(self, response: SyncResponse) -> None:
         await self._to_device.handle(response, self._syncs.held)

@@ -81,13 +81,14 @@ class Syncs:
                 await self._gaps.fill()
             return response
 
-    async def handle(self, response: SyncResponse) -> None:
-        """Handle an answer, and make all of it durable."""
+    async def handle(self, response: SyncResponse) -> bool:
+        """Handle an answer, and make all of it durable. Returns False for a part of the sync that is being handled."""
         if self._handling.is_in_callback:
-            # A further page of the sync that is being handled.
-            return
+            # A further page.
+            return False
         async with self._gaps.turn():
             await self._handle_alone(response)
+        return True
 
     async def _check_ownership_after(self, response: Synced) -> None:
         if isinstance(response, SyncError):

@@ -111,7 +111,8 @@ class BackupVersions:
 
     async def _account_data(self, kind: str) -> dict[str, Any]:
         answer = await self._requests.ask("GET", "user", self._client.user_id, "account_data", kind)
-        return {} if answer.is_missing else checked(answer, f"does not say what {kind} is").content
+        found = checked(answer, f"does not say what {kind} is")
+        return {} if found.is_missing else found.content
 
     async def _post(self, private_key: bytes) -> None:
         content = {"algorithm": ALGORITHM, "auth_data": self._auth_data(public_key(private_key))}

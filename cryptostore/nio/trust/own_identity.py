@@ -25,6 +25,7 @@ from cryptostore.nio.client.threads import in_thread
 from cryptostore.plugins.new_files import write_private
 from cryptostore.store.private_files import read_private
 from cryptostore.trust import recovery_key as recovery_keys
+from cryptostore.trust.cross_signing import SECRET_NAMES
 from cryptostore.trust.secret_storage import KEY_DESCRIPTION
 
 from . import uia
@@ -38,6 +39,8 @@ from .secrets import STORAGE_KEY
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 600.0
+#: Seconds that another client has for what it does beside changing secret storage.
+SETTLING: Final = 300.0
 _WHAT: Final = "the recovery key"
 
 _log: Final = logger(__name__)
@@ -77,7 +80,7 @@ class OwnIdentity:
         self.why = ""
         self._contents: Contents | None = None
         self._is_due = True
-        self._failures, self._next = 0, 0.0
+        self._failures, self._next, self._settled_at = 0, 0.0, 0.0
 
     async def settle(
         self, password: str | None, given: RecoveryKey | None, file: str | os.PathLike[str] | None
@@ -107,7 +110,7 @@ class OwnIdentity:
 
     def look_again(self) -> None:
         """Look after the next sync: secrets came, or something was seen."""
-        self._is_due, self._contents, self._next = True, None, 0.0
+        self._is_due, self._contents, self._next, self._settled_at = True, None, 0.0, 0.0
 
     async def reset(self, password: str | None, given: RecoveryKey | None) -> None:
         """Replace the identity: see `reset_identity` of the client."""
@@ -125,15 +128,18 @@ class OwnIdentity:
         await self._show_recovery_key(None)
 
     def _notice(self, response: SyncResponse) -> bool:
-        if self._client.user_id in response.device_list.changed:
-            self._is_due = True
         for event in response.account_data_events:
             kind, content = getattr(event, "type", ""), getattr(event, "content", None)
             is_ours = kind == DEFAULT_KEY or kind in NAMES or kind.startswith(KEY_DESCRIPTION)
             if is_ours and self._contents is not None and self._contents.by_type.get(kind, {}) != content:
                 self._is_due, self._contents = True, None
+                if kind in SECRET_NAMES and content:
+                    # A client that replaces the identity writes its seeds first, then waits for a person's password.
+                    self._settled_at = time.monotonic() + SETTLING
+        if self._client.user_id in response.device_list.changed:
+            self._is_due, self._settled_at = True, 0.0
         has_begun = self.state is not IdentityState.UNKNOWN or self._has_begun()
-        return self._is_due and has_begun and time.monotonic() >= self._next
+        return self._is_due and has_begun and time.monotonic() >= max(self._next, self._settled_at)
 
     async def _walk(self, wishes: Wishes) -> None:
         async with self._one_walk, self._homeserver.within_deadline():
@@ -169,7 +175,7 @@ class OwnIdentity:
         """Whether there is something to complete, or to restore. What cannot be read is said by the walk."""
         keys = self._keys
         try:
-            return self._given is not None or keys.seeds is not None or keys.former_seeds is not None
+            return self._given is not None or any((keys.seeds, keys.next_seeds, keys.former_seeds))
         except UnreadableRecord:
             return True
 

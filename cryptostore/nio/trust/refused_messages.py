@@ -49,9 +49,11 @@ class RefusedMessages:
         """Ask, and try again."""
         if not self._waiting or self.hand_on is None or not await self._is_answered():
             return
-        waiting, self._waiting = self._waiting, []
-        for room_id in dict.fromkeys(room_id for room_id, _ in waiting):
-            await self.hand_on(room_id, [event for place, event in waiting if place == room_id])
+        for room_id in dict.fromkeys(room_id for room_id, _ in self._waiting):
+            events = [event for place, event in self._waiting if place == room_id]
+            # Those of other rooms go on waiting where a callback raises.
+            self._waiting = [each for each in self._waiting if each[0] != room_id]
+            await self.hand_on(room_id, events)
 
     async def _is_answered(self) -> bool:
         if any(self._is_outdated(event) for _, event in self._waiting):

@@ -76,6 +76,9 @@ class Requests:
         url = "/".join([_PREFIX, *(quote(part, safe="") for part in path)]) + (f"?{urlencode(query)}" if query else "")
         # nio's own way to send a body is text.
         data = None if content is None else json.dumps(content)
+        return await self._ask_until_answered(method, url, data)
+
+    async def _ask_until_answered(self, method: str, url: str, data: str | None) -> Answer:
         refusals = 0
         while True:
             answer = await self._ask_once(method, url, data)
@@ -85,8 +88,13 @@ class Requests:
             await asyncio.sleep(_pause(answer, refusals))
 
     async def has_cross_signing(self) -> bool:
-        """Whether the homeserver says that it knows of it, as of version 1.1 of the specification or before."""
-        answer = await self._ask_once("GET", "/_matrix/client/versions", None)
+        """Whether the homeserver says that it knows of it, as of version 1.1 of the specification or before.
+
+        Raises as `ask`, and HomeserverUnavailable for an answer that is an error.
+        """
+        answer = await self._ask_until_answered("GET", "/_matrix/client/versions", None)
+        if not answer.is_ok:
+            raise answer.failure("the homeserver does not say which versions of the specification it knows")
         versions, features = answer.content.get("versions"), answer.content.get("unstable_features")
         is_later = isinstance(versions, list) and any(str(version).startswith("v1.") for version in versions)
         return is_later or (isinstance(features, dict) and features.get("org.matrix.e2e_cross_signing") is True)

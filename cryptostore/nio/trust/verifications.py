@@ -350,11 +350,13 @@ class Verifications:
 
     async def closing(self) -> None:
         """The client is about to be closed: tell the other sides, and end everything."""
-        for task in self._tasks:
+        # A callback may close the client.
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
         # An account that is not open any more is another process's, which says it.
         ends = [each.close(says_so=self._session.is_open) for each in self.under_way]
-        await asyncio.gather(*self._tasks, *ends, return_exceptions=True)
+        await asyncio.gather(*tasks, *ends, return_exceptions=True)
 
 
 def _record(flow: Flow, other: DeviceId, room_id: str) -> records.Verification:
