@@ -18,6 +18,7 @@ from cryptostore.plugins.observers import notify
 from cryptostore.records import Account, InboundGroupSession, Key
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.ownership import Mode
+from cryptostore.trust.key_backup import MEGOLM
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
@@ -25,8 +26,6 @@ from .key_file import KeyFileWriter
 from .output import messages, print_json, print_line, rates
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
-
-MEGOLM = "m.megolm.v1.aes-sha2"
 
 
 class Exported(NamedTuple):

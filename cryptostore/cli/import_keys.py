@@ -20,10 +20,10 @@ from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account, InboundGroupSession, OlmAccount, check_key
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
+from cryptostore.trust.key_backup import MEGOLM
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
-from .export_keys import MEGOLM
 from .in_use import Watch, refuse_used
 from .key_file import KeyFile
 from .output import counter, messages, print_json, print_line

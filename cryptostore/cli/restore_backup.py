@@ -19,6 +19,7 @@ from cryptostore.store.pickle_key_sources import read_secret, secret_from
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
+from .in_use import Watch, refuse_used
 from .output import bars, messages, print_json, print_line
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
@@ -41,13 +42,18 @@ def restore_backup(
         Path | None, typer.Option(metavar="PATH", help=f"Take the recovery key from this file instead of {_VARIABLE}.")
     ] = None,
     ask_recovery_key: Annotated[bool, typer.Option("--ask-recovery-key", help="Ask for the recovery key.")] = False,
+    even_if_used: Annotated[
+        bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
+    ] = False,
+    watch: Watch = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
 ) -> None:
     """Take the room keys of an account's key backup on its homeserver into the database.
 
-    Stop the account's client first: the account is taken over. The homeserver and the access token are those of the
-    client's last login. The backup is opened with the recovery key that is given, which may be that of the account's
-    secret storage, its passphrase, or the backup's own, or else with the private key in the database.
+    Stop the account's client first: the account is taken over, and is left alone if somebody writes to it. A program
+    can restore the backup itself while it runs, with `client.restore_backup`. The homeserver and the access token are
+    those of the client's last login. The backup is opened with the recovery key that is given, which may be that of the
+    account's secret storage, its passphrase, or the backup's own, or else with the private key in the database.
 
     Keys that came directly stay as they are, and read what is older, too. The command may be repeated. Entries that are
     of no use are named, and the exit code is 1; the rest is restored.
@@ -58,6 +64,9 @@ def restore_backup(
         account = the_account(backend, url, user_id, device_id, "one account's backup is restored at a time")
         with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
             login = _login(account, {row.key: row for row in store.select(Value, [()])[()]})
+        if not even_if_used:
+            seen = {account: backend.accounts()[account]}
+            refuse_used(backend, seen, watch, "Nothing was restored: stop that program, or give --even-if-used")
     with _shown_progress() as progress:
         restored = asyncio.run(_restore(account, login, url, pickle_key, recovery_key, progress))
     _report(url, account, restored, as_json=as_json)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from cryptostore.errors import UnreadableRecord
 from cryptostore.records import CrossSigningKeys, KeyBackup, OlmAccount, Secret, SessionToBackUp
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.trust.cross_signing import SECRET_NAMES, Seeds
+from cryptostore.trust.key_backup import KEY_BACKUP
 from cryptostore.trust.secret_storage import KEY_DESCRIPTION
 
 #: The name of the backup's private key.
-_BACKUP_KEY: Final = "m.megolm_backup.v1"
 
 
 class StoredStorageKey(NamedTuple):
@@ -70,7 +70,7 @@ class StoredIdentity:
             seeds_match=seeds is not None and keys is not None and _are_of(seeds, keys),
             storage_key=_storage_key(records),
             backup=backups.get(()),
-            has_backup_key=_BACKUP_KEY in records,
+            has_backup_key=KEY_BACKUP in records,
             sessions_waiting=sum(1 for _ in store.keys(SessionToBackUp)),
             unreadable=[f"{what}: {reason}" for what, reason in unreadable.items()],
         )

@@ -1,17 +1,15 @@
 """Kinds of records and their fields, and batches of changes to them."""
 
+from typing import Final
+
 from .changes import Changes, RecordKey
 from .fields import DeviceTrust, Field, FieldType
 from .kinds import (
-    KINDS,
-    CrossSigningKeys,
     Device,
     EncryptedRoom,
     FallbackKey,
     GapPart,
-    IdentityChange,
     InboundGroupSession,
-    KeyBackup,
     MissedEvents,
     OlmAccount,
     OlmMessage,
@@ -19,16 +17,12 @@ from .kinds import (
     OutboundGroupSession,
     OutgoingKeyRequest,
     ReplayPage,
-    Secret,
-    SenderDevice,
-    SessionToBackUp,
     SharedPart,
     SyncToken,
     TimelineGap,
     TrackedUser,
     UnreachedDevice,
     Value,
-    Verification,
     WithheldKey,
 )
 from .record import (
@@ -43,6 +37,18 @@ from .record import (
     key_fields_of,
     record_kind,
 )
+from .trust_kinds import (
+    CrossSigningKeys,
+    IdentityChange,
+    KeyBackup,
+    Secret,
+    SenderDevice,
+    SessionToBackUp,
+    Verification,
+)
+
+#: Every kind that this project declares, in the order of their numbers.
+KINDS: Final[tuple[type[Record], ...]] = tuple(KINDS_BY_NUMBER[number] for number in sorted(KINDS_BY_NUMBER))
 
 __all__ = [
     "KINDS",

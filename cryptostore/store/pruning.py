@@ -11,15 +11,9 @@ from typing import Final
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.records.changes import Changes
-from cryptostore.records.kinds import (
-    InboundGroupSession,
-    KeyBackup,
-    OlmSession,
-    OutgoingKeyRequest,
-    ReplayPage,
-    SessionToBackUp,
-)
+from cryptostore.records.kinds import InboundGroupSession, OlmSession, OutgoingKeyRequest, ReplayPage
 from cryptostore.records.record import Key, Record
+from cryptostore.records.trust_kinds import KeyBackup, SessionToBackUp
 
 from .crypto_store import CryptoStore
 

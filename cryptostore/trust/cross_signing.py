@@ -117,10 +117,6 @@ class PublicIdentity:
             and signatures.is_signed(device_object, self.user_id, self.self_signing_key)
         )
 
-    def signs_identity(self, other: PublicIdentity) -> bool:
-        """Whether the present user-signing key signed the other user's master key, as it does once verified."""
-        return signatures.is_signed(other.master_object, self.user_id, self.user_signing_key)
-
 
 def public_identity(user_id: str, answer: Any) -> PublicIdentity | None:
     """A user's identity in the answer to `/keys/query`, its chain of signatures verified; None if it has none.

@@ -25,6 +25,8 @@ from vodozemac import (
 from . import signatures, unpadded_base64
 
 ALGORITHM: Final = "m.megolm_backup.v1.curve25519-aes-sha2"
+#: The name of the private key, in secret storage and everywhere else.
+KEY_BACKUP: Final = "m.megolm_backup.v1"
 MEGOLM: Final = "m.megolm.v1.aes-sha2"
 KEY_BYTES: Final = 32
 #: A session's entry has about 900 bytes; each forwarder adds 46.

@@ -241,11 +241,6 @@ def open_secret(name: str, key_id: str, key: bytes, content: Any) -> bytes | Non
     raise ValueError(f"{name} in secret storage is no secret of {KEY_BYTES} bytes")
 
 
-def is_for(key_id: str, content: Any) -> bool:
-    """Whether account data holds a secret that is encrypted for this key, by its form alone."""
-    return _entry(key_id, content) is not None
-
-
 def _entry(key_id: str, content: Any) -> Any:
     encrypted = content.get("encrypted") if isinstance(content, dict) else None
     return encrypted.get(key_id) if isinstance(encrypted, dict) else None

@@ -15,7 +15,7 @@ from cryptostore import Account, Changes, CrossSigningKeys, KeyBackup, Secret, S
 from cryptostore.cli.demo.audience import Audience
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio import NioStore
-from cryptostore.records.kinds import NEVER
+from cryptostore.records.trust_kinds import NEVER
 from cryptostore.shown import shown
 from fake_distributions import FakeSite
 from hostile_text import HOSTILE, WORST, raw_in

@@ -15,8 +15,7 @@ from cross_signed import CrossSigned, signed_devices
 from cryptostore import CrossSigningKeys, IdentityChange
 from cryptostore.nio import bounds
 from cryptostore.nio.trust.key_answers import Signatures
-from cryptostore.nio.trust.secrets import MASTER, USER_SIGNING
-from cryptostore.trust.cross_signing import Seeds
+from cryptostore.trust.cross_signing import MASTER, USER_SIGNING, Seeds
 from small_homeserver import SmallHomeserver
 from spoiling import spoil
 

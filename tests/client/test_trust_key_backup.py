@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from nio.events import RoomMessageText
 
-from backed_up import PRIVATE_KEY, SEED, backed_up, give_key, hurry, until
+from backed_up import KEY_ID, PRIVATE_KEY, SEED, STORAGE_KEY, backed_up, give_key, hurry, until
 from client_pairs import BOB, ROOM, Person, people, say_in_new_sessions
 from cryptostore import (
     ConfigurationError,
@@ -25,9 +25,9 @@ from cryptostore import (
 from cryptostore.nio.provenance import note_origin
 from cryptostore.nio.trust import backup_uploads
 from cryptostore.nio.trust.key_backup import KeyBackupState
-from cryptostore.nio.trust.secrets import KEY_BACKUP
 from cryptostore.trust import signatures
-from cryptostore.trust.key_backup import BackupDecryption, BackupVersion, public_key
+from cryptostore.trust.key_backup import KEY_BACKUP, BackupDecryption, BackupVersion, public_key
+from cryptostore.trust.secret_storage import seal
 from small_homeserver import Request
 from small_room_keys import RoomKeys
 
@@ -318,6 +318,17 @@ def test_a_backup_of_another_is_replaced_when_somebody_says_so(memory_url: str) 
     asyncio.run(scenario())
 
 
+def test_a_backup_that_no_client_of_ours_can_use_is_replaced(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, _alice, bob):
+            await bob.client.back_up()
+            keys.current(BOB.user_id).auth_data = {"public_key": "none"}
+            await bob.client.replace_backup()
+            assert bob.client.key_backup == KeyBackupState("2", can_restore=True)
+
+    asyncio.run(scenario())
+
+
 def test_an_answer_that_makes_no_sense_ends_neither_the_syncs_nor_in_silence(memory_url: str) -> None:
     async def scenario() -> None:
         async with backed_up(memory_url) as (keys, alice, bob):
@@ -470,7 +481,10 @@ def test_a_public_key_that_changed_under_the_version_is_found_at_the_next_start(
 @pytest.mark.parametrize(
     ("kind", "content", "why"),
     [
-        ("m.megolm_backup.v1", {}, "not in secret storage"),
+        (KEY_BACKUP, {}, "not in secret storage"),
+        (KEY_BACKUP, seal(KEY_BACKUP, KEY_ID, STORAGE_KEY, OTHER_KEY), "not in secret storage"),
+        (KEY_BACKUP, seal(KEY_BACKUP, "a person's", STORAGE_KEY, PRIVATE_KEY), "not in secret storage"),
+        (KEY_BACKUP, seal(KEY_BACKUP, KEY_ID, OTHER_KEY, PRIVATE_KEY), "not in secret storage"),
         ("m.key_backup", {"enabled": False}, "turned key backup off"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from backed_up import PRIVATE_KEY, backed_up
 from client_pairs import BOB, CONFIG, ROOM, say_in_new_sessions
 from command_line import Ended, run_process
-from cryptostore import Account, InboundGroupSession, Mode, open_backend
+from cryptostore import Account, Changes, InboundGroupSession, Mode, Value, open_backend
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.trust.recovery_key import encode
@@ -45,6 +45,8 @@ async def logged_in(folder: Path) -> AsyncIterator[tuple[RoomKeys, str]]:
 
 async def run(url: str, *words: str, **variables: str) -> Ended:
     environment = {"CRYPTOSTORE_PICKLE_KEY": KEY, **variables}
+    # The client that has logged in was this process's, which goes on.
+    words = ("--watch", "0", *words)
     return await asyncio.to_thread(partial(run_process, "restore-backup", url, *words, env=environment))
 
 
@@ -101,5 +103,25 @@ def test_an_account_that_no_client_has_logged_in_has_no_homeserver(tmp_path: Pat
             pass
         ended = await run(url, "--user-id", BOB.user_id)
         assert (ended.code, "has no login of @bob:small" in ended.err) == (ExitCode.USAGE, True)
+
+    asyncio.run(scenario())
+
+
+def test_an_account_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with logged_in(tmp_path) as (_keys, url):
+            recovery_key = encode(PRIVATE_KEY)
+            with open_backend(url) as backend, backend.open_store(LAPTOP, pickle_key=KEY) as store:
+                owner = backend.accounts()[LAPTOP].owner
+                command = asyncio.create_task(run(url, "--watch", "60", CRYPTOSTORE_RECOVERY_KEY=recovery_key))
+                while not command.done():
+                    store.apply(Changes([Value("a client", "writes", b"")]))
+                    await asyncio.sleep(0.05)
+                assert backend.accounts()[LAPTOP].owner == owner
+                assert (command.result().code, "--even-if-used" in command.result().err) == (ExitCode.USAGE, True)
+                assert not store.select(InboundGroupSession, [()])[()]
+                ended = await run(url, "--even-if-used", CRYPTOSTORE_RECOVERY_KEY=recovery_key)
+                assert ended.code == ExitCode.DONE, ended.err
+                assert len(store.select(InboundGroupSession, [()])[()]) == 3
 
     asyncio.run(scenario())

@@ -19,8 +19,7 @@ from client_pairs import BOB, ROOM, Person, say_in_new_sessions
 from cryptostore import Account, ConfigurationError, HomeserverUnavailable, InboundGroupSession, SessionToBackUp
 from cryptostore.nio.trust import backup_on_demand, backup_restore
 from cryptostore.nio.trust.backup_restore import RestoredBackup
-from cryptostore.nio.trust.secrets import KEY_BACKUP
-from cryptostore.trust.key_backup import BackupDecryption, BackupEncryption, public_key
+from cryptostore.trust.key_backup import KEY_BACKUP, BackupDecryption, BackupEncryption, public_key
 from cryptostore.trust.recovery_key import encode
 from cryptostore.trust.secret_storage import DEFAULT_KEY, KeyDescription, seal
 from small_homeserver import Request

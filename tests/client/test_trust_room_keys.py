@@ -17,7 +17,7 @@ from cross_signed import CrossSigned
 from cryptostore import Account, Changes, ConfigurationError, InvalidRecord, OutboundGroupSession, Value
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.trust.key_answers import Judged
-from cryptostore.nio.trust.secrets import MASTER
+from cryptostore.trust.cross_signing import MASTER
 from cryptostore_contract.samples import KEY
 from small_homeserver import Request, SmallHomeserver
 from spoiling import put_rows, stored_rows

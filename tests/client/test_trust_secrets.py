@@ -10,7 +10,9 @@ import pytest
 from cryptostore import Changes, Mode, UnreadableRecord, open_backend
 from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.statistics import Statistics
-from cryptostore.nio.trust.secrets import MASTER, STORAGE_KEY, Secrets
+from cryptostore.nio.trust.secrets import Secrets
+from cryptostore.trust.cross_signing import MASTER
+from cryptostore.trust.secret_storage import KEY_DESCRIPTION
 from cryptostore_contract.samples import ALICE, KEY
 
 SEED: Final = bytes(range(32))
@@ -21,15 +23,15 @@ def test_secrets_are_read_back_from_another_handle(url: str) -> None:
         with backend.open_store(ALICE, pickle_key=KEY) as store:
             secrets = _secrets(store)
             secrets.put(MASTER, SEED)
-            secrets.put(STORAGE_KEY + "a", SEED)
-            secrets.note_shown(STORAGE_KEY + "a")
-            secrets.put(STORAGE_KEY + "b", SEED)
-            secrets.drop(STORAGE_KEY + "b")
+            secrets.put(KEY_DESCRIPTION + "a", SEED)
+            secrets.note_shown(KEY_DESCRIPTION + "a")
+            secrets.put(KEY_DESCRIPTION + "b", SEED)
+            secrets.drop(KEY_DESCRIPTION + "b")
             store.apply(secrets.kept.collect())
         with backend.open_store(ALICE, Mode.READ, pickle_key=KEY) as store:
             again = _secrets(store)
             assert (again.get(MASTER), again.get("absent")) == (SEED, None)
-            assert again.names(STORAGE_KEY) == [STORAGE_KEY + "a"]
+            assert again.names(KEY_DESCRIPTION) == [KEY_DESCRIPTION + "a"]
             assert [row.shown for row in again.kept.rows.values()] == [False, True]
             assert all(SEED not in row.sealed for row in again.kept.rows.values())
 

@@ -8,16 +8,20 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from client_pairs import Person, people
-from cryptostore.nio.trust.secrets import KEY_BACKUP, MASTER
+from cryptostore.trust.cross_signing import MASTER
+from cryptostore.trust.key_backup import KEY_BACKUP
+from cryptostore.trust.secret_storage import KEY_DESCRIPTION, seal
 from small_room_keys import RoomKeys
 
 PRIVATE_KEY: Final = bytes(range(32))
 SEED: Final = bytes(range(1, 33))
+STORAGE_KEY: Final = bytes(range(2, 34))
+KEY_ID: Final = "key"
 
 
 @asynccontextmanager
 async def backed_up(url: str, bob_url: str = "") -> AsyncIterator[tuple[RoomKeys, Person, Person]]:
-    """Alice and Bob in one encrypted room. Bob has a key, in secret storage too, as far as the homeserver can tell."""
+    """Alice and Bob in one encrypted room. Bob has a key, in secret storage too."""
     async with people(url, bob_url) as (server, alice, bob):
         keys = RoomKeys(server)
         give_key(keys, bob)
@@ -27,9 +31,10 @@ async def backed_up(url: str, bob_url: str = "") -> AsyncIterator[tuple[RoomKeys
 def give_key(keys: RoomKeys, person: Person, private_key: bytes = PRIVATE_KEY, *, seed: bytes | None = SEED) -> None:
     """A person's client holds the key of the backup, and the identity's seed."""
     person.store.secrets.put(KEY_BACKUP, private_key)
+    person.store.secrets.put(KEY_DESCRIPTION + KEY_ID, STORAGE_KEY)
     if seed is not None:
         person.store.secrets.put(MASTER, seed)
-    keys.set_account_data(person.account.user_id, KEY_BACKUP, {"encrypted": {"key": {}}})
+    keys.set_account_data(person.account.user_id, KEY_BACKUP, seal(KEY_BACKUP, KEY_ID, STORAGE_KEY, private_key))
     hurry(person)
 
 

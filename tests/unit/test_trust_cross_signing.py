@@ -136,7 +136,6 @@ def test_without_the_other_keys_nothing_is_signed() -> None:
     assert identity is not None
     assert identity.public_keys == PublicKeys(PUBLIC.master)
     assert not identity.signs_device(SEEDS.sign_device(ALICE, DEVICE))
-    assert not identity.signs_identity(identity_of(OTHER, BOB))
 
 
 @pytest.mark.parametrize("usage", ["self_signing", "user_signing"])
@@ -224,6 +223,5 @@ def test_a_verified_user_is_signed_by_the_user_signing_key() -> None:
     answer["master_keys"][BOB] = signed
     verified = public_identity(BOB, answer)
     assert verified is not None
-    assert identity_of(SEEDS).signs_identity(verified)
-    assert not identity_of(SEEDS).signs_identity(bob)
-    assert not identity_of(OTHER).signs_identity(verified)
+    assert is_signed(verified.master_object, ALICE, PUBLIC.user_signing)
+    assert not is_signed(bob.master_object, ALICE, PUBLIC.user_signing)

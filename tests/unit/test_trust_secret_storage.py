@@ -19,7 +19,6 @@ from cryptostore.trust.secret_storage import (
     decrypt,
     default_key_id,
     encrypt,
-    is_for,
     new_key,
     open_secret,
     seal,
@@ -173,7 +172,6 @@ def test_what_was_deleted_is_absent(content: Any) -> None:
     assert KeyDescription.parse("key id", content) is None
     assert default_key_id(content) is None
     assert open_secret(NAME, "key id", KEY, content) is None
-    assert not is_for("key id", content)
 
 
 @pytest.mark.parametrize(
@@ -263,13 +261,11 @@ def test_a_seed_is_stored_as_the_text_of_its_base64() -> None:
     assert open_secret(NAME, "key id", KEY, content) == SECRET
     padded = {"encrypted": {"key id": encrypt(NAME, KEY, unpadded_base64.encode(SECRET).encode() + b"=")}}
     assert open_secret(NAME, "key id", KEY, padded) == SECRET
-    assert is_for("key id", content)
 
 
 @pytest.mark.parametrize("content", [{"encrypted": {}}, {"encrypted": "text"}, {"encrypted": {"other id": {}}}])
 def test_a_secret_for_another_key_is_absent(content: Any) -> None:
     assert open_secret(NAME, "key id", KEY, content) is None
-    assert not is_for("key id", content)
 
 
 @pytest.mark.parametrize("text", [b"secret", b"secret \xff\xfe", b"c2VjcmV0", b""])

@@ -18,7 +18,8 @@ from nio import (
 
 from cryptostore.errors import UnreadableRecord
 from cryptostore.nio.trust.key_answers import Judged, OwnKeys, judged
-from cryptostore.nio.trust.secrets import MASTER, USER_SIGNING, Secrets
+from cryptostore.nio.trust.secrets import Secrets
+from cryptostore.trust.cross_signing import MASTER, USER_SIGNING
 from cryptostore.trust.signatures import public_key
 
 from .device import Device

@@ -6,6 +6,7 @@ stranger's, the homeserver's among them, who would read whatever went there.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from nio import AsyncClient
@@ -13,10 +14,11 @@ from nio import AsyncClient
 from cryptostore.errors import ConfigurationError, HomeserverUnavailable
 from cryptostore.nio.client.session import Session
 from cryptostore.trust import signatures
-from cryptostore.trust.key_backup import ALGORITHM, BackupVersion, public_key
+from cryptostore.trust.cross_signing import MASTER
+from cryptostore.trust.key_backup import ALGORITHM, KEY_BACKUP, BackupVersion, public_key
+from cryptostore.trust.secret_storage import KEY_DESCRIPTION, open_secret
 
 from .requests import Answer, Requests
-from .secrets import KEY_BACKUP, MASTER
 
 #: A person's wish for all clients (MSC4287).
 _PREFERENCE: Final = "m.key_backup"
@@ -63,7 +65,7 @@ class BackupVersions:
         held = self.private_key
         if held is None:
             return Found(None, "there is no key backup, and no private key to make one with")
-        if problem := await self._why_not_make():
+        if problem := await self._why_not_make(held):
             return Found(None, problem)
         await self._post(held)
         # Another host of ours may have made one at the same time: the last one counts.
@@ -102,12 +104,25 @@ class BackupVersions:
         verified = [identity.master_key] if identity is not None and store.identities.is_verified(user_id) else []
         return [*ours, *verified]
 
-    async def _why_not_make(self) -> str:
-        if not (await self._account_data(KEY_BACKUP)).get("encrypted"):
-            return "the key of the backup is not in secret storage, so nobody could restore what goes there"
+    async def _why_not_make(self, held: bytes) -> str:
+        if self._in_secret_storage(await self._account_data(KEY_BACKUP)) != held:
+            return (
+                "the key of the backup is not in secret storage, as far as a key in this database opens it, so nobody "
+                "could restore what goes there; give the recovery key of the account"
+            )
         if (await self._account_data(_PREFERENCE)).get("enabled") is False:
             return "a person has turned key backup off for this account"
         return ""
+
+    def _in_secret_storage(self, content: dict[str, Any]) -> bytes | None:
+        """The backup's key in this account data, if it is encrypted for a key that the store has."""
+        secrets = self._session.store.secrets
+        for name in secrets.names(KEY_DESCRIPTION):
+            with suppress(ValueError):
+                found = open_secret(KEY_BACKUP, name.removeprefix(KEY_DESCRIPTION), secrets.get(name) or b"", content)
+                if found is not None:
+                    return found
+        return None
 
     async def _account_data(self, kind: str) -> dict[str, Any]:
         answer = await self._requests.ask("GET", "user", self._client.user_id, "account_data", kind)

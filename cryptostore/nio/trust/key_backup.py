@@ -24,7 +24,7 @@ from cryptostore.logs import logger
 from cryptostore.nio.client.pauses import growing_pause
 from cryptostore.nio.client.session import Session
 from cryptostore.trust import recovery_key as recovery_keys
-from cryptostore.trust.key_backup import BackupVersion, public_key
+from cryptostore.trust.key_backup import KEY_BACKUP, BackupVersion, public_key
 
 from .backup_on_demand import LateEvents
 from .backup_restore import BackupRestore, Progress, RestoredBackup
@@ -32,7 +32,6 @@ from .backup_uploads import BackupUploads, OtherVersionError
 from .backup_versions import BackupVersions, Found
 from .requests import Requests
 from .secret_storage import RecoveryKey, SecretStorage, opened
-from .secrets import KEY_BACKUP
 
 #: Seconds from a sync that brought room keys to their upload, at most. Their number is random, so that not all clients
 #: who got a key ask their homeservers at the same time.
@@ -123,14 +122,23 @@ class KeyBackups:
 
     async def replace(self) -> None:
         """Make a backup in the place of one that is not ours: see `replace_backup` of the client."""
-        current = await self._versions.current()
-        if current is not None and not self._versions.why_not(current):
+        current = await self._usable()
+        if current is not None:
             self._use(current)
             return
         async with self._one_look:
             self._decide(await self._versions.make())
         if problem := self.state.problem:
             raise ConfigurationError(problem)
+
+    async def _usable(self) -> BackupVersion | None:
+        """The present backup, if it may be used."""
+        try:
+            current = await self._versions.current()
+        except ConfigurationError:
+            # One that no client of ours can use, of another algorithm, say, is just what is to be replaced.
+            return None
+        return None if current is None or self._versions.why_not(current) else current
 
     async def after_reset(self) -> None:
         """The account has a new identity: what only the former one could use is replaced."""

@@ -26,7 +26,7 @@ from cryptostore.plugins.new_files import write_private
 from cryptostore.store.private_files import read_private
 from cryptostore.trust import recovery_key as recovery_keys
 from cryptostore.trust.cross_signing import SECRET_NAMES
-from cryptostore.trust.secret_storage import KEY_DESCRIPTION
+from cryptostore.trust.secret_storage import DEFAULT_KEY, KEY_DESCRIPTION
 
 from . import uia
 from .own_keys import OwnKeys
@@ -34,8 +34,7 @@ from .own_steps import IdentityState
 from .own_texts import RESET, advice
 from .own_walk import Client, Walk, Wishes
 from .requests import Answer, Requests
-from .secret_storage import DEFAULT_KEY, NAMES, Contents, RecoveryKey
-from .secrets import STORAGE_KEY
+from .secret_storage import NAMES, Contents, RecoveryKey
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 600.0
@@ -103,10 +102,15 @@ class OwnIdentity:
         """Look at the identity again if it, this device or secret storage has changed."""
         if not self._is_on or not self._notice(response):
             return
+        before = self.state
         try:
             await self._walk(Wishes(recovery_key=self._given))
         except (ConfigurationError, HomeserverUnavailable, AccessTokenRejected) as error:
             self._note_failure(error)
+        else:
+            if self.state is not before:
+                # What completes a start or a reset that was cut short may have made a recovery key.
+                await self._show_recovery_key(None)
 
     def look_again(self) -> None:
         """Look after the next sync: secrets came, or something was seen."""
@@ -182,7 +186,7 @@ class OwnIdentity:
     async def _show_recovery_key(self, file: str | os.PathLike[str] | None) -> None:
         """Write the recovery key into a file, or say how it is shown, until a person has seen it."""
         held = self._keys.storage_key if self.state is IdentityState.SIGNED else None
-        if held is None or self._session.store.secrets.is_shown(STORAGE_KEY + held.key_id):
+        if held is None or self._session.store.secrets.is_shown(KEY_DESCRIPTION + held.key_id):
             return
         if file is None:
             _log.warning(
@@ -192,7 +196,7 @@ class OwnIdentity:
             )
             return
         await in_thread(self._session.threads, _write_once, Path(file), recovery_keys.encode(held.key))
-        self._session.store.secrets.note_shown(STORAGE_KEY + held.key_id)
+        self._session.store.secrets.note_shown(KEY_DESCRIPTION + held.key_id)
         await self._session.flush()
 
 

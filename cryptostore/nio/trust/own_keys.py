@@ -12,11 +12,13 @@ from typing import Final
 from cryptostore.errors import UnreadableRecord
 from cryptostore.nio.client.session import Session
 from cryptostore.trust.cross_signing import SECRET_NAMES, PublicIdentity, Seeds
+from cryptostore.trust.key_backup import KEY_BACKUP
+from cryptostore.trust.secret_storage import KEY_DESCRIPTION
 
 from .own_notes import OwnNotes
 from .own_steps import Storage
 from .secret_storage import NAMES, Contents, RecoveryKey, StorageKey, new_storage_key
-from .secrets import KEY_BACKUP, STORAGE_KEY, Secrets
+from .secrets import Secrets
 
 #: Before the name of a seed of an identity that is to replace the present one, and of one that another client replaced.
 NEXT: Final = "next "
@@ -76,7 +78,7 @@ class OwnKeys:
     def storage_key(self) -> StorageKey | None:
         """The key of secret storage, or None. Raises UnreadableRecord."""
         description = self._notes.description
-        key = self._secrets.get(STORAGE_KEY + description.key_id) if description else None
+        key = self._secrets.get(KEY_DESCRIPTION + description.key_id) if description else None
         return StorageKey(key, description) if key is not None and description else None
 
     @property
@@ -178,7 +180,7 @@ class OwnKeys:
         """Forget seeds that never became the account's, and what was made with them."""
         self._drop("")
         if self.made_storage and (held := self.storage_key) is not None:
-            self._secrets.drop(STORAGE_KEY + held.key_id)
+            self._secrets.drop(KEY_DESCRIPTION + held.key_id)
             self._secrets.drop(KEY_BACKUP)
             self._notes.note_storage(None, made=False)
 
@@ -208,10 +210,10 @@ class OwnKeys:
     def _keep_storage_key(self, key: StorageKey, *, made: bool, is_known: bool, replaces: bool = False) -> None:
         former = self.storage_key
         if former is not None and former.key_id != key.key_id:
-            self._secrets.drop(STORAGE_KEY + former.key_id)
-        self._secrets.put(STORAGE_KEY + key.key_id, key.key)
+            self._secrets.drop(KEY_DESCRIPTION + former.key_id)
+        self._secrets.put(KEY_DESCRIPTION + key.key_id, key.key)
         if is_known:
-            self._secrets.note_shown(STORAGE_KEY + key.key_id)
+            self._secrets.note_shown(KEY_DESCRIPTION + key.key_id)
         self._notes.note_storage(key.description, made=made, replaces=replaces)
 
 

@@ -23,12 +23,12 @@ from cryptostore.nio.client.session import Session
 from cryptostore.trust import unpadded_base64
 from cryptostore.trust.cross_signing import SECRET_NAMES, PublicKeys, Seeds
 from cryptostore.trust.exchange import Message
+from cryptostore.trust.key_backup import KEY_BACKUP
 
 from .olm_payloads import OlmPayload
 from .own_identity import OwnIdentity
 from .own_steps import IdentityState
 from .requests import Requests
-from .secrets import KEY_BACKUP
 from .verification_lines import NotSent, send_to_devices
 from .vouching import Client, own_seeds
 

@@ -14,16 +14,21 @@ from typing import Any, Final, NamedTuple
 from cryptostore.errors import ConfigurationError, InvalidRecord
 from cryptostore.nio.client.threads import in_thread
 from cryptostore.records import Secret
-from cryptostore.records.kinds import NEVER
+from cryptostore.records.trust_kinds import NEVER
 from cryptostore.trust import recovery_key, secret_storage
 from cryptostore.trust.cross_signing import SECRET_NAMES
-from cryptostore.trust.secret_storage import KEY_DESCRIPTION, KeyDescription, Passphrase, WrongSecretStorageKey
+from cryptostore.trust.key_backup import KEY_BACKUP
+from cryptostore.trust.secret_storage import (
+    DEFAULT_KEY,
+    KEY_DESCRIPTION,
+    KeyDescription,
+    Passphrase,
+    WrongSecretStorageKey,
+)
 
 from .own_steps import Storage
 from .requests import Requests
-from .secrets import KEY_BACKUP, STORAGE_KEY
 
-DEFAULT_KEY: Final = "m.secret_storage.default_key"
 #: Everything that secret storage holds for this project, the key of the backup last.
 NAMES: Final = (*SECRET_NAMES, KEY_BACKUP)
 #: How many keys' descriptions are asked for, whatever account data says.
@@ -246,7 +251,7 @@ def _default_key(by_type: Mapping[str, Any]) -> str | None:
 def _is_usable(key_id: str) -> bool:
     """Whether a key of this name can be asked for, and kept."""
     try:
-        Secret(STORAGE_KEY + key_id, b"", NEVER)
+        Secret(KEY_DESCRIPTION + key_id, b"", NEVER)
     except InvalidRecord:
         return False
     return bool(key_id)

@@ -12,14 +12,6 @@ from cryptostore.nio.client.kept import KeptRecords
 from cryptostore.nio.times import now
 from cryptostore.store.secrets import SecretSeal
 
-#: Names of the specification (sections "Cross-signing" and "Server-side key backups"); each secret has 32 bytes.
-MASTER: Final = "m.cross_signing.master"
-SELF_SIGNING: Final = "m.cross_signing.self_signing"
-USER_SIGNING: Final = "m.cross_signing.user_signing"
-KEY_BACKUP: Final = "m.megolm_backup.v1"
-#: Before the id of a key of secret storage.
-STORAGE_KEY: Final = "m.secret_storage.key."
-
 
 class Secrets:
     """Secrets by their names. What changes is written with the next flush, and so before any later request."""

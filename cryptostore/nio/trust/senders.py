@@ -36,10 +36,11 @@ class SenderTrust(enum.StrEnum):
     UNENCRYPTED = "unencrypted"
 
 
-#: What each policy takes. Keys from the account's own backup are how a new device reads history.
+#: What each policy takes. Keys from the account's own backup are how a new device reads history, but whoever knows the
+#: backup's public key can put one there.
 _ACCEPTED: Final = {
     TrustPolicy.SIGNED: {SenderTrust.VERIFIED, SenderTrust.SIGNED, SenderTrust.INDIRECT},
-    TrustPolicy.VERIFIED: {SenderTrust.VERIFIED, SenderTrust.INDIRECT},
+    TrustPolicy.VERIFIED: {SenderTrust.VERIFIED},
 }
 
 
