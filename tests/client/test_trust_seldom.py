@@ -62,6 +62,23 @@ def test_seeds_that_another_client_is_about_to_use_are_not_written_over(memory_u
     asyncio.run(scenario())
 
 
+def test_a_client_without_identity_looks_at_once_at_what_another_one_makes(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, known), client_at(server, memory_url) as client:
+            known.set_up(USER, {**Seeds.new().by_name(), BACKUP: bytes(32)})
+            await client.login_or_restore("password")
+            await client.sync()
+            assert client.identity_state is IdentityState.LOCKED_STORAGE
+            asked = len(server.asked("keys/query"))
+            key_id = secret_storage.default_key_id(known.data(USER, DEFAULT_KEY))
+            for name, seed in Seeds.new().by_name().items():
+                known.put(USER, name, secret_storage.seal(name, str(key_id), bytes(32), seed))
+            await client.sync()
+            assert len(server.asked("keys/query")) > asked
+
+    asyncio.run(scenario())
+
+
 def test_a_404_that_does_not_say_that_there_is_nothing_overwrites_nothing(memory_url: str) -> None:
     async def scenario() -> None:
         async with identities() as (server, known), client_at(server, memory_url) as client:

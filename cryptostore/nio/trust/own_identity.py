@@ -137,7 +137,7 @@ class OwnIdentity:
             is_ours = kind == DEFAULT_KEY or kind in NAMES or kind.startswith(KEY_DESCRIPTION)
             if is_ours and self._contents is not None and self._contents.by_type.get(kind, {}) != content:
                 self._is_due, self._contents = True, None
-                if kind in SECRET_NAMES and content:
+                if kind in SECRET_NAMES and content and self.state is IdentityState.SIGNED:
                     # A client that replaces the identity writes its seeds first, then waits for a person's password.
                     self._settled_at = time.monotonic() + SETTLING
         if self._client.user_id in response.device_list.changed:
