@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -11,6 +13,7 @@ from aiohttp import web
 from client_pairs import people, say_in_new_sessions
 from cryptostore import HomeserverUnavailable
 from cryptostore.nio import IdentityState
+from cryptostore.nio.trust import own_identity, own_walk
 from cryptostore.plugins.new_files import write_private
 from cryptostore.trust import secret_storage
 from cryptostore.trust.cross_signing import Seeds
@@ -75,6 +78,32 @@ def test_a_client_without_identity_looks_at_once_at_what_another_one_makes(memor
                 known.put(USER, name, secret_storage.seal(name, str(key_id), bytes(32), seed))
             await client.sync()
             assert len(server.asked("keys/query")) > asked
+
+    asyncio.run(scenario())
+
+
+def test_a_start_that_was_refused_is_tried_again_after_a_pause(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_walk, "_LONGEST_WAIT", 0)
+
+    async def scenario() -> None:
+        async with identities() as (server, known), client_at(server, memory_url) as client:
+
+            def fault(asked: Request) -> web.StreamResponse | None:
+                is_meant = asked.method == "PUT" and asked.is_for("account_data")
+                return web.json_response({}) if is_meant else None
+
+            # As where another host writes over it each time.
+            server.faults.append(fault)
+            await client.login_or_restore("password")
+            assert client.identity_state is IdentityState.REFUSED
+            server.faults.clear()
+            await client.sync()
+            assert client.identity_state is IdentityState.REFUSED
+            monkeypatch.setattr(own_identity, "time", SimpleNamespace(monotonic=lambda: math.inf))
+            await client.sync()
+            assert_whole(known, client)
 
     asyncio.run(scenario())
 

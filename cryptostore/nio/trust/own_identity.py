@@ -161,16 +161,25 @@ class OwnIdentity:
         except BaseException:
             self._is_due, self._contents = True, None
             raise
-        self._failures, self._contents = 0, walk.contents
+        self._contents = walk.contents
+        if state is IdentityState.REFUSED:
+            # Another client may have written at the same time, or the homeserver may do it another time.
+            self._look_later()
+        else:
+            self._failures = 0
         await self._session.flush()
         if (state, why) != (self.state, self.why):
             self.state, self.why = state, why
             if text := advice(state, why):
                 _log.warning("%s: %s", self._client.user_id, text)
 
-    def _note_failure(self, error: Exception) -> None:
+    def _look_later(self) -> None:
         self._failures += 1
+        self._is_due, self._contents = True, None
         self._next = time.monotonic() + growing_pause(self._failures, _FIRST_PAUSE, _LONGEST_PAUSE)
+
+    def _note_failure(self, error: Exception) -> None:
+        self._look_later()
         _log.warning("the identity of %s was not looked at: %s", self._client.user_id, error)
         if isinstance(error, ConfigurationError):
             self.state, self.why, self._is_due = IdentityState.REFUSED, str(error), False

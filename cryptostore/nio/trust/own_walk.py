@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -23,6 +25,8 @@ from .requests import Answer, Requests
 from .secret_storage import Contents, RecoveryKey, SecretStorage, opened
 
 _SERVER_ERROR: Final = 500
+#: Seconds between two attempts to write secret storage, at most.
+_LONGEST_WAIT: Final = 1.0
 #: With that status, what Synapse says to keys that it had before.
 _NEVER: Final = "M_UNKNOWN"
 
@@ -83,6 +87,7 @@ class Walk:
         self._keys = keys
         self._wishes = wishes
         self._done: Counter[Step] = Counter()
+        self._waits = 0
         self._shown: _Shown | None = None
         #: What secret storage has, as far as it is known.
         self.contents = contents
@@ -111,6 +116,9 @@ class Walk:
             if isinstance(step, IdentityState):
                 self._end(step)
                 return step
+            if step is Step.WRITE_STORAGE and self._waits < self._done[step]:
+                await self._let_others_write()
+                continue
             _log.debug("%s: %s", self._client.user_id, step.value)
             self._done[step] += 1
             await steps[step]()
@@ -230,6 +238,12 @@ class Walk:
         else:
             self.why = self._keys.take_over(held, contents, shown.identity, must_match=shown.has_identity)
             await self._session.flush()
+
+    async def _let_others_write(self) -> None:
+        """Another host may have written over what was just written: the two should not meet again."""
+        self._waits += 1
+        await asyncio.sleep(random.uniform(0, _LONGEST_WAIT))
+        self.contents = None
 
     async def _write_storage(self) -> None:
         contents = await self._see_storage()
