@@ -118,7 +118,9 @@ class Identities:
             return web.json_response({})
         if present and self.takes_all_first_ones:
             return web.json_response({})
-        if (present or self.wants_password_at_first) and (refusal := self._refusal(user, body.get("auth"))):
+        wants_password = bool(present) or self.wants_password_at_first
+        # An answer of older aiohttp is an empty mapping, and so false.
+        if wants_password and (refusal := self._refusal(user, body.get("auth"))) is not None:
             return refusal
         if any(_key_of(key) in self._used[user] for key in uploaded.values()):
             # A public key is stored for ever.
