@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
+from client_pairs import BOB, Person, people
 from cryptostore.trust.cross_signing import Seeds
 from small_homeserver import Device, Json, SmallHomeserver
+
+#: Bob's device.
+PHONE: Final = (BOB.user_id, BOB.device_id)
 
 _GROUPS = {
     "master_key": "master_keys",
@@ -67,3 +73,15 @@ class CrossSigned:
 def signed_devices(identity: Any) -> set[str]:
     """The devices that an identity's record calls signed."""
     return set() if identity is None else set(identity.signed_devices)
+
+
+@asynccontextmanager
+async def identities(url: str) -> AsyncIterator[tuple[SmallHomeserver, CrossSigned, Person, Person]]:
+    """Alice and Bob in one encrypted room, on a homeserver that shows identities."""
+    async with people(url) as (server, alice, bob):
+        yield server, CrossSigned(server), alice, bob
+
+
+def known(alice: Person) -> Any:
+    """What Alice's client knows of Bob."""
+    return alice.store.identities.of(BOB.user_id)
