@@ -13,8 +13,6 @@ from cryptostore.trust.cross_signing import SECRET_NAMES, Seeds
 from cryptostore.trust.key_backup import KEY_BACKUP
 from cryptostore.trust.secret_storage import KEY_DESCRIPTION
 
-#: The name of the backup's private key.
-
 
 class StoredStorageKey(NamedTuple):
     """When the key of secret storage was made, and shown if so; the key itself stays sealed."""
