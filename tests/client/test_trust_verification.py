@@ -8,7 +8,7 @@ import pytest
 
 from cryptostore import VerificationCancelled
 from cryptostore.trust.exchange import Phase
-from verifying import ALICE, BOB, ROOM, Asked, compared, ended, is_verified, left_over, syncing, town, until
+from verifying import ALICE, BOB, ROOM, compared, ended, is_verified, left_over, requested, syncing, town, until
 
 FLOW = ["request", "ready", "start", "accept", "key", "key", "mac", "mac", "done", "done"]
 
@@ -18,9 +18,7 @@ def test_two_users_verify_each_other(memory_url: str, room: str | None) -> None:
     async def scenario() -> None:
         async with town(memory_url) as place, syncing(place.alice, place.bob):
             alice, bob = place.alice, place.bob
-            asked = Asked(bob)
-            alices = await alice.client.request_verification(BOB.user_id, room)
-            bobs = await asked.next()
+            alices, bobs = await requested(place, room)
             assert (bobs.user_id, bobs.device_id) == (ALICE.user_id, ALICE.device_id)
             assert (bobs.room_id, bobs.we_asked) == (room or "", False)
             await bobs.accept()
@@ -62,9 +60,7 @@ def test_without_a_callback_a_request_is_declined(memory_url: str) -> None:
 def test_what_people_see_differs(memory_url: str) -> None:
     async def scenario() -> None:
         async with town(memory_url) as place, syncing(place.alice, place.bob):
-            asked = Asked(place.bob)
-            alices = await place.alice.client.request_verification(BOB.user_id)
-            bobs = await asked.next()
+            alices, bobs = await requested(place)
             await bobs.accept()
             await compared(alices, bobs)
             await bobs.confirm()

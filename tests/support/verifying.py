@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
+from aiohttp import web
+
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import Account, CrossSigningKeys
+from cryptostore import Account, CrossSigningKeys, VerificationCancelled
 from cryptostore import Verification as VerificationRecord
 from cryptostore.nio.trust.verification import Verification
 from cryptostore.nio.trust.vouching import Verified
 from cryptostore.trust.cross_signing import Seeds
-from small_homeserver import Json, SmallHomeserver
+from small_homeserver import Json, Request, SmallHomeserver
 from small_identities import Identities
 
 #: Seconds in which something has to happen.
@@ -128,10 +131,43 @@ async def compared(first: Verification, second: Verification) -> None:
     assert first.decimals == second.decimals
 
 
+async def requested(place: Town, room: str | None = None) -> tuple[Verification, Verification]:
+    """A verification that Alice has asked for, and that waits for Bob."""
+    asked = Asked(place.bob)
+    alices = await place.alice.client.request_verification(BOB.user_id, room)
+    return alices, await asked.next()
+
+
+async def begun(place: Town, room: str | None = None) -> tuple[Any, Any]:
+    """A verification that Bob has accepted."""
+    alices, bobs = await requested(place, room)
+    await bobs.accept()
+    await compared(alices, bobs)
+    return alices, bobs
+
+
 async def ended(*verifications: Verification) -> list[Verified]:
     """How verifications ended."""
     async with asyncio.timeout(SOON):
         return [await each.finished() for each in verifications]
+
+
+async def cancelled_with(code: str, *verifications: Verification) -> None:
+    """Wait until verifications are cancelled with a code."""
+    for verification in verifications:
+        with pytest.raises(VerificationCancelled) as caught:
+            await ended(verification)
+        assert caught.value.code == code
+
+
+def fault(part: str, status: int, errcode: str = "M_UNKNOWN") -> Callable[[Request], web.StreamResponse | None]:
+    """A homeserver that refuses the requests with this part."""
+
+    def answer(asked: Request) -> web.StreamResponse | None:
+        is_meant = asked.is_for(part)
+        return web.json_response({"errcode": errcode, "error": "no"}, status=status) if is_meant else None
+
+    return answer
 
 
 def is_verified(person: Person, other: Person) -> bool:
