@@ -49,9 +49,10 @@ class Seeds:
         return cls(*(secrets.token_bytes(SEED_BYTES) for _ in SECRET_NAMES))
 
     @classmethod
-    def of(cls, by_name: Mapping[str, bytes]) -> Self:
-        """The seeds under the names of their secrets. Raises KeyError where one is missing."""
-        return cls(*(by_name[name] for name in SECRET_NAMES))
+    def of(cls, by_name: Mapping[str, bytes | None]) -> Self | None:
+        """The seeds under the names of their secrets; None where one of the three is missing."""
+        there = [seed for name in SECRET_NAMES if (seed := by_name.get(name)) is not None]
+        return cls(*there) if len(there) == len(SECRET_NAMES) else None
 
     def by_name(self) -> dict[str, bytes]:
         """The seeds under the names of their secrets."""

@@ -45,6 +45,8 @@ def assert_whole(api: Api, user: User, device_id: str, kept: str) -> PublicIdent
     assert identity is not None
     secrets = opened(api, user, kept)
     assert secrets.keys() == {*SECRET_NAMES, BACKUP}
-    assert Seeds.of(secrets).public == identity.public_keys
+    seeds = Seeds.of(secrets)
+    assert seeds is not None
+    assert seeds.public == identity.public_keys
     assert is_signed(api, user, device_id)
     return identity

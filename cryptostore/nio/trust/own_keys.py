@@ -50,7 +50,7 @@ class OwnKeys:
     @property
     def seeds(self) -> Seeds | None:
         """The seeds of the identity, all three or None. Raises UnreadableRecord for those that cannot be read."""
-        return self._seeds("")
+        return self._secrets.seeds()
 
     @property
     def present_seeds(self) -> Seeds:
@@ -62,17 +62,12 @@ class OwnKeys:
     @property
     def next_seeds(self) -> Seeds | None:
         """The seeds of an identity that is to replace it. Raises UnreadableRecord."""
-        return self._seeds(NEXT)
+        return self._secrets.seeds(NEXT)
 
     @property
     def former_seeds(self) -> Seeds | None:
         """The seeds of an identity that another client replaced. Raises UnreadableRecord."""
-        return self._seeds(FORMER)
-
-    @property
-    def seeds_by_name(self) -> dict[str, bytes]:
-        """The seeds, or nothing."""
-        return seeds.by_name() if (seeds := self.seeds) is not None else {}
+        return self._secrets.seeds(FORMER)
 
     @property
     def storage_key(self) -> StorageKey | None:
@@ -102,9 +97,10 @@ class OwnKeys:
 
     def secrets(self) -> dict[str, bytes]:
         """Everything that belongs into secret storage; nothing without seeds. Raises UnreadableRecord."""
-        seeds = self.seeds_by_name
-        backup = self._secrets.get(KEY_BACKUP)
-        return seeds | ({KEY_BACKUP: backup} if seeds and backup is not None else {})
+        seeds, backup = self.seeds, self._secrets.get(KEY_BACKUP)
+        if seeds is None:
+            return {}
+        return seeds.by_name() | ({} if backup is None else {KEY_BACKUP: backup})
 
     def confirm(self, master_key: str) -> None:
         """The homeserver has this identity of ours."""
@@ -131,7 +127,7 @@ class OwnKeys:
         Returns why not, or an empty text. Without `must_match` whatever is there will do: there is no identity yet.
         """
         found = {name: secret for name in NAMES if (secret := contents.secret(name, held)) is not None}
-        seeds = Seeds.of(found) if found.keys() >= set(SECRET_NAMES) else None
+        seeds = Seeds.of(found)
         present = self.seeds
         is_present = present is not None and identity is not None and present.public == identity.public_keys
         if must_match and not is_present and (problem := _problem(found, seeds, identity)):
@@ -184,13 +180,8 @@ class OwnKeys:
             self._secrets.drop(KEY_BACKUP)
             self._notes.note_storage(None, made=False)
 
-    def _seeds(self, prefix: str) -> Seeds | None:
-        found = {name: self._secrets.get(prefix + name) for name in SECRET_NAMES}
-        there = {name: seed for name, seed in found.items() if seed is not None}
-        return Seeds.of(there) if len(there) == len(found) else None
-
     def _move(self, before: str, after: str) -> None:
-        seeds = self._seeds(before)
+        seeds = self._secrets.seeds(before)
         if seeds is not None:
             self._put(after, seeds)
         self._drop(before)

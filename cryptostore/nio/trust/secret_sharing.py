@@ -189,9 +189,10 @@ class SecretSharing:
         """Keep what came, once it is known to be the account's: all three seeds together."""
         secrets = self._session.store.secrets
         if own_seeds(secrets) is None:
-            if not set(SECRET_NAMES) <= self._found.keys():
+            seeds = Seeds.of(self._found)
+            if seeds is None:
                 return
-            if Seeds.of(self._found).public != self._public_keys():
+            if seeds.public != self._public_keys():
                 _log.warning("refused the secrets of another session: they are not those of the account's identity")
                 self._found.clear()
                 return

@@ -11,6 +11,7 @@ from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.kept import KeptRecords
 from cryptostore.nio.times import now
 from cryptostore.store.secrets import SecretSeal
+from cryptostore.trust.cross_signing import SECRET_NAMES, Seeds
 
 
 class Secrets:
@@ -29,6 +30,10 @@ class Secrets:
             )
         row = self.kept.rows.get((name,))
         return None if row is None else self._seal.open(name, row.sealed)
+
+    def seeds(self, prefix: str = "") -> Seeds | None:
+        """The three seeds under names with this before them; None where one is missing. Raises as `get` does."""
+        return Seeds.of({name: self.get(prefix + name) for name in SECRET_NAMES})
 
     def put(self, name: str, secret: bytes) -> None:
         """Keep a secret; it was not shown yet. Raises UnreadableRecord where one that cannot be read has its name."""

@@ -13,7 +13,7 @@ from cryptostore.errors import HomeserverUnavailable, UnreadableRecord
 from cryptostore.nio.client.device_keys import DeviceKeysResponse
 from cryptostore.nio.client.prefetch import Wanted
 from cryptostore.nio.client.session import Session
-from cryptostore.trust.cross_signing import SECRET_NAMES, PublicIdentity, Seeds
+from cryptostore.trust.cross_signing import PublicIdentity, Seeds
 from cryptostore.trust.sas import ED25519, DeviceId, key_ids
 from cryptostore.trust.signatures import is_signed
 
@@ -189,11 +189,9 @@ class Vouching:
 def own_seeds(secrets: Secrets) -> Seeds | None:
     """The seeds of the account's identity, if all three are there and can be read."""
     try:
-        found = {name: secrets.get(name) for name in SECRET_NAMES}
+        return secrets.seeds()
     except UnreadableRecord:
         return None
-    there = {name: seed for name, seed in found.items() if seed is not None}
-    return Seeds.of(there) if len(there) == len(found) else None
 
 
 def _is_of(device: Any, other: DeviceId, signing_key: str) -> bool:
