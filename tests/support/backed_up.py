@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
+from uuid import uuid4
 
-from client_pairs import Person, people
+from client_pairs import ROOM, Person, people, say_in_new_sessions
 from cryptostore.trust.cross_signing import MASTER
 from cryptostore.trust.key_backup import KEY_BACKUP
 from cryptostore.trust.secret_storage import KEY_DESCRIPTION, seal
@@ -16,6 +17,7 @@ from small_room_keys import RoomKeys
 PRIVATE_KEY: Final = bytes(range(32))
 SEED: Final = bytes(range(1, 33))
 STORAGE_KEY: Final = bytes(range(2, 34))
+OTHER_KEY: Final = bytes(range(100, 132))
 KEY_ID: Final = "key"
 
 
@@ -41,6 +43,20 @@ def give_key(keys: RoomKeys, person: Person, private_key: bytes = PRIVATE_KEY, *
 def hurry(person: Person) -> None:
     """New sessions do not wait for others."""
     person.client._trust.key_backup.longest_delay = 0
+
+
+async def new_sessions(alice: Person, count: int) -> None:
+    """Messages of Alice's in so many new Megolm sessions."""
+    if ROOM not in alice.client.machine.outbound_group_sessions:
+        await alice.say("first")
+        count -= 1
+    say_in_new_sessions(alice, [str(uuid4()) for _ in range(count)])
+
+
+async def hear_new_sessions(alice: Person, bob: Person, count: int) -> None:
+    """Bob gets messages of Alice's in so many new Megolm sessions."""
+    await new_sessions(alice, count)
+    await bob.round()
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -49,6 +49,11 @@ class RoomKeys:
         """What is in the present backup."""
         return {session_id for sessions in self.current(user).entries.values() for session_id in sessions}
 
+    def make_another(self, user: str) -> None:
+        """Another client of the user's makes a new backup with the same key."""
+        version = self.current(user)
+        self.versions[user].append(Version(version.algorithm, version.auth_data))
+
     def set_account_data(self, user: str, kind: str, content: Json) -> None:
         """Another client has put account data there."""
         self.account_data[user][kind] = content
