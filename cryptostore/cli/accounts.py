@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -13,8 +12,8 @@ from cryptostore.records import Account
 from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Ownership
 
-from .databases import DatabaseUrl, DeviceId, UserId, mark_of, open_for, wanted_accounts
-from .output import print_json, print_line, say
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, mark_of, open_for
+from .output import print_json, print_line, shown_time
 from .stats import Stored, count
 
 
@@ -41,9 +40,7 @@ def accounts(
     """
     with open_for("accounts", url) as backend:
         owners = backend.accounts()
-        wanted = wanted_accounts(backend, url, user_id, device_id)
-        if not wanted:
-            say(f"the database {shown_url(url)} holds no account; is it the right one?")
+        wanted = accounts_to_show(backend, url, user_id, device_id)
         listed = [
             Listed(account, owners[account], mark_of(backend, account), None if quick else count(backend, account))
             for account in wanted
@@ -61,7 +58,7 @@ def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:
         # Lines, not columns: an id and an owner's name leave no room beside each other on a terminal.
         print_line(str(account))
         print_line(f"  owner    {owner.owner}")
-        print_line(f"  since    {_shown_time(owner.since)}")
+        print_line(f"  since    {shown_time(owner.since)}")
         print_line(f"  written  {owner.sequence:,} batch{'es' * (owner.sequence != 1)}{_held(stored)}")
         if mark is not None:
             print_line(f"  {_shown_mark(mark)}")
@@ -69,7 +66,7 @@ def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:
 
 def _shown_mark(mark: Mark) -> str:
     if mark.whereabouts is Whereabouts.MOVED:
-        return f"moved    to {mark.place} on {_shown_time(mark.at)}"
+        return f"moved    to {mark.place} on {shown_time(mark.at)}"
     return f"copied   from {mark.place}, and not complete"
 
 
@@ -77,10 +74,6 @@ def _held(stored: Stored | None) -> str:
     if stored is None:
         return ""
     return f"; holds {stored.rows.total():,} records, {stored.size.total():,} bytes"
-
-
-def _shown_time(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _document(account: Account, owner: Ownership, mark: Mark | None, stored: Stored | None) -> dict[str, Any]:

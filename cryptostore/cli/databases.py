@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from urllib.parse import quote
 
 import typer
@@ -83,6 +83,14 @@ def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: 
     return wanted
 
 
+def accounts_to_show(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
+    """As `wanted_accounts`, for who only looks: that there is none at all is said."""
+    wanted = wanted_accounts(backend, url, user_id, device_id)
+    if not wanted:
+        say(f"the database {shown_url(url)} holds no account; is it the right one?")
+    return wanted
+
+
 def the_account(backend: Backend, url: str, user_id: str | None, device_id: str | None, why: str) -> Account:
     """The only account with this user and device id. Raises ConfigurationError, which says `why` it is one."""
     wanted = wanted_accounts(backend, url, user_id, device_id)
@@ -98,18 +106,26 @@ def mark_of(backend: Backend, account: Account) -> Mark | None:
     return None if stored.find() is None else stored.mark()
 
 
-def marks_told(backend: Backend, accounts: Iterable[Account]) -> dict[Account, Mark]:
-    """The marks of those accounts that are not at home here, which a command leaves out and is said to."""
-    marks = {account: mark for account in accounts if (mark := mark_of(backend, account)) is not None}
-    for account, mark in marks.items():
+class AtHome(NamedTuple):
+    """The accounts that a command is for, and the marks of those that it leaves out: they are not at home here."""
+
+    accounts: list[Account]
+    marks: Mapping[Account, Mark]
+
+    @property
+    def is_one_missing(self) -> bool:
+        """Whether an account is not complete here, or none is here at all of those that were asked for."""
+        is_coming = any(mark.whereabouts is Whereabouts.COMING for mark in self.marks.values())
+        return is_coming or (bool(self.marks) and not self.accounts)
+
+
+def at_home(backend: Backend, accounts: Iterable[Account]) -> AtHome:
+    """Those of these accounts that are at home here; the others are told. Raises as `mark_of` does."""
+    marks = {account: mark_of(backend, account) for account in accounts}
+    left_out = {account: mark for account, mark in marks.items() if mark is not None}
+    for account, mark in left_out.items():
         say(f"left out: {elsewhere(account, mark)}")
-    return marks
-
-
-def is_missing(found: Mapping[Account, object], marks: Mapping[Account, Mark]) -> bool:
-    """Whether an account is not complete here, or none is here at all of those that were asked for."""
-    is_coming = any(mark.whereabouts is Whereabouts.COMING for mark in marks.values())
-    return is_coming or (bool(marks) and not found)
+    return AtHome([account for account in marks if account not in left_out], left_out)
 
 
 def refuse_process_local(url: str) -> None:

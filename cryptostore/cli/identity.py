@@ -13,12 +13,12 @@ from cryptostore.records import Account, KeyBackup
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import DatabaseUrl, DeviceId, UserId, is_missing, marks_told, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
-from .output import print_json, print_line, say
+from .output import print_json, print_line, shown_time
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .recovery_key import recovery_key
-from .stored_identity import StoredIdentity, StoredStorageKey, shown_time
+from .stored_identity import StoredIdentity, StoredStorageKey
 
 
 class _WithDefault(TyperGroup):
@@ -57,13 +57,10 @@ def show(
     """
     pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     with open_for("identity", url) as backend:
-        wanted = wanted_accounts(backend, url, user_id, device_id)
-        if not wanted:
-            say(f"the database {shown_url(url)} holds no account; is it the right one?")
-        marks = marks_told(backend, wanted)
-        found = {account: _read(backend, account, pickle_key) for account in wanted if account not in marks}
+        chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
+        found = {account: _read(backend, account, pickle_key) for account in chosen.accounts}
     _report(url, found, as_json=as_json)
-    if any(each.unreadable for each in found.values()) or is_missing(found, marks):
+    if chosen.is_one_missing or any(each.unreadable for each in found.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

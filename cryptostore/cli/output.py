@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,11 @@ def write_every_letter() -> None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until the program ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def shown_time(time: datetime) -> str:
+    """A time for people."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from cryptostore.store.ownership import Mode
 from cryptostore.trust import recovery_key as recovery_keys
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
-from .output import flush_output, print_json, print_line, say
+from .output import flush_output, print_json, print_line, say, shown_time
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
-from .stored_identity import newest_storage_key, shown_time
+from .stored_identity import newest_storage_key
 
 
 def recovery_key(

@@ -17,7 +17,7 @@ from cryptostore.store import rekeying
 from cryptostore.store.backend import Backend
 from cryptostore.store.rekeying import Rekeyed
 
-from .databases import DatabaseUrl, DeviceId, UserId, marks_told, open_for, refuse_process_local
+from .databases import DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
 from .exits import ExitCode
 from .output import counter, messages, print_json, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
@@ -62,22 +62,20 @@ def rekey(
     if old == new and wrap_only:
         raise ConfigurationError("with --wrap-only, the new pickle key must not be the old one; choose another")
     with open_for("rekey", url) as backend:
-        done = _rekey_all(backend, _chosen(backend, user_id, device_id, url), old, new, wrap_only=wrap_only)
+        done = _rekey_all(backend, _chosen(backend, url, user_id, device_id), old, new, wrap_only=wrap_only)
     _report(url, done, as_json=as_json)
     if any(each.unreadable.total() for each in done.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def _chosen(backend: Backend, user_id: str | None, device_id: str | None, url: str) -> list[Account]:
-    there = list(backend.accounts())
-    wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
-    at_home = [each for each in wanted if each not in marks_told(backend, [each])]
-    chosen = [each for each in at_home if rekeying.has_rows(backend, each)]
-    for account in at_home:
+def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
+    wanted = at_home(backend, wanted_accounts(backend, url, user_id, device_id)).accounts
+    chosen = [each for each in wanted if rekeying.has_rows(backend, each)]
+    for account in wanted:
         if account not in chosen:
             say(f"left out {account}, which has no keys")
     if not chosen:
-        names = ", ".join(map(str, there)) or "none"
+        names = ", ".join(map(str, backend.accounts())) or "none"
         raise ConfigurationError(f"{shown_url(url)} has no such account with keys; it has: {names}")
     return chosen
 

@@ -13,10 +13,9 @@ from cryptostore.store.ownership import Mode, Ownership
 from .databases import DatabaseUrl, open_for, the_account
 from .exits import ExitCode
 from .identity import identity_document, identity_lines
-from .output import print_json, print_line, print_table
+from .output import print_json, print_line, print_table, shown_time
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .stored_account import StoredAccount, StoredRoom, StoredUser
-from .stored_identity import shown_time
 
 
 def show(

@@ -14,8 +14,8 @@ from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, wanted_accounts
-from .output import print_json, print_table, say
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, open_for
+from .output import print_json, print_table
 from .rows import kind_of_row
 
 
@@ -38,9 +38,7 @@ def stats(
     Needs no pickle key, takes nothing over, and opens no record.
     """
     with open_for("stats", url) as backend:
-        wanted = wanted_accounts(backend, url, user_id, device_id)
-        if not wanted:
-            say(f"the database {shown_url(url)} holds no account; is it the right one?")
+        wanted = accounts_to_show(backend, url, user_id, device_id)
         _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
 
 

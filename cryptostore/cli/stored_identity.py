@@ -80,11 +80,6 @@ def newest_storage_key(records: dict[str, Secret]) -> Secret | None:
     return max(of_storage, key=lambda record: record.made_at, default=None)
 
 
-def shown_time(time: datetime) -> str:
-    """A time for people."""
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
-
-
 def _are_of(seeds: Seeds, keys: CrossSigningKeys) -> bool:
     public = seeds.public
     return (public.master, public.self_signing) == (keys.master_key, keys.self_signing_key)

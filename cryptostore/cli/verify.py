@@ -15,9 +15,9 @@ from cryptostore.store.ownership import Mode
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
-from .databases import DatabaseUrl, DeviceId, UserId, is_missing, marks_told, open_for, wanted_accounts
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
-from .output import bars, messages, print_json, print_line, print_table, say
+from .output import bars, messages, print_json, print_line, print_table
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .rows import kind_name, row_document, row_name
 
@@ -42,13 +42,10 @@ def verify(
     """
     pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     with open_for("verify", url) as backend:
-        wanted = wanted_accounts(backend, url, user_id, device_id)
-        if not wanted:
-            say(f"the database {shown_url(url)} holds no account; is it the right one?")
-        marks = marks_told(backend, wanted)
-        verified = {account: _with_progress(backend, account, pickle_key) for account in wanted if account not in marks}
+        chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
+        verified = {account: _with_progress(backend, account, pickle_key) for account in chosen.accounts}
     _report(url, verified, as_json=as_json)
-    if any(each.unreadable for each in verified.values()) or is_missing(verified, marks):
+    if chosen.is_one_missing or any(each.unreadable for each in verified.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

@@ -111,6 +111,9 @@ def test_one_account_of_several(run: Run, sqlite_url: str) -> None:
     assert run("rekey", sqlite_url, *options).code == 0
     assert holds(sqlite_url, alices, NEW)
     assert holds(sqlite_url, bobs, OLD, BOB)
+    nobody = run("rekey", sqlite_url, "--user-id", "@nobody:x", "--new-pickle-key-file", "new.key")
+    assert nobody.code == ExitCode.USAGE
+    assert f"has no such account; it has: {ALICE}, {BOB}" in nobody.err
 
 
 def test_one_with_another_key_and_none_is_touched(run: Run, sqlite_url: str) -> None:
