@@ -6,11 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +17,6 @@ from cryptostore import (
     Account,
     AccountElsewhere,
     Changes,
-    FencedOut,
     Mode,
     Row,
     SyncToken,
@@ -32,6 +27,7 @@ from cryptostore import (
 from cryptostore.cli.exits import ExitCode
 from cryptostore.store.keys import encode_key
 from cryptostore.store.marks import MARK_KEY
+from databases_in_use import accounts_in, written_to
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
 KEY: Final = new_pickle_key()
@@ -80,35 +76,6 @@ def refusal(url: str, account: Account = ALICE) -> str:
     with open_backend(url) as backend, pytest.raises(AccountElsewhere) as caught:
         backend.open_store(account, pickle_key=KEY)
     return str(caught.value)
-
-
-def accounts(url: str) -> list[Account]:
-    with open_backend(url) as backend:
-        return list(backend.accounts())
-
-
-@contextmanager
-def written_to(url: str) -> Iterator[None]:
-    """Alice's client writes all the time."""
-    stop = threading.Event()
-    with open_backend(url) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
-
-        def write() -> None:
-            for number in count(2):
-                try:
-                    store.apply(Changes([SyncToken(f"s{number}")]))
-                except FencedOut:
-                    return
-                if stop.wait(0.01):
-                    return
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            writer.join()
 
 
 def test_all_accounts_move(way: Way) -> None:
@@ -166,7 +133,7 @@ def test_one_account_with_the_pickle_key_for_programs(way: Way) -> None:
     assert (alice["user_id"], alice["beginning"], alice["complete"]) == (ALICE.user_id, "new", True)
     assert alice["kinds"] == {"key_ring 00": 1, "sync_token": 1, "tracked_user": USERS, "key_ring ff": 1}
     assert (alice["opened"], alice["different"], alice["unreadable"]) == (True, [], [])
-    assert accounts(way.destination) == [ALICE]
+    assert accounts_in(way.destination) == [ALICE]
     assert token(way.source, BOB) == "s1"
 
 
@@ -197,21 +164,21 @@ def test_a_dry_run_writes_nothing(run: Run, way: Way) -> None:
     assert f"{ALICE} would be copied ({USERS + 3:,} rows, " in ended.out
     document = run("copy", *way, "--dry-run", "--json", "--watch", "0.3").document
     assert [(each["beginning"], each["rows"]) for each in document["accounts"]] == [("new", USERS + 3)] * 2
-    assert accounts(way.destination) == []
+    assert accounts_in(way.destination) == []
     assert token(way.source) == "s1"
 
 
 def test_one_that_is_written_to_is_refused(way: Way) -> None:
-    with written_to(way.source):
+    with written_to(way.source, ALICE, KEY) as fenced:
         ended = run_process("copy", *way, "--watch", "60")
-    assert ended.code == ExitCode.USAGE
+    assert (ended.code, fenced) == (ExitCode.USAGE, [])
     assert f"{ALICE} is in use: " in ended.err
     assert "give --take-over" in ended.err
-    assert accounts(way.destination) == []
+    assert accounts_in(way.destination) == []
 
 
 def test_one_that_is_written_to_can_be_taken_over(way: Way) -> None:
-    with written_to(way.source):
+    with written_to(way.source, ALICE, KEY):
         ended = run_process("copy", *way, *ALICES, "--take-over")
     assert (ended.code, ended.err) == (0, "")
     assert "was moved to " in refusal(way.source)
@@ -225,14 +192,14 @@ def test_a_destination_that_has_the_account(run: Run, way: Way) -> None:
     assert ended.code == ExitCode.USAGE
     assert f"{ALICE} is in " in ended.err
     assert "nothing of it is replaced" in ended.err
-    assert (accounts(way.destination), token(way.destination)) == ([ALICE], "its own")
+    assert (accounts_in(way.destination), token(way.destination)) == ([ALICE], "its own")
 
 
 def test_a_wrong_pickle_key_writes_nothing(way: Way) -> None:
     ended = run_process("copy", *way, env={"CRYPTOSTORE_PICKLE_KEY": new_pickle_key()})
     assert ended.code == ExitCode.USAGE
     assert "Nothing is damaged" in ended.err
-    assert accounts(way.destination) == []
+    assert accounts_in(way.destination) == []
 
 
 def test_records_that_cannot_be_opened_are_listed(run: Run, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +235,7 @@ def test_an_account_that_was_moved_away_is_left_out_or_named(run: Run, way: Way,
     ended = run("copy", way.source, third, "--watch", "0.3")
     assert ended.code == 0
     assert f"left out: {ALICE} was moved to " in ended.err
-    assert accounts(third) == [BOB]
+    assert accounts_in(third) == [BOB]
     alone = run("copy", way.source, third, *ALICES)
     assert alone.code == ExitCode.USAGE
     assert "--even-if-moved" in alone.err
@@ -285,7 +252,7 @@ def test_people_see_how_far_it_is(way: Way) -> None:
 def has_begun(url: str) -> bool:
     """Whether a mark has come to the destination."""
     try:
-        return ALICE in accounts(url) and bool(next(iter(contents(url)), None))
+        return ALICE in accounts_in(url) and bool(next(iter(contents(url)), None))
     except Exception:  # noqa: BLE001  # the command may be making the database at this moment
         return False
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import pytest
 from command_line import Run, run_process
 from cryptostore import Account, Changes, SyncToken, new_pickle_key, open_backend
 from cryptostore.cli.exits import ExitCode
+from databases_in_use import accounts_in, written_to
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
 KEY = new_pickle_key()
@@ -30,37 +27,11 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(url)
 
 
-def there(url: str) -> list[Account]:
-    with open_backend(url) as backend:
-        return list(backend.accounts())
-
-
-@contextmanager
-def written_to(url: str) -> Iterator[None]:
-    """Alice's client writes all the time."""
-    stop = threading.Event()
-    with open_backend(url) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
-
-        def write() -> None:
-            for number in count():
-                store.apply(Changes([SyncToken(f"s{number}")]))
-                if stop.wait(0.01):
-                    return
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            writer.join()
-
-
 def test_one_account_is_deleted_and_no_other(filled: str) -> None:
     ended = run_process("delete", filled, *ALICES, "--yes", "--watch", "0.5")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"deleted {ALICE}, which had 3 records, from ")
-    assert there(filled) == [BOB]
+    assert accounts_in(filled) == [BOB]
 
 
 def test_programs_get_json(run: Run, filled: str) -> None:
@@ -70,24 +41,24 @@ def test_programs_get_json(run: Run, filled: str) -> None:
 
 
 def test_one_that_is_written_to_is_kept(filled: str) -> None:
-    with written_to(filled):
+    with written_to(filled, ALICE, KEY) as fenced:
         ended = run_process("delete", filled, *ALICES, "--yes", "--watch", "60")
-    assert ended.code == ExitCode.USAGE
+    assert (ended.code, fenced) == (ExitCode.USAGE, [])
     assert f"{ALICE} is in use: " in ended.err
-    assert there(filled) == [ALICE, BOB]
+    assert accounts_in(filled) == [ALICE, BOB]
 
 
 def test_it_is_deleted_while_it_is_in_use_if_told(filled: str) -> None:
     with open_backend(filled) as backend, backend.open_store(ALICE, pickle_key=KEY):
         assert run_process("delete", filled, *ALICES, "--yes", "--even-if-used").code == 0
-    assert there(filled) == [BOB]
+    assert accounts_in(filled) == [BOB]
 
 
 def test_without_a_terminal_it_must_be_told_not_to_ask(filled: str) -> None:
     ended = run_process("delete", filled, *ALICES)
     assert ended.code == ExitCode.USAGE
     assert "give --yes" in ended.err
-    assert there(filled) == [ALICE, BOB]
+    assert accounts_in(filled) == [ALICE, BOB]
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [(True, 0, [BOB]), (False, ExitCode.CHECK_FAILED, [ALICE, BOB])])
@@ -104,14 +75,14 @@ def test_it_asks(
     monkeypatch.setattr("typer.confirm", confirm)
     assert run("delete", filled, *ALICES).code == code
     assert f"Delete {ALICE} with its 3 records from " in questions[0]
-    assert there(filled) == left
+    assert accounts_in(filled) == left
 
 
 def test_which_account_must_be_clear(run: Run, filled: str) -> None:
     ended = run("delete", filled, "--yes")
     assert ended.code == ExitCode.USAGE
     assert f"has: {ALICE}, {BOB}; choose one" in ended.err
-    assert there(filled) == [ALICE, BOB]
+    assert accounts_in(filled) == [ALICE, BOB]
 
 
 def test_a_mistyped_path(run: Run, tmp_path: Path) -> None:

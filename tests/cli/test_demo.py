@@ -22,6 +22,7 @@ from cryptostore.cli.demo.processes import PartyFailed, exit_code_of_party
 from cryptostore.cli.demo.relay import WINDOW, Relay
 from cryptostore.cli.exits import ExitCode
 from cryptostore_contract.samples import KEY
+from databases_in_use import accounts_in
 from fake_distributions import FakeSite
 
 BYSTANDER = Account("@bystander:localhost", "PHONE")
@@ -50,11 +51,6 @@ def cryptostore_backends():
 
 def failed(document: Mapping[str, Any]) -> list[str]:
     return [check["name"] for check in document["checks"] if not check["passed"]]
-
-
-def accounts_in(url: str) -> list[Account]:
-    with open_backend(url) as backend:
-        return list(backend.accounts())
 
 
 def children_of(pid: int) -> list[int]:

@@ -9,7 +9,8 @@ import pytest
 from command_line import Run, on_a_terminal
 from cryptostore import InboundGroupSession, SyncToken
 from cryptostore.cli.exits import ExitCode
-from nio_sources import ALICE, BOB, KEY, Client, accounts_in, all_of
+from databases_in_use import accounts_in
+from nio_sources import ALICE, BOB, KEY, Client, all_of
 
 VARIABLE = "CRYPTOSTORE_PICKLE_KEY"
 

@@ -30,7 +30,8 @@ from cryptostore import (
 )
 from cryptostore.nio import NioStore
 from cryptostore.nio.importing import Findings, open_source, read_accounts
-from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of, edited, import_all
+from databases_in_use import accounts_in
+from nio_sources import ALICE, BOB, KEY, ROOM, Client, all_of, edited, import_all
 
 LIBOLM: Final[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "nio/libolm_pickles.json").read_text())
 

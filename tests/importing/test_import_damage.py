@@ -21,7 +21,8 @@ from cryptostore import (
 from cryptostore.nio import NioStore
 from cryptostore.nio.importing import Findings
 from cryptostore.nio.standins import stored_id
-from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of, edited, import_all, reasons
+from databases_in_use import accounts_in
+from nio_sources import ALICE, BOB, KEY, ROOM, Client, all_of, edited, import_all, reasons
 
 OTHER_KEY = "the other pickle key"
 FOREIGN = "its pickle was written with another pickle key (by another account of this file), or is damaged"

@@ -31,7 +31,8 @@ from cryptostore.nio import NioStore
 from cryptostore.nio.importing import ReadBackFailed
 from cryptostore.nio.pickles import Pickles
 from cryptostore.nio.wholeness import UNFINISHED_IMPORT
-from nio_sources import ALICE, BOB, KEY, ROOM, Client, accounts_in, all_of, fingerprints, import_all
+from databases_in_use import accounts_in
+from nio_sources import ALICE, BOB, KEY, ROOM, Client, all_of, fingerprints, import_all
 
 Apply = Callable[[CryptoStore, Changes], None]
 

@@ -12,7 +12,8 @@ import pytest
 
 from command_line import Run
 from cryptostore import ConfigurationError, InboundGroupSession, UnreadableRecord
-from nio_sources import ALICE, KEY, Client, accounts_in, all_of, edited, fingerprints, import_all, reasons, with_version
+from databases_in_use import accounts_in
+from nio_sources import ALICE, KEY, Client, all_of, edited, fingerprints, import_all, reasons, with_version
 
 LIBOLM: Final[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "nio/libolm_pickles.json").read_text())
 

@@ -114,6 +114,6 @@ def is_opened(where: Place) -> bool:
         return False
 
 
-def interrupted(source: Place, destination: Place, commits: int = 3) -> None:
-    """A copy is killed at one of its commits."""
-    assert kill_at(handle(destination), "before", handle(destination).commits + commits, source, destination, PLAIN)
+def interrupted(source: Place, destination: Place) -> None:
+    """A copy is killed before its fourth commit."""
+    assert kill_at(handle(destination), "before", handle(destination).commits + 3, source, destination, PLAIN)

@@ -126,12 +126,6 @@ def with_version(pickle: str, key: str, version: int) -> str:
     return str(encode_base64(sealed + hmac.digest(mac_key, sealed, "sha256")[:8]))
 
 
-def accounts_in(url: str) -> list[Account]:
-    """The accounts in a database."""
-    with open_backend(url) as backend:
-        return list(backend.accounts())
-
-
 def reasons(findings: Findings, kind: str, account: Account | None = ALICE) -> dict[str, tuple[str, ...]]:
     """The findings of one kind about an account: ids by reason."""
     return {each.reason: each.ids for each in findings if each.kind == kind and each.account == account}
