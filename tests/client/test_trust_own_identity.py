@@ -199,9 +199,26 @@ def test_a_homeserver_may_want_the_password_for_the_first_identity(memory_url: s
     async def scenario() -> None:
         async with identities() as (server, known), client_at(server, memory_url) as client:
             known.wants_password_at_first = True
+            server.versions[:] = ["r0.6.1", "v1.1", "v1.10"]
             await client.login_or_restore("password")
             assert_whole(known, client)
             assert ["auth" in each.body for each in uploads(server)] == [False, True]
+
+    asyncio.run(scenario())
+
+
+def test_where_a_first_identity_is_free_the_password_answers_no_question_for_it(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with identities() as (server, known), client_at(server, memory_url) as client:
+            # As where another client was faster, and the homeserver does not show its identity yet.
+            known.wants_password_at_first = True
+            await client.login_or_restore("password")
+            assert client.identity_state is IdentityState.REFUSED
+            assert ["auth" in each.body for each in uploads(server)] == [False]
+            known.wants_password_at_first = False
+            client._trust.own.look_again()
+            await client.sync()
+            assert_whole(known, client)
 
     asyncio.run(scenario())
 
@@ -213,6 +230,7 @@ def test_stages_that_need_a_person_are_named(
     async def scenario() -> None:
         async with identities() as (server, known), client_at(server, memory_url) as client:
             known.wants_password_at_first, known.flows = True, flows
+            server.versions[:] = ["v1.10"]
             await client.login_or_restore("password")
             assert client.identity_state is IdentityState.REFUSED
             assert not any("auth" in each.body for each in uploads(server))

@@ -102,7 +102,7 @@ class Situation(NamedTuple):
     #: Whether a recovery key or passphrase was given.
     has_recovery_key: bool = False
     has_password: bool = False
-    #: Whether the homeserver asked for more than the access token.
+    #: Whether the homeserver asked for more than the access token, although there is no identity of another client.
     wants_password: bool = False
     #: Whether the homeserver said that it does not take the device's signature.
     refused_signature: bool = False
@@ -153,7 +153,8 @@ def _to_own_identity(now: Situation) -> Step | IdentityState:
         return _if_allowed(Step.WRITE_STORAGE, now, True, IdentityState.REFUSED)
     if now.may_do(Step.UPLOAD_IDENTITY):
         return Step.UPLOAD_IDENTITY
-    # A homeserver may want a password also for an account's first identity, and to complete one that it took in part.
+    # A homeserver before version 1.11 wants a password for an account's first identity, and any to complete one that it
+    # took in part.
     wanted = now.wants_password and now.has_password
     return _if_allowed(Step.UPLOAD_WITH_PASSWORD, now, wanted, IdentityState.REFUSED)
 

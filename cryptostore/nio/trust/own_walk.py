@@ -93,6 +93,7 @@ class Walk:
         self.contents = contents
         #: What the homeserver answered to an upload that it did not take, and why the walk ended where it did.
         self._refusal: Answer | None = None
+        self._is_first_free = True
         self._refused_signature = False
         self.why = ""
 
@@ -155,10 +156,15 @@ class Walk:
             may_make=self._wishes.may_make,
             has_recovery_key=self._wishes.recovery_key is not None,
             has_password=self._wishes.password is not None,
-            wants_password=self._refusal is not None and uia.is_wanted(self._refusal),
+            wants_password=self._wants_password(identity),
             refused_signature=self._refused_signature,
             done=self._done,
         )
+
+    def _wants_password(self, identity: Identity) -> bool:
+        """Whether the homeserver asked for the password, and not because there is an identity that it does not show."""
+        is_asked = self._refusal is not None and uia.is_wanted(self._refusal)
+        return is_asked and (identity is Identity.OURS_IN_PART or not self._is_first_free)
 
     async def _see_keys(self) -> _Shown:
         self._shown = self._shown or await self._ask_for_keys()
@@ -253,13 +259,15 @@ class Walk:
         self.contents = None
 
     async def _upload_identity(self) -> None:
-        self._note_upload(await self._upload(await self._missing_keys()))
+        await self._note_upload(await self._upload(await self._missing_keys()))
 
     async def _upload_with_password(self) -> None:
         refusal, password = self._refusal, self._wishes.password
         if refusal is not None and password is not None and uia.password_suffices(refusal):
             content = await self._missing_keys()
-            self._note_upload(await self._upload(uia.with_password(content, self._client.user_id, password, refusal)))
+            await self._note_upload(
+                await self._upload(uia.with_password(content, self._client.user_id, password, refusal))
+            )
 
     async def _missing_keys(self) -> dict[str, Any]:
         """What the homeserver lacks of our identity. Synapse does not take what it has beside what it has not."""
@@ -271,7 +279,7 @@ class Walk:
         present = {"master_key": True, "self_signing_key": there.self_signing, "user_signing_key": there.user_signing}
         return {name: key for name, key in content.items() if not present[name]}
 
-    def _note_upload(self, answer: Answer) -> None:
+    async def _note_upload(self, answer: Answer) -> None:
         """Whatever it says: what counts is what it shows then."""
         self._shown = None
         if answer.is_ok:
@@ -279,6 +287,7 @@ class Walk:
         if answer.status >= _SERVER_ERROR:
             raise answer.failure("the homeserver does not take the account's identity")
         self._refusal = answer
+        self._is_first_free = await self._requests.takes_first_identity_freely()
         self.why = uia.explanation(answer) if uia.is_wanted(answer) else answer.problem
 
     async def _upload(self, content: Mapping[str, Any]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,8 @@ from cryptostore.nio.client.answers import error_for
 from cryptostore.nio.client.pauses import growing_pause
 
 _PREFIX: Final = "/_matrix/client/v3"
+#: The minor number in `v1.11`.
+_VERSION: Final = re.compile(r"\bv1\.([0-9]{1,4})\b")
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _TOO_MANY_REQUESTS: Final = 429
@@ -88,7 +91,18 @@ class Requests:
             await asyncio.sleep(_pause(answer, refusals))
 
     async def has_cross_signing(self) -> bool:
-        """Whether the homeserver says that it knows of it, as of version 1.1 of the specification or before.
+        """Whether the homeserver says that it knows of it. Raises as `supports`."""
+        return await self.supports(1, "org.matrix.e2e_cross_signing")
+
+    async def takes_first_identity_freely(self) -> bool:
+        """Whether a first identity needs no password here, so that one is wanted only where there is one (MSC3967).
+
+        Raises as `supports`.
+        """
+        return await self.supports(11, "org.matrix.msc3967")
+
+    async def supports(self, minor: int, feature: str) -> bool:
+        """Whether the homeserver says that it knows version 1.`minor` of the specification or later, or this feature.
 
         Raises as `ask`, and HomeserverUnavailable for an answer that is an error.
         """
@@ -96,8 +110,9 @@ class Requests:
         if not answer.is_ok:
             raise answer.failure("the homeserver does not say which versions of the specification it knows")
         versions, features = answer.content.get("versions"), answer.content.get("unstable_features")
-        is_later = isinstance(versions, list) and any(str(version).startswith("v1.") for version in versions)
-        return is_later or (isinstance(features, dict) and features.get("org.matrix.e2e_cross_signing") is True)
+        found = _VERSION.findall(" ".join(map(str, versions))) if isinstance(versions, list) else []
+        is_later = any(int(number) >= minor for number in found)
+        return is_later or (isinstance(features, dict) and features.get(feature) is True)
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
