@@ -52,8 +52,7 @@ def test_an_identity_and_its_signed_devices_are_kept_with_the_first_master_key_p
 def test_a_device_that_was_signed_and_is_not_any_more_is_not(url: str) -> None:
     async def scenario() -> None:
         async with identities(url) as (_server, crossed, alice, _bob):
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             await alice.round()
             crossed.unsign(PHONE)
             await alice.round()
@@ -66,8 +65,7 @@ def test_a_device_that_was_signed_and_is_not_any_more_is_not(url: str) -> None:
 def test_an_old_self_signing_keys_signature_does_not_count(url: str, is_new_master: bool) -> None:
     async def scenario() -> None:
         async with identities(url) as (_server, crossed, alice, _bob):
-            old = crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            old = crossed.make_for(PHONE)
             await alice.round()
             assert signed_devices(known(alice)) == {BOB.device_id}
             fresh = Seeds.new()
@@ -111,15 +109,13 @@ def test_an_identity_that_is_not_to_be_believed_is_ignored(
 ) -> None:
     async def scenario() -> None:
         async with identities(url) as (_server, crossed, alice, _bob):
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             spoil(crossed.shown)
             await alice.round()
             assert known(alice) is None
             assert "ignored an identity" in caplog.text
             assert alice.client.users_for_key_query == set()
-            good = crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            good = crossed.make_for(PHONE)
             await alice.round()
             assert known(alice).master_key == good.public.master
             spoil(crossed.shown)
@@ -135,8 +131,7 @@ def test_an_identity_that_is_not_to_be_believed_is_ignored(
 def test_a_homeserver_that_shows_no_identity_any_more_takes_none_away(url: str) -> None:
     async def scenario() -> None:
         async with identities(url) as (_server, crossed, alice, _bob):
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             await alice.round()
             for group in crossed.shown.values():
                 group.clear()
@@ -156,8 +151,7 @@ def test_a_homeserver_that_shows_no_identity_any_more_takes_none_away(url: str) 
 def test_a_signature_over_something_else_does_not_count(memory_url: str, change: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with identities(memory_url) as (server, crossed, alice, _bob):
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             server.device_keys[PHONE] = server.device_keys[PHONE] | change
             await alice.round()
             assert known(alice) is not None
@@ -169,8 +163,7 @@ def test_a_signature_over_something_else_does_not_count(memory_url: str, change:
 def test_a_device_that_is_gone_stays_signed_until_it_comes_back_unsigned(url: str) -> None:
     async def scenario() -> None:
         async with identities(url) as (server, crossed, alice, _bob):
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             await alice.round()
             keys = server.device_keys.pop(PHONE)
             crossed.changed(BOB.user_id)
@@ -205,8 +198,7 @@ def test_a_signature_is_verified_again_only_for_another_device_or_key(memory_url
         async with identities(memory_url) as (_server, crossed, alice, _bob):
             signatures = alice.store.identities.signatures
             before = signatures.verified
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             for _ in range(3):
                 crossed.changed(BOB.user_id)
                 await alice.round()

@@ -143,8 +143,7 @@ def test_who_was_verified_on_another_device_of_the_account_is_verified(url: str)
 def test_an_identity_whose_record_cannot_be_read_stops_room_keys_until_it_is_accepted(url: str) -> None:
     async def scenario() -> None:
         async with identities(url) as (_server, crossed, alice, _bob):
-            crossed.make(BOB.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             await alice.round()
             await alice.client.close()
             spoil(url, ALICE, CrossSigningKeys)

@@ -13,7 +13,7 @@ from nio.events import MegolmEvent
 from nio.exceptions import OlmUnverifiedDeviceError
 
 from client_pairs import ALICE, BOB, ROOM, Person, people
-from cross_signed import CrossSigned
+from cross_signed import PHONE, CrossSigned
 from cryptostore import Account, Changes, ConfigurationError, InvalidRecord, OutboundGroupSession, Value
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.trust.key_answers import Judged
@@ -22,7 +22,6 @@ from cryptostore_contract.samples import KEY
 from small_homeserver import Request, SmallHomeserver
 from spoiling import put_rows, stored_rows
 
-PHONE = (BOB.user_id, BOB.device_id)
 TABLET = (BOB.user_id, "BOBTABLET")
 
 
@@ -87,8 +86,7 @@ async def bobs(url: str, **options: Any) -> AsyncIterator[Bob]:
 def test_devices_that_their_owner_signed_get_keys_and_the_others_are_told(url: str, is_restarted: bool) -> None:
     async def scenario() -> None:
         async with bobs(url) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             # Nobody has to be asked about a signed device.
             assert await bob.hears("one", ignore_unverified_devices=False) == [BOB.device_id]
@@ -113,8 +111,7 @@ def test_devices_that_their_owner_signed_get_keys_and_the_others_are_told(url: s
 def test_a_device_whose_signature_is_gone_gets_no_further_key(url: str, is_down: bool) -> None:
     async def scenario() -> None:
         async with bobs(url) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             bob.crossed.sign(TABLET)
             await bob.alice.round()
             assert await bob.hears("for both") == [BOB.device_id, "BOBTABLET"]
@@ -136,8 +133,7 @@ def test_a_device_whose_signature_is_gone_gets_no_further_key(url: str, is_down:
 def test_a_key_that_went_out_while_a_signature_was_lost_is_never_used(url: str) -> None:
     async def scenario() -> None:
         async with bobs(url) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             bob.crossed.sign(TABLET)
             await bob.alice.round()
             signed = dict(bob.alice.store.identities.rows[BOB.user_id,].signed_devices)
@@ -159,8 +155,7 @@ def test_a_key_that_went_out_while_a_signature_was_lost_is_never_used(url: str) 
 def test_a_new_self_signing_key_makes_every_device_unsigned_until_it_signs_again(url: str) -> None:
     async def scenario() -> None:
         async with bobs(url) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             assert await bob.hears("one") == [BOB.device_id]
             bob.crossed.make(BOB.user_id)
@@ -194,8 +189,7 @@ def test_without_an_identity_nios_own_rule_holds(url: str) -> None:
 def test_all_devices_get_keys_where_the_policy_says_so(url: str) -> None:
     async def scenario() -> None:
         async with bobs(url, room_keys="all") as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             with pytest.raises(OlmUnverifiedDeviceError):
                 await bob.hears("one", ignore_unverified_devices=False)
@@ -208,8 +202,7 @@ def test_only_verified_users_signed_devices_get_keys_where_the_policy_says_so(ur
     async def scenario() -> None:
         async with bobs(url, room_keys="verified") as bob:
             assert await bob.hears("without an identity") == []
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             assert await bob.hears("not verified") == []
             bob.verify()
@@ -224,8 +217,7 @@ def test_only_verified_users_signed_devices_get_keys_where_the_policy_says_so(ur
 def test_a_device_that_was_verified_by_hand_counts_as_signed_and_a_blacklisted_one_never(url: str, policy: str) -> None:
     async def scenario() -> None:
         async with bobs(url, room_keys=policy) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             bob.verify()
             bob.alice.client.verify_device(bob.device("BOBTABLET"))
@@ -244,8 +236,7 @@ def test_a_verified_users_room_keys_stop_when_the_identity_changes_until_somebod
 ) -> None:
     async def scenario() -> None:
         async with bobs(url, room_keys=policy) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             bob.verify()
             if by_hand:
@@ -253,8 +244,7 @@ def test_a_verified_users_room_keys_stop_when_the_identity_changes_until_somebod
                 bob.alice.client.verify_device(bob.device(BOB.device_id))
             everyone = [BOB.device_id, "BOBTABLET"] if policy == "all" else [BOB.device_id]
             assert await bob.hears("one") == everyone
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             assert await bob.hears("two") == []
             await bob.alice.restart()
@@ -295,8 +285,7 @@ def test_own_devices_that_are_not_signed_get_no_key(url: str) -> None:
 def test_a_room_has_a_policy_of_its_own_over_restarts(url: str) -> None:
     async def scenario() -> None:
         async with bobs(url) as bob:
-            bob.crossed.make(BOB.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.round()
             client = bob.alice.client
             assert client.room_keys_policy(ROOM) == "signed"

@@ -157,11 +157,9 @@ def test_what_a_signed_device_proves_is_kept_once(url: str, is_known: bool) -> N
     async def scenario() -> None:
         async with people(url) as (server, alice, bob):
             crossed = CrossSigned(server)
-            crossed.make(ALICE.user_id)
-            crossed.sign(PHONE)
+            crossed.make_for(PHONE)
             # A signature by an earlier identity: the homeserver keeps it.
-            seeds = crossed.make(ALICE.user_id)
-            crossed.sign(PHONE)
+            seeds = crossed.make_for(PHONE)
             await alice.round()
             if is_known:
                 await bob.round()

@@ -83,8 +83,7 @@ def test_what_is_told_of_a_sender_follows_what_is_known(url: str) -> None:
     async def scenario() -> None:
         async with reader(url) as bob:
             assert await bob.reads("nothing is signed") == "unsigned"
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.learn()
             assert bob.trust() == "signed"
             assert await bob.reads("signed") == "signed"
@@ -109,8 +108,7 @@ def test_what_is_told_of_a_sender_follows_what_is_known(url: str) -> None:
 def test_what_the_program_decided_about_a_device_counts(url: str) -> None:
     async def scenario() -> None:
         async with reader(url) as bob:
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.learn()
             assert await bob.reads("one") == "signed"
             (device,) = bob.bob.client.device_store.active_user_devices(ALICE.user_id)
@@ -145,8 +143,7 @@ def test_own_messages_those_in_the_clear_and_unreadable_ones_are_told_apart(memo
 def test_a_session_proves_nothing_for_another_sender_or_when_it_came_by_others(memory_url: str) -> None:
     async def scenario() -> None:
         async with reader(memory_url) as bob:
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.learn()
             assert await bob.reads("one") == "signed"
             foreign = replace(bob.events[-1])
@@ -171,8 +168,7 @@ def test_a_session_proves_nothing_for_another_sender_or_when_it_came_by_others(m
 def test_a_device_that_is_gone_proves_its_owner_by_what_it_sent(url: str, accept: str) -> None:
     async def scenario() -> None:
         async with reader(url, accept=accept) as bob:
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.learn()
             # Bob is away when a device comes, writes and goes.
             await bob.bob.client.close()
@@ -216,8 +212,7 @@ def test_messages_of_devices_that_are_not_accepted_are_not_decrypted_before_they
             assert isinstance(refused, MegolmEvent)
             assert bob.bob.client.why_undecryptable(refused) is None
             assert f"did not decrypt {refused.event_id}" in caplog.text
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.learn()
             if accept == "verified":
                 assert await bob.reads("two") == "signed"
@@ -271,8 +266,7 @@ def test_a_session_from_a_backup_verifies_nobody(memory_url: str) -> None:
 def test_a_message_that_is_refused_before_its_senders_keys_were_asked_for_is_read_afterwards(url: str) -> None:
     async def scenario() -> None:
         async with reader(url, accept="signed") as bob:
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.say("signed a moment ago")
             await bob.bob.client.sync()
             assert [getattr(event, "body", None) for event in bob.events] == [None, "signed a moment ago"]
@@ -299,8 +293,7 @@ def test_a_message_that_stays_refused_is_told_once(url: str) -> None:
 def test_a_refused_message_waits_until_the_homeserver_answers(memory_url: str) -> None:
     async def scenario() -> None:
         async with reader(memory_url, accept="signed") as bob:
-            bob.crossed.make(ALICE.user_id)
-            bob.crossed.sign(PHONE)
+            bob.crossed.make_for(PHONE)
             await bob.alice.say("signed a moment ago")
             bob.server.extensions.append(_no_keys)
             await bob.bob.client.sync()

@@ -38,6 +38,12 @@ class CrossSigned:
         self.changed(user)
         return seeds
 
+    def make_for(self, device: Device) -> Seeds:
+        """The device's user has an identity, in place of an earlier one, and it has signed the device."""
+        seeds = self.make(device[0])
+        self.sign(device)
+        return seeds
+
     def sign(self, device: Device, seeds: Seeds | None = None) -> None:
         """The user's self-signing key signs a device, beside the signatures that it has."""
         keys = self._server.device_keys[device]
