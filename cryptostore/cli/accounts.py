@@ -13,7 +13,7 @@ from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Ownership
 
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, mark_of, open_for
-from .output import print_json, print_line, shown_time
+from .output import AsJson, print_json, print_line, shown_time
 from .stats import Stored, count
 
 
@@ -31,7 +31,7 @@ def accounts(
     user_id: UserId = None,
     device_id: DeviceId = None,
     quick: Annotated[bool, typer.Option("--quick", help="Do not count records, which takes reading them all.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List accounts: user, device, owner, since when, batches, records and bytes, and where it was moved.
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cryptostore.plugins import InstalledBackend, installed_backends
 from cryptostore.plugins.capabilities import Capability
 from cryptostore.store.interface import INTERFACE_VERSION
 
-from .output import print_json, print_table
+from .output import AsJson, print_json, print_table
 
 
-def backends(as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False) -> None:
+def backends(as_json: AsJson = False) -> None:
     """List the database backends that are installed, with what each can do and why a broken one is broken."""
     installed = installed_backends()
     if as_json:

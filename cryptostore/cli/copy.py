@@ -23,7 +23,7 @@ from cryptostore.store.ownership import Mode
 from .databases import DeviceId, UserId, open_for, owner_of, refuse_process_local, wanted_accounts
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
-from .output import messages, print_json, print_line, rates, say
+from .output import AsJson, messages, print_json, print_line, rates, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, given_pickle_key
 from .rows import kind_name, row_document, row_name
 from .stats import count
@@ -70,7 +70,7 @@ def copy(
     ] = False,
     watch: Watch = 5.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Move accounts to another database, sealed as they are, and compare every row that was written.
 

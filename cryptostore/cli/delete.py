@@ -15,7 +15,7 @@ from cryptostore.shown import shown
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
-from .output import print_json, print_line, say
+from .output import AsJson, print_json, print_line, say
 from .stats import Stored, count
 
 
@@ -26,7 +26,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     even_if_used: Annotated[bool, typer.Option("--even-if-used", help="Delete it although its owner writes.")] = False,
     watch: Watch = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete one account with all that it has stored: messages that only its keys open cannot be read any more.
 

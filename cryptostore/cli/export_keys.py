@@ -23,7 +23,7 @@ from cryptostore.trust.key_backup import MEGOLM
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
 from .key_file import KeyFileWriter
-from .output import messages, print_json, print_line, rates
+from .output import AsJson, messages, print_json, print_line, rates
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
@@ -49,7 +49,7 @@ def export_keys(
     pickle_key_env: KeyVariable = None,
     pickle_key_file: KeyFile = None,
     ask_pickle_key: AskForKey = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write an account's room keys to a file that Element and other clients import.
 

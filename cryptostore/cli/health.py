@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
 
 import typer
 
@@ -12,12 +11,12 @@ from cryptostore.store.interface import Health, Schema
 
 from .databases import DatabaseUrl, open_for
 from .exits import ExitCode
-from .output import print_json, print_line
+from .output import AsJson, print_json, print_line
 
 
 def health(
     url: DatabaseUrl,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a database whether it is there, accepts writes, and is set up to keep them.
 

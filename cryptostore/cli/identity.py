@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,7 +15,7 @@ from cryptostore.store.ownership import Mode
 
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
-from .output import print_json, print_line, shown_time
+from .output import AsJson, print_json, print_line, shown_time
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .recovery_key import recovery_key
 from .stored_identity import StoredIdentity, StoredStorageKey
@@ -47,7 +47,7 @@ def show(
     pickle_key_env: KeyVariable = None,
     pickle_key_file: KeyFile = None,
     ask_pickle_key: AskForKey = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show each account's public keys, whether its device is signed, its recovery key's state and its key backup.
 

@@ -26,7 +26,7 @@ from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_a
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
 from .key_file import KeyFile
-from .output import counter, messages, print_json, print_line
+from .output import AsJson, counter, messages, print_json, print_line
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import AskForKey, KeyVariable, current_pickle_key
 from .pickle_keys import KeyFile as PickleKeyFile
@@ -93,7 +93,7 @@ def import_keys(
         bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
     ] = False,
     watch: Watch = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take the room keys of a file that Element or another client exported into an account.
 

@@ -14,7 +14,7 @@ from cryptostore.records import Account
 
 from .databases import DatabaseUrl, refuse_process_local
 from .exits import ExitCode
-from .output import bars, messages, print_json, print_line, print_table
+from .output import AsJson, bars, messages, print_json, print_line, print_table
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def import_nio(
     pickle_key_file: KeyFile = None,
     ask_pickle_key: AskForKey = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert all, and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Import the keys of a matrix-nio client, SqliteStore or DefaultStore, into a database.
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from cryptostore.plugins import open_backend
 from cryptostore.plugins.loading import shown_url
 
 from .databases import DatabaseUrl, owner_of, refuse_process_local
-from .output import print_json, print_line
+from .output import AsJson, print_json, print_line
 
 
 def migrate(
     url: DatabaseUrl,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a database's tables, or bring them up to date, as every client does that may.
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +31,8 @@ from rich.text import Text
 
 from cryptostore.errors import StorageFull
 from cryptostore.shown import shown
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 
 #: Narrow enough to leave room for ids on a terminal of 80 columns.
 _BAR_WIDTH: Final = 20

@@ -22,7 +22,7 @@ from cryptostore.store.pruning import Pruned, Rules
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
-from .output import counter, messages, print_json, print_line, say
+from .output import AsJson, counter, messages, print_json, print_line, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
 
@@ -51,7 +51,7 @@ def prune(
         bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
     ] = False,
     watch: Watch = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete what one account keeps for old messages, as far as the options say; nothing is deleted without them.
 

@@ -19,7 +19,7 @@ from cryptostore.store.ownership import Mode
 from cryptostore.trust import recovery_key as recovery_keys
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
-from .output import flush_output, print_json, print_line, say, shown_time
+from .output import AsJson, flush_output, print_json, print_line, say, shown_time
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .stored_identity import newest_storage_key
 
@@ -39,7 +39,7 @@ def recovery_key(
         bool,
         typer.Option("--even-if-used", help="Note that it was shown also under a running client, which then ends."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show an account's recovery key, once; keep it where you keep passwords.
 

@@ -19,7 +19,7 @@ from cryptostore.store.rekeying import Rekeyed
 
 from .databases import DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
 from .exits import ExitCode
-from .output import counter, messages, print_json, print_table, say
+from .output import AsJson, counter, messages, print_json, print_table, say
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
 from .rows import kind_name
 
@@ -44,7 +44,7 @@ def rekey(
         bool,
         typer.Option("--wrap-only", help="Change the pickle key in milliseconds, and leave the records as they are."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Change the pickle key of accounts, and seal their records again with a new data key.
 

@@ -20,7 +20,7 @@ from cryptostore.store.pickle_key_sources import read_secret, secret_from
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
-from .output import bars, messages, print_json, print_line
+from .output import AsJson, bars, messages, print_json, print_line
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def restore_backup(
         bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
     ] = False,
     watch: Watch = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take the room keys of an account's key backup on its homeserver into the database.
 

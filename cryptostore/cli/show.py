@@ -13,7 +13,7 @@ from cryptostore.store.ownership import Mode, Ownership
 from .databases import DatabaseUrl, open_for, the_account
 from .exits import ExitCode
 from .identity import identity_document, identity_lines
-from .output import print_json, print_line, print_table, shown_time
+from .output import AsJson, print_json, print_line, print_table, shown_time
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .stored_account import StoredAccount, StoredRoom, StoredUser
 
@@ -32,7 +32,7 @@ def show(
     devices: Annotated[
         bool, typer.Option("--devices", help="List each device, not each user's number of them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one account: its owner, identity, rooms with their sessions, devices, and the names of its secrets.
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
@@ -15,7 +13,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, open_for
-from .output import print_json, print_table
+from .output import AsJson, print_json, print_table
 from .rows import kind_of_row
 
 
@@ -31,7 +29,7 @@ def stats(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count what is stored of each account, by kind: rows, and bytes.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 
@@ -17,7 +17,7 @@ from cryptostore.store.verifying import verify as verify_account
 
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
-from .output import bars, messages, print_json, print_line, print_table
+from .output import AsJson, bars, messages, print_json, print_line, print_table
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 from .rows import kind_name, row_document, row_name
 
@@ -32,7 +32,7 @@ def verify(
     pickle_key_env: KeyVariable = None,
     pickle_key_file: KeyFile = None,
     ask_pickle_key: AskForKey = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Open and check every record, and list those that cannot be read by kind and key.
 

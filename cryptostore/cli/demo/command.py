@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cryptostore.cli.exits import ExitCode
-from cryptostore.cli.output import print_error, print_json, print_line, print_table
+from cryptostore.cli.output import AsJson, print_error, print_json, print_line, print_table
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 
@@ -36,7 +36,7 @@ def demo(
     kills: Annotated[int, typer.Option(min=0, help="How often Bob is killed.")] = 3,
     messages: Annotated[int, typer.Option(min=1, max=10_000, help="How many messages each of the two sends.")] = 100,
     seed: Annotated[int | None, typer.Option(help="Choose the same moments for the kills again.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let two encrypted clients talk, kill one of them again and again, and check that no message is lost.
 
