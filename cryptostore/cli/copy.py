@@ -87,20 +87,12 @@ def copy(
     """
     for url in (source, destination):
         refuse_process_local(url)
-    how = How(
-        pickle_key=given_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key),
-        take_over=take_over,
-        leave_source=leave_source,
-        even_if_moved=even_if_moved,
-    )
+    pickle_key = given_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    how = How(pickle_key=pickle_key, take_over=take_over, leave_source=leave_source, even_if_moved=even_if_moved)
     open_destination = open_existing if dry_run else open_backend
     with open_for("copy", source) as begins, open_destination(destination, owner=owner_of("copy")) as ends:
         places = Place(begins, shown_url(source)), Place(ends, shown_url(destination))
-        seen = begins.accounts()
-        begun = _beginnings(places, _chosen(begins, source, user_id, device_id), how)
-        if not take_over:
-            to_copy = {each: seen[each] for each in seen if not begun.get(each, Beginning.DONE).is_end}
-            refuse_used(begins, to_copy, watch, "Nothing was copied: stop that program, or give --take-over")
+        begun = _unused(places, _chosen(begins, source, user_id, device_id), how, watch)
         if dry_run:
             _report_plan(places, begun, as_json=as_json)
             return
@@ -115,6 +107,19 @@ def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | No
     if not accounts:
         raise ConfigurationError(f"the database {shown_url(url)} holds no account; is it the right one?")
     return accounts
+
+
+def _unused(
+    places: tuple[Place, Place], accounts: Sequence[Account], how: How, watch: float
+) -> dict[Account, Beginning]:
+    """How each account would begin. Raises ConfigurationError for one in use, unless it is to be taken over."""
+    source = places[0].backend
+    seen = source.accounts()
+    begun = _beginnings(places, accounts, how)
+    if not how.take_over:
+        to_copy = {each: seen[each] for each in seen if not begun.get(each, Beginning.DONE).is_end}
+        refuse_used(source, to_copy, watch, "Nothing was copied: stop that program, or give --take-over")
+    return begun
 
 
 def _beginnings(places: tuple[Place, Place], accounts: Sequence[Account], how: How) -> dict[Account, Beginning]:

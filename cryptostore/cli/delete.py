@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.loading import shown_url
-from cryptostore.records import Account
-from cryptostore.shown import shown
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
-from .exits import ExitCode
-from .in_use import Watch, refuse_used
-from .output import AsJson, print_json, print_line, say
-from .stats import Stored, count
+from .in_use import Watch, owner_seen, refuse_used
+from .output import AsJson, ask_before_deleting, print_json, print_line
+from .stats import count
 
 
 def delete(
@@ -35,10 +30,11 @@ def delete(
     """
     with open_for("delete", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account is deleted at a time")
-        seen = {each: owner for each, owner in backend.accounts().items() if each == account}
+        seen = owner_seen(backend, account)
         stored = count(backend, account)
         if not yes:
-            _ask(url, account, stored)
+            held = f"{account} with its {stored.rows.total():,} records"
+            ask_before_deleting(f"Delete {held} from {shown_url(url)}? It cannot be brought back")
         if not even_if_used:
             refuse_used(backend, seen, watch, "Nothing was deleted: stop that program, or give --even-if-used")
         backend.delete_account(account)
@@ -47,14 +43,3 @@ def delete(
         print_json({"database": shown_url(url), **document})
         return
     print_line(f"deleted {account}, which had {stored.rows.total():,} records, from {shown_url(url)}")
-
-
-def _ask(url: str, account: Account, stored: Stored) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigurationError("there is no terminal to ask on; give --yes to delete without being asked")
-    question = (
-        f"Delete {account} with its {stored.rows.total():,} records from {shown_url(url)}? It cannot be brought back"
-    )
-    if not typer.confirm(shown(question), err=True):
-        say("nothing was deleted")
-        raise typer.Exit(ExitCode.CHECK_FAILED)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
@@ -24,9 +22,9 @@ from cryptostore.trust.key_backup import MEGOLM
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
-from .in_use import Watch, refuse_used
+from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .key_file import KeyFile
-from .output import AsJson, counter, messages, print_json, print_line
+from .output import AsJson, counting, print_json, print_line
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import AskForKey, KeyVariable, current_pickle_key
 from .pickle_keys import KeyFile as PickleKeyFile
@@ -89,9 +87,7 @@ def import_keys(
     pickle_key_env: KeyVariable = None,
     pickle_key_file: PickleKeyFile = None,
     ask_pickle_key: AskForKey = False,
-    even_if_used: Annotated[
-        bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
-    ] = False,
+    even_if_used: EvenIfUsed = False,
     watch: Watch = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +104,7 @@ def import_keys(
     keys = KeyFile(file, passphrase)
     with open_for("import-keys", url) as backend:
         account = the_account(backend, url, user_id, device_id, "keys are imported into one account at a time")
-        seen = {each: owner for each, owner in backend.accounts().items() if each == account}
+        seen = owner_seen(backend, account)
         _check_account(backend, account, pickle_key)
         if not even_if_used:
             refuse_used(backend, seen, watch, "Nothing was imported: stop that program, or give --even-if-used")
@@ -133,7 +129,7 @@ def _import(keys: KeyFile, account: Account, url: str, pickle_key: str) -> Impor
     imported, items = Imported(), keys.items()
     # Bound, because a URL as a program's path draws warnings.
     opened = NioStore.at(url)(account.user_id, account.device_id, "", pickle_key)
-    with closing(opened) as store, _progress() as advance:
+    with closing(opened) as store, counting("importing") as advance:
         while piece := list(islice(items, _BATCH)):
             sessions = [session for item in piece if (session := _session_of(item, imported)) is not None]
             _take_in(store, sessions, imported)
@@ -205,16 +201,6 @@ def _skip(imported: Imported, item: Any, reason: str) -> None:
         ids = item if isinstance(item, dict) else {}
         room_id, session_id = (str(ids.get(name, "")) for name in ("room_id", "session_id"))
         imported.named.append(Skipped(imported.total, room_id[:255], session_id[:255], reason))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
-    console = messages()
-    if not console.is_terminal:
-        yield lambda _number: None
-        return
-    with counter(console) as progress:
-        yield partial(progress.advance, progress.add_task("importing", total=None))
 
 
 def _report(url: str, account: Account, file: Path, imported: Imported, *, as_json: bool) -> None:

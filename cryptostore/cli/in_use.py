@@ -16,7 +16,13 @@ from cryptostore.store.ownership import Ownership
 
 _POLL_SECONDS: Final = 0.2
 
+EvenIfUsed = Annotated[bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")]
 Watch = Annotated[float, typer.Option(metavar="SECONDS", help="How long to watch for a write of its owner.")]
+
+
+def owner_seen(backend: Backend, account: Account) -> dict[Account, Ownership]:
+    """Who owns the account now, to be compared by `refuse_used`; nothing where it is gone."""
+    return {each: owner for each, owner in backend.accounts().items() if each == account}
 
 
 def refuse_used(backend: Backend, seen: Mapping[Account, Ownership], seconds: float, remedy: str) -> None:

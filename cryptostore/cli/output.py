@@ -7,9 +7,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -29,8 +30,10 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from cryptostore.errors import StorageFull
+from cryptostore.errors import ConfigurationError, StorageFull
 from cryptostore.shown import shown
+
+from .exits import ExitCode
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 
@@ -125,6 +128,18 @@ def print_error(text: str) -> None:
     sys.stderr.write(f"error: {shown(text)}\n")
 
 
+def ask_before_deleting(question: str) -> None:
+    """Ask a person on the terminal, and end the command unless the answer is yes.
+
+    Raises ConfigurationError where there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError("there is no terminal to ask on; give --yes to delete without being asked")
+    if not typer.confirm(shown(question), err=True):
+        say("nothing was deleted")
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
 def messages() -> Console:
     """Standard error, for progress and everything that is not the answer."""
     return _console(stderr=True)
@@ -133,6 +148,17 @@ def messages() -> Console:
 def counter(console: Console) -> Progress:
     """How much of what cannot be counted before is done; gone at the end."""
     return Progress(_Description(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True)
+
+
+@contextmanager
+def counting(doing: str) -> Iterator[Callable[[int], None]]:
+    """What counts on the terminal, if there is one, how much is done of what cannot be counted before."""
+    console = messages()
+    if not console.is_terminal:
+        yield lambda _number: None
+        return
+    with counter(console) as progress:
+        yield partial(progress.advance, progress.add_task(doing, total=None))
 
 
 def bars(console: Console) -> Progress:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -14,15 +10,14 @@ import typer
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
-from cryptostore.shown import shown
 from cryptostore.store import pruning
+from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 from cryptostore.store.pruning import Pruned, Rules
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
-from .exits import ExitCode
-from .in_use import Watch, refuse_used
-from .output import AsJson, counter, messages, print_json, print_line, say
+from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
+from .output import AsJson, ask_before_deleting, counting, print_json, print_line
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
 
@@ -47,9 +42,7 @@ def prune(
     ask_pickle_key: AskForKey = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    even_if_used: Annotated[
-        bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
-    ] = False,
+    even_if_used: EvenIfUsed = False,
     watch: Watch = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -61,29 +54,31 @@ def prune(
     Stop the account's client first: the account is taken over, and left alone if somebody writes to it. When this is
     interrupted, what was deleted is gone with all that belongs to it, and the rest is whole; run it again to go on.
     """
-    before = None if older_than is None else _days_ago(older_than)
-    rules = Rules(
-        received_before=before,
-        rooms=frozenset(room or ()),
-        olm_sessions=olm_sessions,
-        answered_requests=answered_requests,
-    )
-    if rules == Rules():
-        raise ConfigurationError("say what to delete: --older-than, --room, --olm-sessions or --answered-requests")
+    rules = _rules(older_than, room or [], olm_sessions, answered_requests=answered_requests)
     pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
     with open_for("prune", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account is pruned at a time")
-        seen = {each: owner for each, owner in backend.accounts().items() if each == account}
-        with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store, _progress("counting") as advance:
-            pruned = pruning.prune(store, rules, dry_run=True, advance=advance)
+        seen = owner_seen(backend, account)
+        pruned = _pruned(backend, account, pickle_key, rules, dry_run=True)
         if not dry_run and pruned.deleted:
             if not yes:
                 _ask(url, account, pruned)
             if not even_if_used:
                 refuse_used(backend, seen, watch, "Nothing was deleted: stop that program, or give --even-if-used")
-            with backend.open_store(account, pickle_key=pickle_key) as store, _progress("deleting") as advance:
-                pruned = pruning.prune(store, rules, advance=advance)
+            pruned = _pruned(backend, account, pickle_key, rules, dry_run=False)
     _report(url, account, pruned, dry_run=dry_run, as_json=as_json)
+
+
+def _rules(older_than: int | None, rooms: list[str], olm_sessions: int | None, *, answered_requests: bool) -> Rules:
+    rules = Rules(
+        received_before=None if older_than is None else _days_ago(older_than),
+        rooms=frozenset(rooms),
+        olm_sessions=olm_sessions,
+        answered_requests=answered_requests,
+    )
+    if rules == Rules():
+        raise ConfigurationError("say what to delete: --older-than, --room, --olm-sessions or --answered-requests")
+    return rules
 
 
 def _days_ago(days: int) -> datetime:
@@ -93,24 +88,15 @@ def _days_ago(days: int) -> datetime:
         raise ConfigurationError(f"{days} days ago is before the calendar; give fewer") from None
 
 
+def _pruned(backend: Backend, account: Account, pickle_key: str, rules: Rules, *, dry_run: bool) -> Pruned:
+    mode, doing = (Mode.READ, "counting") if dry_run else (Mode.OWN, "deleting")
+    with backend.open_store(account, mode, pickle_key=pickle_key) as store, counting(doing) as advance:
+        return pruning.prune(store, rules, dry_run=dry_run, advance=advance)
+
+
 def _ask(url: str, account: Account, pruned: Pruned) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigurationError("there is no terminal to ask on; give --yes to delete without being asked")
     what = ", ".join(f"{number:,} {kind}" for kind, number in pruned.deleted.items())
-    question = f"Delete {what} of {account} from {shown_url(url)}? They cannot be brought back"
-    if not typer.confirm(shown(question), err=True):
-        say("nothing was deleted")
-        raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-@contextmanager
-def _progress(doing: str) -> Iterator[Callable[[int], None]]:
-    console = messages()
-    if not console.is_terminal:
-        yield lambda _number: None
-        return
-    with counter(console) as progress:
-        yield partial(progress.advance, progress.add_task(doing, total=None))
+    ask_before_deleting(f"Delete {what} of {account} from {shown_url(url)}? They cannot be brought back")
 
 
 def _report(url: str, account: Account, pruned: Pruned, *, dry_run: bool, as_json: bool) -> None:

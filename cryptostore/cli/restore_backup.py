@@ -19,7 +19,7 @@ from cryptostore.store.pickle_key_sources import read_secret, secret_from
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
-from .in_use import Watch, refuse_used
+from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .output import AsJson, bars, messages, print_json, print_line
 from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
 
@@ -42,9 +42,7 @@ def restore_backup(
         Path | None, typer.Option(metavar="PATH", help=f"Take the recovery key from this file instead of {_VARIABLE}.")
     ] = None,
     ask_recovery_key: Annotated[bool, typer.Option("--ask-recovery-key", help="Ask for the recovery key.")] = False,
-    even_if_used: Annotated[
-        bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")
-    ] = False,
+    even_if_used: EvenIfUsed = False,
     watch: Watch = 5.0,
     as_json: AsJson = False,
 ) -> None:
@@ -63,9 +61,9 @@ def restore_backup(
     with open_for(_NAME, url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account's backup is restored at a time")
         with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+            seen = owner_seen(backend, account)
             login = _login(account, {row.key: row for row in store.select(Value, [()])[()]})
         if not even_if_used:
-            seen = {account: backend.accounts()[account]}
             refuse_used(backend, seen, watch, "Nothing was restored: stop that program, or give --even-if-used")
     with _shown_progress() as progress:
         restored = asyncio.run(_restore(account, login, url, pickle_key, recovery_key, progress))
