@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from cryptostore.plugins.observers import notify
 from cryptostore.records import Account, InboundGroupSession, Key
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.ownership import Mode
+from cryptostore.trust import unpadded_base64
 from cryptostore.trust.key_backup import MEGOLM
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
@@ -93,7 +93,7 @@ def _encoded(session: InboundGroupSession) -> bytes:
         "sender_claimed_keys": {"ed25519": session.signing_key},
         "sender_key": session.sender_key,
         "session_id": session.session_id,
-        "session_key": binascii.b2a_base64(session.session_key, newline=False).rstrip(b"=").decode(),
+        "session_key": unpadded_base64.encode(session.session_key),
     }
     return json.dumps(document, separators=(",", ":")).encode()
 

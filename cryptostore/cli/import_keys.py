@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account, InboundGroupSession, OlmAccount, check_key
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
+from cryptostore.trust import unpadded_base64
 from cryptostore.trust.key_backup import MEGOLM
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
@@ -182,16 +182,11 @@ def _live(entry: _Entry) -> LiveSession | None:
     try:
         check_key(InboundGroupSession, (entry.room_id, entry.session_id, entry.sender_key))
         # vodozemac may end the program where the length is another one.
-        if len(_decoded(entry.session_key)) != _SESSION_KEY_BYTES:
-            return None
+        unpadded_base64.decode(entry.session_key, size=_SESSION_KEY_BYTES)
         signing_key = entry.sender_claimed_keys["ed25519"]
         return LiveSession.import_session(entry.session_key, signing_key, entry.sender_key, entry.room_id, chain)
     except (InvalidRecord, ValueError, KeyError, vodozemac.SessionKeyDecodeException):
         return None
-
-
-def _decoded(base64: str) -> bytes:
-    return binascii.a2b_base64(base64 + "=" * (-len(base64) % 4))
 
 
 def _skip(imported: Imported, item: Any, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
@@ -13,6 +12,7 @@ from cryptostore import records
 from cryptostore.errors import InvalidRecord, UnreadableRecord
 from cryptostore.logs import logger
 from cryptostore.plugins.observers import notify
+from cryptostore.trust import unpadded_base64
 
 from .bounds import FORWARDERS, KEY
 from .provenance import is_from_backup, note_origin
@@ -80,7 +80,7 @@ class Pickles:
             room_id=session.room_id,
             session_id=session.id,
             sender_key=session.sender_key,
-            session_key=_decoded(session.export_session(session.first_known_index)),
+            session_key=unpadded_base64.decode(session.export_session(session.first_known_index)),
             signing_key=session.ed25519,
             forwarding_chain=_bounded(session.forwarding_chain),
             first_known_index=session.first_known_index,
@@ -93,7 +93,7 @@ class Pickles:
 
         def imported() -> InboundGroupSession:
             session = InboundGroupSession.import_session(
-                _encoded(record.session_key),
+                unpadded_base64.encode(record.session_key),
                 record.signing_key,
                 record.sender_key,
                 record.room_id,
@@ -164,12 +164,3 @@ def _bounded(chain: Sequence[str]) -> tuple[str, ...]:
 def _check_id(found: str, expected: str) -> None:
     if found != expected:
         raise ValueError("it is another session")
-
-
-def _decoded(base64: str) -> bytes:
-    # vodozemac leaves the padding out.
-    return binascii.a2b_base64(base64 + "=" * (-len(base64) % 4))
-
-
-def _encoded(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").decode()
