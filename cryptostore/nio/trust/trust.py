@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Trust:
-    """The trust parts of a client. Each says in these lists what it wants to be told, in the order of the lists.
+    """The trust parts of a client. The lists have who is told of what, in this order.
 
     They are told of an event before the program's own callbacks are, and what they raise ends the sync as it does for
     those: the events come again.
@@ -33,41 +33,46 @@ class Trust:
     def __init__(
         self, client: ProductionMatrixClient, session: Session, homeserver: Homeserver, settings: ClientSettings
     ) -> None:
-        self.requests: Final = Requests(client)
         self._client = client
         self._session = session
-        #: An account was opened, on the event loop or not; and the client is about to be closed.
-        self.on_open: Final[list[Callable[[], None]]] = []
-        self.on_close: Final[list[Callable[[], Awaitable[None]]]] = []
-        #: A to-device event, decrypted if that could be done; and an event of a room, likewise.
-        self.on_to_device: Final[list[Callable[[Any], Awaitable[None]]]] = []
-        self.on_room_event: Final[list[Callable[[Any, MatrixRoom], Awaitable[None]]]] = []
-        #: A sync was handled, and is durable.
-        self.after_sync: Final[list[Callable[[SyncResponse], Awaitable[None]]]] = []
         given = RecoveryKey(settings.recovery_key) if settings.recovery_key else None
+        self.requests: Final = Requests(client)
         self.own: Final = OwnIdentity(client, session, self.requests, homeserver, given, is_on=settings.cross_signing)
-        self.on_open.append(self.own.opened)
-        self.after_sync.append(self.own.after_sync)
         self.key_backup: Final = KeyBackups(client, session, self.requests)
-        self.on_open.append(self.key_backup.opened)
-        self.on_close.append(self.key_backup.closing)
-        self.on_room_event.append(self.key_backup.late_events.note)
-        self.after_sync.append(self.key_backup.after_sync)
         self._refused = RefusedMessages(session, self.requests, client.keys_query)
-        self.on_open.append(self._refused.opened)
-        self.on_room_event.append(self._refused.note)
-        self.after_sync.append(self._refused.after_sync)
         self.sharing: Final = SecretSharing(client, session, self.requests, self.own)
-        self.on_open.append(self.sharing.opened)
-        self.on_close.append(self.sharing.closing)
-        self.on_to_device.append(self.sharing.to_device)
-        self.after_sync.append(self.sharing.synced)
         self.verifications: Final = Verifications(client, session, self.requests, self.sharing)
-        self.on_open.append(self.verifications.opened)
-        self.on_close.append(self.verifications.closing)
-        self.on_to_device.append(self.verifications.to_device)
-        self.on_room_event.append(self.verifications.room_event)
-        self.after_sync.append(self.verifications.synced)
+        #: An account was opened, on the event loop or not; and the client is about to be closed.
+        self.on_open: Final[list[Callable[[], None]]] = [
+            self.own.opened,
+            self.key_backup.opened,
+            self._refused.opened,
+            self.sharing.opened,
+            self.verifications.opened,
+        ]
+        self.on_close: Final[list[Callable[[], Awaitable[None]]]] = [
+            self.key_backup.closing,
+            self.sharing.closing,
+            self.verifications.closing,
+        ]
+        #: A to-device event, decrypted if that could be done; and an event of a room, likewise.
+        self.on_to_device: Final[list[Callable[[Any], Awaitable[None]]]] = [
+            self.sharing.to_device,
+            self.verifications.to_device,
+        ]
+        self.on_room_event: Final[list[Callable[[Any, MatrixRoom], Awaitable[None]]]] = [
+            self.key_backup.late_events.note,
+            self._refused.note,
+            self.verifications.room_event,
+        ]
+        #: A sync was handled, and is durable.
+        self.after_sync: Final[list[Callable[[SyncResponse], Awaitable[None]]]] = [
+            self.own.after_sync,
+            self.key_backup.after_sync,
+            self._refused.after_sync,
+            self.sharing.synced,
+            self.verifications.synced,
+        ]
 
     def hand_on_with(self, hand_on: HandOn) -> None:
         """What decrypts messages once more, and hands those that can be read then to the callbacks."""
