@@ -17,7 +17,7 @@ from nio import (
 )
 
 from cryptostore.errors import UnreadableRecord
-from cryptostore.nio.trust.key_answers import Judged, OwnKeys, judged
+from cryptostore.nio.trust.key_answers import Judged, TrustedKeys, judged
 from cryptostore.nio.trust.secrets import Secrets
 from cryptostore.trust.cross_signing import MASTER, USER_SIGNING
 from cryptostore.trust.signatures import public_key
@@ -75,7 +75,7 @@ class KeyQueries:
             response.cross_signing,
             users,
             known,
-            own_keys(store.user_id, store.secrets),
+            _trusted_keys(store.user_id, store.secrets),
             store.identities.signatures,
         )
 
@@ -86,9 +86,9 @@ class KeyQueries:
         return response
 
 
-def own_keys(user_id: str, secrets: Secrets) -> OwnKeys:
+def _trusted_keys(user_id: str, secrets: Secrets) -> TrustedKeys:
     """The public keys whose seeds the account has."""
-    return OwnKeys(user_id, *(_public_key(secrets, name) for name in (MASTER, USER_SIGNING)))
+    return TrustedKeys(user_id, *(_public_key(secrets, name) for name in (MASTER, USER_SIGNING)))
 
 
 def _public_key(secrets: Secrets, name: str) -> str:

@@ -32,7 +32,7 @@ class Judged(NamedTuple):
     is_verified: bool
 
 
-class OwnKeys(NamedTuple):
+class TrustedKeys(NamedTuple):
     """The account's user, and the public keys whose seeds the account has: what those have signed, it believes."""
 
     user_id: str
@@ -93,7 +93,7 @@ def judged(
     answer: Mapping[str, Any],
     device_keys: Mapping[str, Mapping[str, Any]],
     self_signing_keys: Mapping[str, str],
-    own: OwnKeys,
+    trusted: TrustedKeys,
     signatures: Signatures,
 ) -> dict[str, Judged]:
     """What an answer proves of its users. From any thread.
@@ -108,7 +108,7 @@ def judged(
         signed = {
             device_id: _signed_key(device_id, user_id, each, key, signatures) for device_id, each in devices.items()
         }
-        found[user_id] = Judged(identity, signed, identity is not None and own.verify(identity))
+        found[user_id] = Judged(identity, signed, identity is not None and trusted.verify(identity))
     return found
 
 
