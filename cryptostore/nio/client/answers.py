@@ -15,6 +15,9 @@ _REJECTED_TOKEN: Final = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN"})
 #: HTTP statuses of a homeserver that says no.
 _REFUSALS: Final = frozenset({400, 401, 403})
 
+#: HTTP statuses that another time may be others. A token that is rejected ends the syncs, which say so.
+PASSING_STATUSES: Final = frozenset({401, 408, 425, 429})
+
 
 def is_token_rejected(answer: ErrorResponse) -> bool:
     """Whether only a new login helps."""

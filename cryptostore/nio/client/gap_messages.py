@@ -13,6 +13,7 @@ from nio import Event, RoomMemberEvent
 from cryptostore.nio.standins import token_that_came
 from cryptostore.records import TimelineGap
 
+from .answers import PASSING_STATUSES
 from .memberships import own_memberships
 
 #: As many as Synapse gives. Smaller pages lose events where a room's history has branches.
@@ -22,8 +23,6 @@ _MEMBER_PAGES: Final = 10
 #: Milliseconds; a server may say any number.
 _LONGEST_WORD: Final = 3_600_000
 _API: Final = "/_matrix/client/v3"
-#: HTTP statuses that another time may be others: a token that is rejected ends the syncs, and not the gap.
-_PASSING: Final = frozenset({401, 408, 425, 429})
 
 
 class Answer(NamedTuple):
@@ -135,7 +134,7 @@ class Messages:
         said = body if isinstance(body, dict) else {}
         if status == 200 and said:
             return said
-        if 400 <= status < 500 and status not in _PASSING and isinstance(said.get("errcode"), str):
+        if 400 <= status < 500 and status not in PASSING_STATUSES and isinstance(said.get("errcode"), str):
             raise RefusedError(f"{status} {said['errcode']}")
         raise NotNowError(f"HTTP status {status}", _seconds(said.get("retry_after_ms")))
 

@@ -17,6 +17,8 @@ from cryptostore.logs import logger
 from cryptostore.nio.client.pauses import growing_pause
 from cryptostore.nio.client.session import Session
 
+from .late_messages import HandOnLate, hand_on_nothing
+
 #: Room id and session id: what the backup knows sessions by.
 SessionId = tuple[str, str]
 
@@ -28,13 +30,10 @@ _MOST_ANSWERS: Final = 10_000
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 
-_PASSING: Final = (HomeserverUnavailable, BackendUnavailable, StorageFull)
+#: Errors after which another try may help.
+PASSING: Final = (HomeserverUnavailable, BackendUnavailable, StorageFull)
 
 _log: Final = logger(__name__)
-
-
-async def _hand_on_nothing(_room_id: str, _events: list[MegolmEvent]) -> None:
-    """Takes the place of the client's callbacks until they are known."""
 
 
 class LateEvents:
@@ -50,8 +49,8 @@ class LateEvents:
         self._session = session
         self._fetch = fetch
         self._may_ask = may_ask
-        #: Decrypts messages of a room once more, and hands those that can be read to the callbacks.
-        self.hand_on: Callable[[str, list[MegolmEvent]], Awaitable[None]] = _hand_on_nothing
+        #: The client's.
+        self.hand_on: HandOnLate = hand_on_nothing
         self._waiting: dict[SessionId, list[MegolmEvent]] = {}
         self._answered_at: LRUCache[SessionId, float] = LRUCache(_MOST_ANSWERS)
         self._has_begun = False
@@ -120,7 +119,7 @@ class LateEvents:
             key = next(iter(self._waiting))
             try:
                 is_there = await self._fetch(*key)
-            except _PASSING as error:
+            except PASSING as error:
                 failures += 1
                 _log.debug("the key backup cannot be asked at present: %s", error)
                 await asyncio.sleep(growing_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))

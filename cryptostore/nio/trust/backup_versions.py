@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from nio import AsyncClient
 
 from cryptostore.errors import ConfigurationError, HomeserverUnavailable
+from cryptostore.nio.client.answers import PASSING_STATUSES
 from cryptostore.nio.client.session import Session
 from cryptostore.trust import signatures
 from cryptostore.trust.cross_signing import MASTER
@@ -22,7 +23,6 @@ from .requests import Answer, Requests
 
 #: A person's wish for all clients (MSC4287).
 _PREFERENCE: Final = "m.key_backup"
-_PASSING: Final = frozenset({401, 408, 425, 429})
 
 
 class Found(NamedTuple):
@@ -152,6 +152,6 @@ def checked(answer: Answer, what: str) -> Answer:
     """
     if answer.is_ok or (answer.is_missing and answer.errcode == "M_NOT_FOUND"):
         return answer
-    if answer.status >= 500 or answer.status in _PASSING:
+    if answer.status >= 500 or answer.status in PASSING_STATUSES:
         raise HomeserverUnavailable(f"the homeserver {what}: {answer.problem}; try again later")
     raise ConfigurationError(f"the homeserver {what}: {answer.problem}")

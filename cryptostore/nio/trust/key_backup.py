@@ -13,11 +13,9 @@ from nio import AsyncClient, MegolmEvent, SyncResponse
 
 from cryptostore import records
 from cryptostore.errors import (
-    BackendUnavailable,
     ConfigurationError,
     CryptoStoreError,
     HomeserverUnavailable,
-    StorageFull,
     UnreadableRecord,
 )
 from cryptostore.logs import logger
@@ -26,7 +24,7 @@ from cryptostore.nio.client.session import Session
 from cryptostore.trust import recovery_key as recovery_keys
 from cryptostore.trust.key_backup import KEY_BACKUP, BackupVersion, public_key
 
-from .backup_on_demand import LateEvents
+from .backup_on_demand import PASSING, LateEvents
 from .backup_restore import BackupRestore, Progress, RestoredBackup
 from .backup_uploads import BackupUploads, OtherVersionError
 from .backup_versions import BackupVersions, Found
@@ -42,8 +40,6 @@ _LONGEST_PAUSE: Final = 900.0
 _LOOK_AGAIN: Final = 3600.0
 #: Seconds that `close` waits for the request under way.
 _GRACE: Final = 5.0
-
-_PASSING: Final = (HomeserverUnavailable, BackendUnavailable, StorageFull)
 
 _log: Final = logger(__name__)
 
@@ -216,7 +212,7 @@ class KeyBackups:
             except OtherVersionError:
                 await self._go_on_after("the homeserver has another key backup now")
                 self._look_at = 0.0
-            except _PASSING as error:
+            except PASSING as error:
                 await self._go_on_after(str(error))
             except ConfigurationError as error:
                 self._refuse(str(error))

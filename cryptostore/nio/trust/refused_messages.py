@@ -11,14 +11,13 @@ from cryptostore.errors import HomeserverUnavailable
 from cryptostore.logs import logger
 from cryptostore.nio.client.session import Session
 
+from .late_messages import HandOnLate, hand_on_nothing
 from .requests import Requests
 
 #: Messages that wait at once; of more, the oldest are given up.
 MOST_EVENTS: Final = 1_000
 
 _log: Final = logger(__name__)
-
-HandOn = Callable[[str, list[MegolmEvent]], Awaitable[None]]
 
 
 class RefusedMessages:
@@ -31,8 +30,8 @@ class RefusedMessages:
         self._session = session
         self._requests = requests
         self._ask = ask
-        #: Decrypts messages of a room once more, and hands those that can be read to the callbacks.
-        self.hand_on: HandOn | None = None
+        #: The client's.
+        self.hand_on: HandOnLate = hand_on_nothing
         self._waiting: list[tuple[str, MegolmEvent]] = []
 
     def opened(self) -> None:
@@ -47,7 +46,7 @@ class RefusedMessages:
 
     async def after_sync(self, _response: SyncResponse) -> None:
         """Ask, and try again."""
-        if not self._waiting or self.hand_on is None or not await self._is_answered():
+        if not self._waiting or not await self._is_answered():
             return
         for room_id in dict.fromkeys(room_id for room_id, _ in self._waiting):
             events = [event for place, event in self._waiting if place == room_id]

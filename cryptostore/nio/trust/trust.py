@@ -12,8 +12,9 @@ from cryptostore.nio.client.session import Session
 from cryptostore.nio.configuration import ClientSettings
 
 from .key_backup import KeyBackups
+from .late_messages import HandOnLate
 from .own_identity import OwnIdentity
-from .refused_messages import HandOn, RefusedMessages
+from .refused_messages import RefusedMessages
 from .requests import Requests
 from .secret_sharing import SecretSharing
 from .secret_storage import RecoveryKey
@@ -74,7 +75,7 @@ class Trust:
             self.verifications.synced,
         ]
 
-    def hand_on_with(self, hand_on: HandOn) -> None:
+    def hand_on_with(self, hand_on: HandOnLate) -> None:
         """What decrypts messages once more, and hands those that can be read then to the callbacks."""
         self.key_backup.late_events.hand_on = self._refused.hand_on = hand_on
 
