@@ -88,7 +88,7 @@ def _refuse_lost_log(connection: sqlite3.Connection, path: Path) -> None:
     if mode == b"wal":
         raise ConfigurationError(
             f"{path} was used with a -wal file, and has no tables without it: was it copied while it was open? Put "
-            f"{path}-wal back beside it, or copy the database as the operating notes say, or choose another file"
+            f"{path}-wal back beside it, or copy the database as docs/backups.md says, or choose another file"
         )
 
 

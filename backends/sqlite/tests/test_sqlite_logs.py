@@ -115,12 +115,12 @@ def test_a_checkpoint_that_was_killed_is_no_reason(url: str, path: Path) -> None
     assert saved(url) == 150
 
 
-_NOTES: Final = Path(__file__).parents[3] / "docs" / "operating.md"
+_PAGE: Final = Path(__file__).parents[3] / "docs" / "backups.md"
 
 
 def commands(*words: str) -> str:
-    """The one block of shell commands in the operating notes that has these words."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", _NOTES.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    """The one block of shell commands in the page about backups that has these words."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", _PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     [found] = [block for block in blocks if all(word in block for word in words)]
     return f"set -eu\n{found}"
 
