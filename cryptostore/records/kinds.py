@@ -40,9 +40,14 @@ class OlmAccount(Record):
 
 @record_kind
 class OlmSession(Record):
-    """A pairwise Olm session with the device that owns the Curve25519 key `sender_key`."""
+    """A pairwise Olm session with the device that owns the Curve25519 key `sender_key`.
+
+    `receive_only` says that a newer state of it was lost, or may have been: it decrypts, and encrypts nothing more.
+    """
 
     kind_number = 6
+    format_number = 2
+    added_fields = ("receive_only",)
     kind_name = "olm_session"
     key_fields = ("sender_key", "session_id")
 
@@ -51,6 +56,7 @@ class OlmSession(Record):
     pickle: Bytes
     created_at: Time
     last_used_at: Time
+    receive_only: Flag = False
 
 
 @record_kind
@@ -345,6 +351,26 @@ class SyncToken(Record):
     when_unreadable = Unreadable.ERROR
 
     token: Text
+
+
+@record_kind
+class RestoredAccount(Record):
+    """A backup of the account was put back: other devices have seen what is not stored any more.
+
+    It is there until all is done. `is_disarmed` says that nothing that is stored encrypts any more, `keys_replaced`
+    that the homeserver hands out no key that was lost. Devices whose Olm sessions are up to `told_to`, in key order,
+    know that there is a new one. See `cryptostore restored`.
+    """
+
+    kind_number = 31
+    kind_name = "restored_account"
+    key_fields = ()
+    when_unreadable = Unreadable.ERROR
+
+    restored_at: Time
+    is_disarmed: Flag = False
+    keys_replaced: Flag = False
+    told_to: Names = ()
 
 
 @record_kind
