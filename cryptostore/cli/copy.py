@@ -24,7 +24,7 @@ from .databases import DeviceId, UserId, open_for, owner_of, refuse_process_loca
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
 from .output import AsJson, messages, print_json, print_line, rates, say
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, given_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
 from .rows import kind_name, row_document, row_name
 from .stats import count
 
@@ -51,14 +51,13 @@ class Ended(NamedTuple):
     seconds: float
 
 
+@takes_pickle_keys
 def copy(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The database that gets them; it may be new.")],
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the source over first: its clients are fenced out.")
     ] = False,
@@ -87,7 +86,7 @@ def copy(
     """
     for url in (source, destination):
         refuse_process_local(url)
-    pickle_key = given_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = given_pickle_key(pickle_key_options)
     how = How(pickle_key=pickle_key, take_over=take_over, leave_source=leave_source, even_if_moved=even_if_moved)
     open_destination = open_existing if dry_run else open_backend
     with open_for("copy", source) as begins, open_destination(destination, owner=owner_of("copy")) as ends:

@@ -25,7 +25,7 @@ from .exits import ExitCode
 from .key_file import KeyFileWriter
 from .output import AsJson, messages, print_json, print_line, rates
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 
 class Exported(NamedTuple):
@@ -35,6 +35,7 @@ class Exported(NamedTuple):
     unreadable: int
 
 
+@takes_pickle_keys
 def export_keys(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file.")],
     url: DatabaseUrl,
@@ -46,9 +47,7 @@ def export_keys(
     passphrase_env: PassphraseVariable = None,
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskForPassphrase = False,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     as_json: AsJson = False,
 ) -> None:
     """Write an account's room keys to a file that Element and other clients import.
@@ -57,7 +56,7 @@ def export_keys(
     whole, or not at all. Room keys that cannot be read are left out, and the exit code is 1.
     """
     passphrase = given_passphrase(passphrase_env, passphrase_file, ask=ask_passphrase, twice=True)
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     prefixes: list[Key] = [(each,) for each in dict.fromkeys(room)] if room else [()]
     with open_for("export-keys", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account's keys are exported at a time")

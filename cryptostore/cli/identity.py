@@ -16,7 +16,7 @@ from cryptostore.store.ownership import Mode
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
 from .output import AsJson, print_json, print_line, shown_time
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .recovery_key import recovery_key
 from .stored_identity import StoredIdentity, StoredStorageKey
 
@@ -40,13 +40,12 @@ identity = typer.Typer(
 
 
 @identity.command()
+@takes_pickle_keys
 def show(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     as_json: AsJson = False,
 ) -> None:
     """Show each account's public keys, whether its device is signed, its recovery key's state and its key backup.
@@ -55,7 +54,7 @@ def show(
     taken over, and nothing is changed. Accounts that were moved elsewhere are left out. All accounts that are chosen
     must have the same pickle key.
     """
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     with open_for("identity", url) as backend:
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
         found = {account: _read(backend, account, pickle_key) for account in chosen.accounts}

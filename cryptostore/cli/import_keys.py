@@ -26,8 +26,7 @@ from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .key_file import KeyFile
 from .output import AsJson, counting, print_json, print_line
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
-from .pickle_keys import AskForKey, KeyVariable, current_pickle_key
-from .pickle_keys import KeyFile as PickleKeyFile
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 if TYPE_CHECKING:
     from nio.crypto import InboundGroupSession as LiveSession
@@ -76,6 +75,7 @@ class Imported:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
+@takes_pickle_keys
 def import_keys(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file of exported room keys.")],
     url: DatabaseUrl,
@@ -84,9 +84,7 @@ def import_keys(
     passphrase_env: PassphraseVariable = None,
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskForPassphrase = False,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: PickleKeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     even_if_used: EvenIfUsed = False,
     watch: Watch = 5.0,
     as_json: AsJson = False,
@@ -100,7 +98,7 @@ def import_keys(
     rest is imported. The command may be repeated, also after an interruption.
     """
     passphrase = given_passphrase(passphrase_env, passphrase_file, ask=ask_passphrase)
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     keys = KeyFile(file, passphrase)
     with open_for("import-keys", url) as backend:
         account = the_account(backend, url, user_id, device_id, "keys are imported into one account at a time")

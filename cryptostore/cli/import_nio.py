@@ -15,7 +15,7 @@ from cryptostore.records import Account
 from .databases import DatabaseUrl, refuse_process_local
 from .exits import ExitCode
 from .output import AsJson, bars, messages, print_json, print_line, print_table
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 if TYPE_CHECKING:
     from cryptostore.nio.importing import AccountImport, Finding, Findings
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _IDS_SHOWN: Final = 5
 
 
+@takes_pickle_keys
 def import_nio(
     source: Annotated[
         Path, typer.Argument(metavar="SRC", help="nio's SQLite file; a DefaultStore's trust files lie beside it.")
@@ -31,9 +32,7 @@ def import_nio(
     destination: DatabaseUrl,
     user_id: Annotated[str | None, typer.Option(help="Import only this user's accounts.")] = None,
     device_id: Annotated[str | None, typer.Option(help="Import only accounts with this device id.")] = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert all, and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +48,7 @@ def import_nio(
     from cryptostore.nio import importing
 
     refuse_process_local(destination)
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     findings = importing.Findings()
 
     def wanted(account: Account) -> bool:

@@ -18,9 +18,10 @@ from cryptostore.store.pruning import Pruned, Rules
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .output import AsJson, ask_before_deleting, counting, print_json, print_line
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 
+@takes_pickle_keys
 def prune(
     url: DatabaseUrl,
     user_id: UserId = None,
@@ -37,9 +38,7 @@ def prune(
     answered_requests: Annotated[
         bool, typer.Option("--answered-requests", help="Key requests whose session has come.")
     ] = False,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     even_if_used: EvenIfUsed = False,
@@ -55,7 +54,7 @@ def prune(
     interrupted, what was deleted is gone with all that belongs to it, and the rest is whole; run it again to go on.
     """
     rules = _rules(older_than, room or [], olm_sessions, answered_requests=answered_requests)
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     with open_for("prune", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account is pruned at a time")
         seen = owner_seen(backend, account)

@@ -20,17 +20,16 @@ from cryptostore.trust import recovery_key as recovery_keys
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .output import AsJson, flush_output, print_json, print_line, say, shown_time
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .stored_identity import newest_storage_key
 
 
+@takes_pickle_keys
 def recovery_key(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     file: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write it to this new file, which only its owner may read.")
     ] = None,
@@ -49,7 +48,7 @@ def recovery_key(
     That it was shown is noted in the database, for which the account is taken over. Where its client may be running it
     is shown and not noted, unless you give --even-if-used.
     """
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     with open_for("identity recovery-key", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one recovery key is shown at a time")
         with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,26 +19,17 @@ from cryptostore.store.rekeying import Rekeyed
 from .databases import DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
 from .exits import ExitCode
 from .output import AsJson, counter, messages, print_json, print_table, say
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key, new_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, new_pickle_key, takes_pickle_keys
 from .rows import kind_name
 
 
+@takes_pickle_keys
 def rekey(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
-    new_pickle_key_env: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take the new pickle key from this variable.")
-    ] = None,
-    new_pickle_key_file: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Take the new pickle key from this file of one line.")
-    ] = None,
-    ask_new_pickle_key: Annotated[
-        bool, typer.Option("--ask-new-pickle-key", help="Ask for the new pickle key, twice.")
-    ] = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
+    new_pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     wrap_only: Annotated[
         bool,
         typer.Option("--wrap-only", help="Change the pickle key in milliseconds, and leave the records as they are."),
@@ -57,8 +47,8 @@ def rekey(
     --wrap-only does not protect from somebody who had the old pickle key and a copy of the database.
     """
     refuse_process_local(url)
-    new = new_pickle_key(new_pickle_key_env, new_pickle_key_file, ask=ask_new_pickle_key)
-    old = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    new = new_pickle_key(new_pickle_key_options)
+    old = current_pickle_key(pickle_key_options)
     if old == new and wrap_only:
         raise ConfigurationError("with --wrap-only, the new pickle key must not be the old one; choose another")
     with open_for("rekey", url) as backend:

@@ -21,7 +21,7 @@ from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_a
 from .exits import ExitCode
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .output import AsJson, bars, messages, print_json, print_line
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 if TYPE_CHECKING:
     from cryptostore.nio.client.saved_login import SavedLogin
@@ -31,13 +31,12 @@ _NAME = "restore-backup"
 _VARIABLE = "CRYPTOSTORE_RECOVERY_KEY"
 
 
+@takes_pickle_keys
 def restore_backup(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     recovery_key_file: Annotated[
         Path | None, typer.Option(metavar="PATH", help=f"Take the recovery key from this file instead of {_VARIABLE}.")
     ] = None,
@@ -56,7 +55,7 @@ def restore_backup(
     Keys that came directly stay as they are, and read what is older, too. The command may be repeated. Entries that are
     of no use are named, and the exit code is 1; the rest is restored.
     """
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     recovery_key = _recovery_key(recovery_key_file, ask=ask_recovery_key)
     with open_for(_NAME, url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account's backup is restored at a time")

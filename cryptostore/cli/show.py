@@ -14,10 +14,11 @@ from .databases import DatabaseUrl, open_for, the_account
 from .exits import ExitCode
 from .identity import identity_document, identity_lines
 from .output import AsJson, print_json, print_line, print_table, shown_time
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .stored_account import StoredAccount, StoredRoom, StoredUser
 
 
+@takes_pickle_keys
 def show(
     url: DatabaseUrl,
     user_id: Annotated[
@@ -26,9 +27,7 @@ def show(
     device_id: Annotated[
         str | None, typer.Argument(metavar="DEVICE", show_default=False, help="The account's device.")
     ] = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     devices: Annotated[
         bool, typer.Option("--devices", help="List each device, not each user's number of them.")
     ] = False,
@@ -39,7 +38,7 @@ def show(
     No secret is shown, nothing is taken over, and nothing is changed. What cannot be read is left out, and named in the
     log; `cryptostore verify` lists all of it. The exit code is 1 where the Olm account or the sync token is damaged.
     """
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     with open_for("show", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account is shown at a time")
         with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:

@@ -18,20 +18,19 @@ from cryptostore.store.verifying import verify as verify_account
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
 from .output import AsJson, bars, messages, print_json, print_line, print_table
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .rows import kind_name, row_document, row_name
 
 #: How many unreadable rows people see; JSON has more.
 _SHOWN: Final = 20
 
 
+@takes_pickle_keys
 def verify(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     as_json: AsJson = False,
 ) -> None:
     """Open and check every record, and list those that cannot be read by kind and key.
@@ -40,7 +39,7 @@ def verify(
     complete here. Accounts that were moved elsewhere are left out. All accounts that are
     chosen must have the same pickle key.
     """
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     with open_for("verify", url) as backend:
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
         verified = {account: _with_progress(backend, account, pickle_key) for account in chosen.accounts}

@@ -107,7 +107,7 @@ def _pickle_key(given: str | None, variables: Mapping[str, str]) -> str:
     if not key:
         raise ConfigurationError(
             "there is no pickle key, which encrypts the keys in the database: give pickle_key=..., or set "
-            "CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE"
+            "CRYPTOSTORE_PICKLE_KEY, or its _FILE, _COMMAND or _KEYRING"
         )
     return key
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import nio
@@ -35,7 +36,7 @@ def use_our_store(url: str) -> None:
     nor the environment has a pickle key; besides, what NioStore raises. The program's `store_path` stays a folder.
     Raises ConfigurationError for what is no URL.
     """
-    _replace_stores(url)
+    _replace_stores(url, _key_giver())
     load_theirs: Callable[[Client], None] = Client.load_store
 
     def load_store(client: Client) -> None:
@@ -52,7 +53,8 @@ def use_our_client(url: str) -> None:
     A store that the program opens itself is on that database, too, as after `use_our_store`.
     Raises ConfigurationError for what is no URL.
     """
-    _replace_stores(url)
+    pickle_key = _key_giver()
+    _replace_stores(url, pickle_key)
     theirs = nio.AsyncClient
 
     class AsyncClient(ProductionMatrixClient):
@@ -68,7 +70,7 @@ def use_our_client(url: str) -> None:
             ssl: Any = None,
             proxy: str | None = None,
         ) -> None:
-            key = _pickle_key((config or AsyncClientConfig()).pickle_key)
+            key = pickle_key((config or AsyncClientConfig()).pickle_key)
             super().__init__(
                 homeserver, user, device_id, store=url, pickle_key=key, config=config, ssl=ssl, proxy=proxy
             )
@@ -80,13 +82,13 @@ def use_our_client(url: str) -> None:
             vars(module)["AsyncClient"] = AsyncClient
 
 
-def _replace_stores(url: str) -> None:
+def _replace_stores(url: str, key: Callable[[str], str]) -> None:
     ours = NioStore.at(url)
 
     def open_ours(
         user_id: str, device_id: str, store_path: str, pickle_key: str = "", database_name: str = ""
     ) -> NioStore:
-        return ours(user_id, device_id, store_path, _pickle_key(pickle_key), database_name)
+        return ours(user_id, device_id, store_path, key(pickle_key), database_name)
 
     def new(cls: type[MatrixStore], *values: Any, **named: Any) -> MatrixStore:
         if issubclass(cls, (ours, ProductionStore)):
@@ -108,17 +110,21 @@ def _check_replaceable(store: type[MatrixStore]) -> None:
         )
 
 
-def _pickle_key(given: str) -> str:
-    """The program's own pickle key, unless everybody knows it."""
-    if given not in PUBLIC_PICKLE_KEYS:
-        return given
-    key = pickle_key_from(variables())
-    if key is None:
-        raise ConfigurationError(
-            "this program gives nio's default pickle key, or none, which everybody knows: set CRYPTOSTORE_PICKLE_KEY "
-            "or CRYPTOSTORE_PICKLE_KEY_FILE; `cryptostore new-key` makes a key"
-        )
-    return key
+def _key_giver() -> Callable[[str], str]:
+    """What gives the program's own pickle key, unless everybody knows it, and then ours."""
+
+    # A command that hands it out may ask a person, so not for each client again.
+    @cache
+    def ours() -> str:
+        key = pickle_key_from(variables())
+        if key is None:
+            raise ConfigurationError(
+                "this program gives nio's default pickle key, or none, which everybody knows: set "
+                "CRYPTOSTORE_PICKLE_KEY, or its _FILE, _COMMAND or _KEYRING; `cryptostore new-key` makes a key"
+            )
+        return key
+
+    return lambda given: ours() if given in PUBLIC_PICKLE_KEYS else given
 
 
 def _warn_of_no_folder(client: Client) -> None:

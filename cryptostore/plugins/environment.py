@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from dotenv.parser import Binding, parse_stream
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.store.private_files import read_private, warn_if_shared
+from cryptostore.store.private_files import is_others_to_write, read_private, warn_if_shared
 
 #: Looked for in the working directory, and not missed.
 ENV_FILE: Final = ".env"
@@ -30,6 +30,8 @@ _PARTS: Final = {
 _DEFAULTS: Final = {"host": "localhost", "port": "5432"}
 _OTHER_WAYS: Final = frozenset({"hostaddr", "service"})
 _SECRETS: Final = ("CRYPTOSTORE_PICKLE_KEY", "CRYPTOSTORE_RECOVERY_KEY", "POSTGRES_PASSWORD")
+#: What somebody else's file must not name, since it is run.
+_COMMANDS: Final = ("CRYPTOSTORE_PICKLE_KEY_COMMAND", "CRYPTOSTORE_RECOVERY_KEY_COMMAND")
 _URL_WITH_A_PASSWORD: Final = re.compile(r"://[^/]*:.*@|password=", re.DOTALL)
 _OURS: Final = re.compile(r"\b(CRYPTOSTORE|MATRIX|POSTGRES|USE_POSTGRES)_")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
@@ -39,8 +41,9 @@ _NO: Final = frozenset({"", "0", "false", "no", "off"})
 def variables(env_file: str | os.PathLike[str] | None = ENV_FILE) -> dict[str, str]:
     """The variables of the environment, over those of the `.env` file, whose values are taken as they are written.
 
-    Raises ConfigurationError for a file that is missing, unless it is the default one, or cannot be read, and for a
-    line of ours that is not understood. Warns of a file with secrets that others may read.
+    Raises ConfigurationError for a file that is missing, unless it is the default one, or cannot be read, for a line of
+    ours that is not understood, and for a command in a file that others may write. Warns of a file with secrets that
+    others may read.
     """
     return (_variables_in(Path(env_file)) if env_file else {}) | dict(os.environ)
 
@@ -97,6 +100,11 @@ def _variables_in(file: Path) -> dict[str, str]:
             return {}
         raise ConfigurationError(f"there is no file {file}, which env_file names; correct it, or give env_file=None")
     found = _parsed(file, read_private(file, "the settings"))
+    if any(map(found.get, _COMMANDS)) and is_others_to_write(file):
+        raise ConfigurationError(
+            f"{file} names a command to run, and belongs to another user or may be written by everybody; make it yours "
+            "(chown, chmod 600), or set the variable in the environment"
+        )
     if any(map(found.get, _SECRETS)) or _URL_WITH_A_PASSWORD.search(found.get("CRYPTOSTORE_URL", "")):
         warn_if_shared(file, "the secret")
     return found

@@ -48,6 +48,12 @@ def warn_if_shared(file: str | os.PathLike[str], what: str) -> None:
         )
 
 
+def is_others_to_write(file: str | os.PathLike[str]) -> bool:
+    """Whether somebody else than this user and root may change the file, its group left aside."""
+    status = Path(file).stat()
+    return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & stat.S_IWOTH)
+
+
 def _of_others(status: os.stat_result) -> int:
     """The bits that let others in. The group's do not where this process itself is let in by its group."""
     anybody = stat.S_IROTH | stat.S_IWOTH

@@ -49,7 +49,7 @@ def import_file(path: Path, url: str, key: str) -> None:
         (["demo", "--store", "URL", "--messages", "20", "--kills", "2"], "cryptostore.cli.demo.party", 0),
         (["contract", "URL", "--processes", "2"], "cryptostore_contract.worker", 1),
         (["import-nio", "nio.db", "URL"], "", 0),
-        (["rekey", "URL", "--new-pickle-key-env", "NEW_KEY"], "", 0),
+        (["rekey", "URL", "--new-pickle-key-command", "cat new.key"], "", 0),
     ],
     ids=["demo", "contract", "import-nio", "rekey"],
 )
@@ -61,13 +61,13 @@ def test_no_process_shows_a_password_or_a_pickle_key(
     source.close()
     if "rekey" in words:
         import_file(source.path, postgres_url, canary)
+    (tmp_path / "new.key").write_text(f"new {canary}\n")
     place, _, schema = postgres_url.partition("?")
     environment = {
         "CANARY": canary,
         # The server does not ask for it.
         "DATABASE": f"{place}?{schema}&sslpassword={canary}",
         "CRYPTOSTORE_PICKLE_KEY": canary,
-        "NEW_KEY": f"new {canary}",
         "PYTEST_ADDOPTS": "-k a_new_process_reads",
     }
     seen: set[str] = set()

@@ -150,3 +150,24 @@ def test_an_env_file_with_secrets_that_others_may_read(
     write(text, 0o644)
     variables()
     assert len(caplog.messages) == warned
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, False), (0o660, False), (0o646, True)])
+def test_no_command_is_taken_from_a_file_that_others_may_write(mode: int, refused: bool) -> None:
+    write("CRYPTOSTORE_PICKLE_KEY_COMMAND=pass show bot\n", mode)
+    if not refused:
+        assert variables()["CRYPTOSTORE_PICKLE_KEY_COMMAND"] == "pass show bot"
+        return
+    with pytest.raises(ConfigurationError, match="names a command to run, and belongs to another user or may be"):
+        variables()
+
+
+def test_no_command_is_taken_from_a_file_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write("CRYPTOSTORE_PICKLE_KEY_COMMAND=pass show bot\n")
+    if os.geteuid() == 0:
+        os.chown(file, 1, -1)
+    else:
+        # Only root can give a file away.
+        monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(ConfigurationError, match="names a command to run, and belongs to another user or may be"):
+        variables()

@@ -81,7 +81,7 @@ class ProductionStore(NioStore):
         if pickle_key in PUBLIC_PICKLE_KEYS:
             raise ConfigurationError(
                 "the pickle key is empty or nio's default, which everybody knows; choose one of your own and give it "
-                "as pickle_key=..., CRYPTOSTORE_PICKLE_KEY or CRYPTOSTORE_PICKLE_KEY_FILE. "
+                "as pickle_key=..., or by CRYPTOSTORE_PICKLE_KEY, or its _FILE, _COMMAND or _KEYRING. "
                 "`cryptostore rekey` gives it to keys that are in a database already"
             )
         self._statistics = statistics
