@@ -13,7 +13,6 @@ import typer
 from cryptostore.errors import AccountElsewhere, ConfigurationError
 from cryptostore.plugins import open_backend, open_existing
 from cryptostore.plugins.loading import shown_url
-from cryptostore.plugins.observers import notify
 from cryptostore.records import Account
 from cryptostore.store import copying
 from cryptostore.store.backend import Backend
@@ -143,7 +142,6 @@ def _copied(places: tuple[Place, Place], account: Account, how: How) -> Ended:
         # Ctrl-C, too.
         say(f"the copy of {account} is not complete. Nothing is lost: run the same command again, and it goes on")
         raise
-    notify("cryptostore_keys_exported", account=account, records=copied.rows.total())
     return Ended(account, copied, time.monotonic() - started)
 
 

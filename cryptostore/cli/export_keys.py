@@ -13,7 +13,6 @@ import typer
 
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.new_files import new_private_file
-from cryptostore.plugins.observers import notify
 from cryptostore.records import Account, InboundGroupSession, Key
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.ownership import Mode
@@ -62,7 +61,14 @@ def export_keys(
         account = the_account(backend, url, user_id, device_id, "one account's keys are exported at a time")
         with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
             exported = _export(store, prefixes, file, passphrase)
-    notify("cryptostore_keys_exported", account=account, records=exported.keys)
+        backend.notify(
+            "cryptostore_keys_exported",
+            account=account,
+            records=exported.keys,
+            way="export-keys",
+            destination=str(file),
+            owner=backend.owner,
+        )
     _report(url, account, file, exported, as_json=as_json)
     if exported.unreadable:
         raise typer.Exit(ExitCode.CHECK_FAILED)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from cryptostore.errors import BackendUnavailable, InvalidRecord, StorageFull
 from cryptostore.plugins import open_backend
-from cryptostore.records import Key, Record, check_key, check_prefix
+from cryptostore.records import Account, Key, Record, check_key, check_prefix
 from cryptostore.records.changes import NOTHING, Changes
 from cryptostore.store.answers import Found, Selected
 from cryptostore.store.backend import Backend
@@ -41,6 +41,11 @@ class Storage:
         self._holding_back = False
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _close, os.getpid(), store, release)
+
+    @property
+    def account(self) -> Account:
+        """Whose store this is."""
+        return self._store.account
 
     def read_ahead(self, prefixes: Iterable[tuple[type[Record], Key]]) -> None:
         """Read what will be asked for soon, in one round trip.

@@ -70,7 +70,14 @@ def open_backend(url: str, **options: Any) -> Backend:
     remaining = options_of(url, options)
     common = CommonOptions.take_from(remaining)
     database = Attempts(common.deadline).run(lambda timeout: plugin.open(url, remaining, timeout))
-    return Backend(database, name=plugin.name, deadline=common.deadline, owner=common.owner, notify=notify)
+    return Backend(
+        database,
+        name=plugin.name,
+        deadline=common.deadline,
+        owner=common.owner,
+        notify=notify,
+        url=redact(url, plugin.shown_options),
+    )
 
 
 def open_existing(url: str, **options: Any) -> Backend:

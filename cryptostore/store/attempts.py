@@ -17,12 +17,23 @@ _LONGEST_PAUSE: Final = 1.0
 _LEAST_PART: Final = 1 / 20
 
 
-class Attempts:
-    """The attempts of one call: how long each may take, and the pauses between them."""
+def tell_nobody(_error: BackendUnavailable) -> None:
+    """Takes the place of who is told of attempts in vain."""
 
-    def __init__(self, deadline: float) -> None:
+
+class Attempts:
+    """The attempts of one call: how long each may take, and the pauses between them.
+
+    `retrying` is called with the error of an attempt that is followed by another.
+    """
+
+    def __init__(self, deadline: float, retrying: Callable[[BackendUnavailable], None] = tell_nobody) -> None:
         self._deadline = deadline
-        self._ends = time.monotonic() + deadline
+        self._retrying = retrying
+        self._began = time.monotonic()
+        self._ends = self._began + deadline
+        #: How many attempts were in vain and followed by another.
+        self.retries = 0
         self._pause = _FIRST_PAUSE
 
     @property
@@ -30,14 +41,21 @@ class Attempts:
         """Seconds until the deadline."""
         return max(0.0, self._ends - time.monotonic())
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first attempt."""
+        return time.monotonic() - self._began
+
     def timeout(self) -> float:
         """Seconds for the next attempt: few enough that one that hangs leaves time for another."""
         return min(self.remaining, max(self._deadline / 3, self.remaining / 2))
 
-    def pause(self) -> bool:
-        """Wait before the next attempt, longer each time; False at once where the deadline comes first."""
+    def pause(self, error: BackendUnavailable) -> bool:
+        """Wait before the attempt after this error, longer each time; False at once where the deadline comes first."""
         if self._pause + _LEAST_PART * self._deadline >= self.remaining:
             return False
+        self.retries += 1
+        self._retrying(error)
         # Random, so that the clients of a server that came back do not return in one wave.
         time.sleep(self._pause * random.uniform(0.5, 1.0))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
@@ -50,5 +68,5 @@ class Attempts:
                 return attempt(self.timeout())
             except BackendUnavailable as error:
                 error.outcome_unknown = False
-                if not self.pause():
+                if not self.pause(error):
                     raise

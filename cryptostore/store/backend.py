@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Final, Self, final
 
-from cryptostore.errors import AccountNotFound, ConfigurationError, InvalidRecord, UnreadableRecord
+from cryptostore.errors import (
+    AccountNotFound,
+    BackendUnavailable,
+    ConfigurationError,
+    CryptoStoreError,
+    InvalidRecord,
+    UnreadableRecord,
+)
 from cryptostore.logs import logger
 from cryptostore.records.record import Account
 
 from .account_keys import AccountKeys, missing_ring
 from .attempts import Attempts
-from .crypto_store import CryptoStore, Notify
+from .crypto_store import CryptoStore
 from .interface import AccountRow, Database, Health, Row, Schema, TakeOver
 from .keys import range_of
 from .lifecycle import OpenFlag
 from .owners import default_owner
 from .ownership import Mode, Ownership, claim_of
 from .pickle_keys import warn_if_weak
+from .reporting import Notify, described, no_observers
 from .sealed_account import SealedAccount
 
 #: Seconds after which a call that cannot reach the database gives up, unless the caller says otherwise.
@@ -34,10 +42,6 @@ _log: Final = logger(__name__)
 
 def look_at_nothing(_account: CryptoStore | None) -> None:
     """Take the account over whatever is in it."""
-
-
-def no_observers(hook: str, **facts: Any) -> None:
-    """Takes the place of observers where there are none."""
 
 
 @final
@@ -56,13 +60,19 @@ class Backend:
         deadline: float = DEFAULT_DEADLINE,
         owner: str = "",
         notify: Notify = no_observers,
+        url: str = "",
     ) -> None:
         #: The plugin's own object: raw rows, for tools that copy or count sealed values.
         self.database: Final = database
         self._deadline = deadline
-        self._owner = owner or default_owner()
-        self._notify = notify
+        #: The name of this process, which a fenced owner is shown.
+        self.owner: Final = owner or default_owner()
+        #: The database's URL, as it may be shown.
+        self.url: Final = url
+        #: Tells the observers, and which backend it is.
+        self.notify: Final[Notify] = partial(notify, backend=name)
         self._is_open = OpenFlag(f"the {name} backend")
+        self.notify("cryptostore_database_opened", database=url, connections=database.connections)
 
     def open_store(
         self,
@@ -89,18 +99,24 @@ class Backend:
         self._is_open.check()
         if pickle_key is not None:
             warn_if_weak(account, pickle_key)
-        attempts = Attempts(self._deadline)
-        if mode is Mode.OWN:
-            row, keys = self._own(account, pickle_key, look, attempts)
-        else:
-            row, keys = self._look_at(account, pickle_key, attempts)
+        attempts = self._attempts(account)
+        facts = {"account": account, "mode": mode.value, "owner": self.owner}
+        try:
+            if mode is Mode.OWN:
+                row, keys, previous_owner = self._own(account, pickle_key, look, attempts)
+            else:
+                row, keys = self._look_at(account, pickle_key, attempts)
+                previous_owner = row.owner
+        except CryptoStoreError as error:
+            self.notify("cryptostore_open_failed", **facts, **described(error))
+            raise
         store = self._store(account, row, mode, keys)
-        self._notify("cryptostore_store_opened", account=account, mode=mode.value, epoch=row.epoch)
+        self.notify("cryptostore_store_opened", **facts, epoch=row.epoch, previous_owner=previous_owner)
         return store
 
     def sealed(self, account: Account) -> SealedAccount:
         """One account's rows as they are stored, for commands that move them. Looks at nothing yet."""
-        return SealedAccount(self.database, account, self._deadline, self._owner, self._is_open)
+        return SealedAccount(self.database, account, self._deadline, self.owner, self._is_open)
 
     def accounts(self) -> dict[Account, Ownership]:
         """Every account in the database, in the order of user id and device id, with who owns it. [ACCOUNTS-2]
@@ -118,10 +134,11 @@ class Backend:
         AccountNotFound, even after the account was made again. [DELETE-5]
         """
         self._is_open.check()
-        attempts = Attempts(self._deadline)
+        attempts = self._attempts(account)
         row = self._find(account, attempts)
         # By its id, which is never another account's: a second attempt deletes nothing that was made since.
         attempts.run(partial(self.database.delete, row.id))
+        self.notify("cryptostore_account_deleted", account=account, owner=self.owner)
 
     def health(self) -> Health:
         """Ask the database whether it is there and writable. Raises BackendUnavailable."""
@@ -136,6 +153,8 @@ class Backend:
     def close(self) -> None:
         """Close every store and connection. Closing twice is no error. [CLOSE-3]"""
         if self._is_open.close():
+            # First: nobody may count what is closed.
+            self.notify("cryptostore_database_closed", database=self.url, connections=self.database.connections)
             self.database.close()
 
     def __enter__(self) -> Self:
@@ -158,22 +177,22 @@ class Backend:
 
     def _store(self, account: Account, row: AccountRow, mode: Mode, keys: AccountKeys | None) -> CryptoStore:
         is_open = OpenFlag(f"the store of {account}", within=self._is_open)
-        return CryptoStore(self.database, account, row, mode, keys, self._deadline, is_open, self._notify)
+        return CryptoStore(self.database, account, row, mode, keys, self._deadline, is_open, self.notify)
 
     def _own(
         self, account: Account, pickle_key: str | None, look: Look, attempts: Attempts
-    ) -> tuple[AccountRow, AccountKeys | None]:
+    ) -> tuple[AccountRow, AccountKeys | None, str]:
         if pickle_key is None:
             raise ConfigurationError(f"to own {account}, give open_store its pickle key, or open it with Mode.READ")
         found = attempts.run(partial(self.database.find, account.user_id, account.device_id))
         # Before the account is taken over: a wrong key must not fence a running client out.
         keys = None if found is None else self._unlocked(account, found, pickle_key, attempts)
         self._let_look(look, account, found, keys)
-        claim = claim_of(self._owner)
+        claim = claim_of(self.owner)
         row = attempts.run(partial(self._take_over, account, claim))
         if found is None or keys is None or not _nothing_between(found, row):
             keys = self._unlocked(account, row, pickle_key, attempts)
-        return row, keys
+        return row, keys, "" if found is None else found.owner
 
     def _let_look(self, look: Look, account: Account, found: AccountRow | None, keys: AccountKeys | None) -> None:
         if found is None:
@@ -193,7 +212,7 @@ class Backend:
 
     def _keys(self, account: Account, row: AccountRow, pickle_key: str) -> AccountKeys:
         def read(wanted: Sequence[bytes]) -> Sequence[Row]:
-            return Attempts(self._deadline).run(partial(self.database.get, row.id, wanted))
+            return self._attempts(account).run(partial(self.database.get, row.id, wanted))
 
         return AccountKeys(account, pickle_key, read)
 
@@ -207,6 +226,12 @@ class Backend:
         if not keys.load():
             raise UnreadableRecord(missing_ring(account))
         return True
+
+    def _attempts(self, account: Account) -> Attempts:
+        def retrying(error: BackendUnavailable) -> None:
+            self.notify("cryptostore_retried", account=account, reason=str(error))
+
+        return Attempts(self._deadline, retrying)
 
     def _find(self, account: Account, attempts: Attempts) -> AccountRow:
         row = attempts.run(partial(self.database.find, account.user_id, account.device_id))

@@ -129,7 +129,13 @@ def copy(source: Place, destination: Place, account: Account, how: How, watching
     Atomicity: as the module says. Raises as `beginning_of` does, and ConfigurationError where the source was written to
     meanwhile; what the backends raise. After each of them, the same call goes on or begins again.
     """
-    return _Copy(source, destination, account, how).run(watching)
+    copied = _Copy(source, destination, account, how).run(watching)
+    if not copied.beginning.is_end and not copied.different:
+        facts = {"account": account, "destination": destination.url, "owner": source.backend.owner}
+        source.backend.notify("cryptostore_keys_exported", **facts, records=copied.rows.total(), way="copy")
+        if not how.leave_source:
+            source.backend.notify("cryptostore_account_moved", **facts, source=source.url)
+    return copied
 
 
 class _Copy:

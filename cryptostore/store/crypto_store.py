@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar, final
+from typing import Final, Self, TypeVar, final
 
 from cryptostore.errors import (
-    BackendUnavailable,
     ConfigurationError,
+    CryptoStoreError,
     FencedOut,
     ReadOnlyStore,
     SchemaTooNew,
@@ -30,6 +29,7 @@ from .keys import decode_key, encode_key, prefix_range, range_of, successor
 from .lifecycle import OpenFlag
 from .ordering import checked_rows, merged, only_wanted
 from .ownership import Mode, Ownership, confirm, confirm_owner
+from .reporting import Notify, Reports
 from .seal import Unsealable
 from .sealing import problem_of, seal_changes
 from .secrets import SecretSeal
@@ -43,12 +43,6 @@ T = TypeVar("T")
 _PAGE: Final = 500
 
 _log: Final = logger(__name__)
-
-
-class Notify(Protocol):
-    """Calls the observers' hook of this name, with the facts as arguments."""
-
-    def __call__(self, hook: str, **facts: Any) -> None: ...
 
 
 @final
@@ -80,11 +74,11 @@ class CryptoStore:
         self._keys: Final = keys
         self._deadline: Final = deadline
         self._is_open: Final = is_open
-        self._notify: Final = notify
+        #: What the observers are told of this store.
+        self.reports: Final = Reports(account, row.owner, notify)
         self._sequence: Final[BatchSequence[Changes | SealedRows]] = BatchSequence(
             row.sequence, deadline, self._sealed, self._commit
         )
-        self._was_unavailable = False
 
     def get(self, kind: type[R], keys: Iterable[Key]) -> Found[R]:
         """Look up many records by their whole keys.
@@ -204,23 +198,13 @@ class CryptoStore:
 
     def _settle(self, changes: Changes | SealedRows) -> None:
         self._check_writing()
-        started = time.monotonic()
+        attempts = self._attempts()
         try:
-            size = self._sequence.apply(changes)
-        except FencedOut as error:
-            self._notify("cryptostore_fenced", account=self.account, owner=error.owner, since=error.since)
+            put = self._sequence.apply(changes, attempts)
+        except CryptoStoreError as error:
+            self.reports.failed(error, attempts)
             raise
-        except BackendUnavailable:
-            self._was_unavailable = True
-            self._notify("cryptostore_unavailable", account=self.account)
-            raise
-        if self._was_unavailable:
-            self._was_unavailable = False
-            self._notify("cryptostore_recovered", account=self.account)
-        seconds = time.monotonic() - started
-        self._notify(
-            "cryptostore_batch_applied", account=self.account, records=len(changes), size=size, seconds=seconds
-        )
+        self.reports.applied(put, attempts)
 
     def check_ownership(self) -> None:
         """Ask the database whether this store, opened with Mode.OWN, still owns the account: one round trip.
@@ -232,7 +216,11 @@ class CryptoStore:
         row = self._read(partial(self._database.find, self.account.user_id, self.account.device_id))
         # An account that was deleted and made again has another id.
         found = row if row is not None and row.id == self._id else None
-        confirm_owner(self.account, self.ownership, acknowledged, found)
+        try:
+            confirm_owner(self.account, self.ownership, acknowledged, found)
+        except FencedOut as error:
+            self.reports.fenced(error)
+            raise
 
     @property
     def replay_key(self) -> bytes:
@@ -278,7 +266,10 @@ class CryptoStore:
         self._is_open.check()
 
     def _read(self, attempt: Callable[[float], T]) -> T:
-        return Attempts(self._deadline).run(attempt)
+        return self._attempts().run(attempt)
+
+    def _attempts(self) -> Attempts:
+        return Attempts(self._deadline, self.reports.retried)
 
     def _pages(self, within: Range) -> Iterator[Row]:
         while True:
@@ -328,7 +319,7 @@ class CryptoStore:
             return None
 
     def _report(self, kind: type[Record], key: Key | None, reason: str, unreadable: dict[Key | None, str]) -> None:
-        self._notify("cryptostore_unreadable_row", account=self.account, kind=kind.kind_name, key=key, reason=reason)
+        self.reports.unreadable(kind.kind_name, key, reason)
         if kind.when_unreadable is Unreadable.ERROR:
             raise UnreadableRecord(
                 f"the {kind.kind_name} of {self.account} cannot be read ({reason}) and was left as it is; restore it "

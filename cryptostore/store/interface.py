@@ -115,6 +115,18 @@ class Schema:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The connections of this process to a database: how many calls use one, how many are idle, how many there may be,
+    and how many calls wait for one.
+    """
+
+    used: int
+    idle: int
+    most: int
+    waiting: int
+
+
 class Database(ABC):
     """One open database with any number of accounts. Owns the connections.
 
@@ -201,6 +213,12 @@ class Database(ABC):
         before anything is touched. [SCHEMA-2] First starts at the same time migrate once. [SCHEMA-3] A database that
         an older program left behind is brought up to date as it is opened, and keeps every row. [SCHEMA-4]
         """
+
+    def connections(self) -> Connections | None:
+        """Count the connections, for observers; None where there is nothing to count. Optional. Asks nobody, and waits
+        for nothing.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -66,6 +66,8 @@ def prune(
             store.apply(Changes(deletes=batch))
         pruned.deleted.update(kind.kind_name for kind, _ in batch)
         advance(len(batch))
+    if pruned.deleted and not dry_run:
+        store.reports.pruned(pruned.deleted)
     return pruned
 
 

@@ -76,6 +76,14 @@ def rekey(
             _reseal(store, keys, done, advance)
             ring = keys.ring.without_old_data_keys(keep_retired=bool(done.unreadable))
             store.put_rows(keys.replace(ring, new_pickle_key))
+        backend.notify(
+            "cryptostore_rekeyed",
+            account=account,
+            records=done.resealed.total(),
+            unreadable=done.unreadable.total(),
+            wrap_only=wrap_only,
+            owner=backend.owner,
+        )
         return done
 
 

@@ -32,6 +32,17 @@ class SealedRows:
 C = TypeVar("C", bound=Changes | SealedRows)
 
 
+class Put(NamedTuple):
+    """What a call made durable: how many records, and how many bytes of keys and values."""
+
+    records: int
+    size: int
+
+    def with_these(self, sent: _Pending[C]) -> Put:
+        """This and another batch."""
+        return Put(self.records + len(sent.changes), self.size + _size(sent.batch))
+
+
 class _Pending(NamedTuple, Generic[C]):
     """A batch whose outcome is unknown, and the changes in it before they were sealed."""
 
@@ -66,12 +77,13 @@ class BatchSequence(Generic[C]):
         """The number of the last batch that is known to be durable."""
         return self._last_committed
 
-    def apply(self, changes: C) -> int:
-        """Make `changes` durable, and return how many bytes of keys and values were put.
+    def apply(self, changes: C, attempts: Attempts | None = None) -> Put:
+        """Make `changes` durable, and return what was put, that of a batch that was pending included.
 
         Raises BackendUnavailable after the deadline, with the batch kept as pending if it was sent.
         """
-        attempts = Attempts(self._deadline)
+        attempts = attempts or Attempts(self._deadline)
+        put = Put(0, 0)
         if not self._lock.acquire(timeout=self._deadline):
             raise BackendUnavailable(
                 f"another batch of this store was still waiting after {self._deadline:g} s", outcome_unknown=False
@@ -80,13 +92,14 @@ class BatchSequence(Generic[C]):
             pending = self._pending
             if pending is not None:
                 self._send(pending, attempts)
+                put = put.with_these(pending)
                 if pending.changes == changes:
-                    return _size(pending.batch)
+                    return put
             if not changes:
-                return 0
-            batch = self._seal(self._last_committed + 1, changes)
-            self._send(_Pending(changes, batch), attempts)
-            return _size(batch)
+                return put
+            new = _Pending(changes, self._seal(self._last_committed + 1, changes))
+            self._send(new, attempts)
+            return put.with_these(new)
         finally:
             self._lock.release()
 
@@ -100,7 +113,7 @@ class BatchSequence(Generic[C]):
             except BackendUnavailable as error:
                 outcome_unknown |= error.outcome_unknown
                 error.outcome_unknown = outcome_unknown
-                if attempts.pause():
+                if attempts.pause(error):
                     continue
                 if outcome_unknown:
                     raise BackendUnavailable(f"{error}; {_waiting(sent.batch)}") from error

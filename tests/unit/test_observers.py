@@ -36,14 +36,16 @@ class Faulty:
         raise self.error
 
 
-FACTS: dict[str, Any] = {"account": ALICE, "records": 3, "size": 10, "seconds": 0.5}
+BACKEND = {"account": ALICE, "backend": "memory"}
+FACTS: dict[str, Any] = {**BACKEND, "records": 3, "size": 10, "seconds": 0.5, "retries": 0}
+AWAY: dict[str, Any] = {**BACKEND, "reason": "away"}
 
 
 def test_facts_are_delivered() -> None:
     observers, metrics = Observers(), Metrics()
     observers.add("metrics", metrics)
     observers.notify("cryptostore_batch_applied", FACTS)
-    observers.notify("cryptostore_unavailable", {"account": ALICE})
+    observers.notify("cryptostore_unavailable", AWAY)
     assert metrics.seen == [(ALICE, 3)]
 
 
@@ -103,7 +105,7 @@ def test_installed_observers_are_told_even_where_two_have_one_name(
     site.install("observer-one", {"cryptostore.observers": {"metrics": "observer_one"}}, observer_one=OBSERVER)
     site.install("observer-two", {"cryptostore.observers": {"metrics": "observer_two"}}, observer_two=OBSERVER)
     monkeypatch.setattr(module, "_observers", None)
-    module.notify("cryptostore_unavailable", account=ALICE)
+    module.notify("cryptostore_unavailable", **AWAY)
     assert site.module("observer_one").seen == [ALICE]
     assert site.module("observer_two").seen == [ALICE]
 
@@ -116,7 +118,7 @@ def test_an_observer_that_cannot_be_loaded_is_left_out(
 ) -> None:
     site.install("broken", {"cryptostore.observers": {"broken": "broken_observer"}}, broken_observer=source)
     site.install("works", {"cryptostore.observers": {"works": "working_observer"}}, working_observer=OBSERVER)
-    Observers().notify("cryptostore_unavailable", {"account": ALICE})
+    Observers().notify("cryptostore_unavailable", AWAY)
     assert site.module("working_observer").seen == [ALICE]
     assert "observer 'broken:broken' cannot be loaded and is left out" in caplog.text
 

@@ -298,7 +298,7 @@ def test_one_attempt_that_was_sent_leaves_the_outcome_unknown(clock: Clock) -> N
 
 def test_a_batch_is_sealed_once_and_says_its_size(clock: Clock) -> None:
     attempts = Attempts(AWAY, AWAY)
-    assert attempts.sequence(0, 10).apply(FIRST) == len(b"key") + 1
+    assert attempts.sequence(0, 10).apply(FIRST) == (1, len(b"key") + 1)
     assert attempts.seals.made == [FIRST]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,6 @@ from cryptostore import (
     FULL,
     AccountNotFound,
     Backend,
-    BackendUnavailable,
     Batch,
     Changes,
     Claim,
@@ -31,55 +29,16 @@ from cryptostore import (
     SyncToken,
     TakeOver,
     TrackedUser,
-    hookimpl,
     new_pickle_key,
     open_backend,
 )
-from cryptostore.plugins.observers import observers
 from cryptostore.store.account_keys import AccountKeys
 from cryptostore.store.lifecycle import OpenFlag
-from cryptostore.store.memory import MemoryHandle
 from example_records import ALICE, example
 
 #: Generated, so that opening costs nothing.
 KEY = new_pickle_key()
 TOKEN = Changes([SyncToken("s1")])
-
-
-class Witness:
-    """Writes down every fact that it is told."""
-
-    def __init__(self) -> None:
-        self.facts: list[tuple[Any, ...]] = []
-
-    @hookimpl
-    def cryptostore_store_opened(self, account: Any, mode: str, epoch: int) -> None:
-        self.facts.append(("opened", account, mode, epoch))
-
-    @hookimpl
-    def cryptostore_batch_applied(self, account: Any, records: int, size: int, seconds: float) -> None:
-        assert seconds >= 0
-        self.facts.append(("applied", account, records, size))
-
-    @hookimpl
-    def cryptostore_fenced(self, account: Any, owner: str, since: Any) -> None:
-        self.facts.append(("fenced", account, owner))
-
-    @hookimpl
-    def cryptostore_unavailable(self, account: Any) -> None:
-        self.facts.append(("unavailable", account))
-
-    @hookimpl
-    def cryptostore_recovered(self, account: Any) -> None:
-        self.facts.append(("recovered", account))
-
-
-@pytest.fixture
-def witness() -> Iterator[Witness]:
-    witness = Witness()
-    observers().add("witness", witness)
-    yield witness
-    observers().remove("witness")
 
 
 @pytest.fixture
@@ -88,15 +47,7 @@ def backend() -> Iterator[Backend]:
         yield backend
 
 
-def test_opening_and_applying_are_observed(backend: Backend, witness: Witness) -> None:
-    store = backend.open_store(ALICE, pickle_key=KEY)
-    store.apply(Changes([example(InboundGroupSession), SyncToken("s")]))
-    size = sum(len(row.key) + len(row.value) for row in store.stored_rows())
-    backend.open_store(ALICE, Mode.READ, pickle_key=KEY)
-    assert witness.facts == [("opened", ALICE, "own", 1), ("applied", ALICE, 2, size), ("opened", ALICE, "read", 1)]
-
-
-def test_fencing_is_observed(backend: Backend, witness: Witness) -> None:
+def test_a_fenced_owner_is_told_by_whom_and_what_to_do(backend: Backend) -> None:
     old = backend.open_store(ALICE, pickle_key=KEY)
     backend.open_store(ALICE, pickle_key=KEY)
     with pytest.raises(FencedOut) as caught:
@@ -106,19 +57,6 @@ def test_fencing_is_observed(backend: Backend, witness: Witness) -> None:
     assert "stop the other program" in str(caught.value)
     assert caught.value.since is not None
     assert not caught.value.outcome_unknown
-    assert witness.facts[-1] == ("fenced", ALICE, "first")
-
-
-def test_unavailability_and_recovery_are_observed(witness: Witness) -> None:
-    with open_backend("memory://", deadline=0.01) as backend:
-        assert isinstance(backend.database, MemoryHandle)
-        store = backend.open_store(ALICE, pickle_key=KEY)
-        with backend.database.shared.lock, pytest.raises(BackendUnavailable, match="was busy until the deadline"):
-            store.apply(TOKEN)
-        assert witness.facts[-1] == ("unavailable", ALICE)
-        store.apply(TOKEN)
-        store.apply(Changes([SyncToken("s2")]))
-    assert [fact[0] for fact in witness.facts[1:]] == ["unavailable", "recovered", "applied", "applied"]
 
 
 def test_reading_stores_do_not_write(backend: Backend) -> None:

@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from cryptostore.errors import BackendUnavailable, ConfigurationError, StoreClosed
 from cryptostore.logs import logger
+from cryptostore.store import interface
 
 from .connecting import Connection, Connector
 from .errors import READ_ONLY, DidNotAnswer, translated
@@ -55,6 +56,7 @@ class Connections:
         self._changed: Final = threading.Condition()
         #: Weakly: an interrupt may end a call before it is taken out.
         self._calls: WeakSet[_Call] = WeakSet()
+        self._waiting = 0
         #: In the order in which they came back.
         self._idle: list[Connection] = []
         self._closed = False
@@ -116,6 +118,10 @@ class Connections:
         text = f"{error}; before that: {reason}" if reason else str(error)
         return BackendUnavailable(text, outcome_unknown=error.outcome_unknown)
 
+    def count(self) -> interface.Connections:
+        """How many there are. Without the lock: this may be called in the middle of anything."""
+        return interface.Connections(len(self._calls), len(self._idle), self._size, self._waiting)
+
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
         # Over inherited connections, the end of the sessions would be that of the parent's.
@@ -129,7 +135,11 @@ class Connections:
     def _reserve(self, call: _Call, timeout: float) -> Connection | None:
         """Wait until less than all connections are in use. The one that came back last, or None to make one."""
         with self._changed:
-            is_free = self._changed.wait_for(lambda: len(self._calls) < self._size, timeout)
+            self._waiting += 1
+            try:
+                is_free = self._changed.wait_for(lambda: len(self._calls) < self._size, timeout)
+            finally:
+                self._waiting -= 1
             if self._closed:
                 raise StoreClosed("the PostgreSQL backend was closed; open it again to use it")
             if not is_free:

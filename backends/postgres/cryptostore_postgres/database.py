@@ -10,6 +10,7 @@ from psycopg.errors import LockNotAvailable
 
 from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.logs import logger
+from cryptostore.store import interface
 from cryptostore.store.interface import (
     MAX_KEY_BYTES,
     AccountRow,
@@ -135,6 +136,9 @@ class PostgresDatabase(Database):
     def schema(self, timeout: float) -> Schema:
         with self._connections.use(timeout) as connection:
             return read_schema(connection, self._options.schema)
+
+    def connections(self) -> interface.Connections:
+        return self._connections.count()
 
     def close(self) -> None:
         self._connections.close()

@@ -15,6 +15,7 @@ import pytest
 from psycopg.sql import SQL, Composed, Identifier
 
 from cryptostore import AccountRow, BackendUnavailable, Changes, CryptoStore, SyncToken, open_backend
+from cryptostore.store.interface import Connections as Counted
 from cryptostore_contract.handles import own, read
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import ALICE
@@ -24,7 +25,7 @@ from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.options import parse
 from cryptostore_postgres.pipeline import Statement, run
-from patience import PATIENCE
+from patience import PATIENCE, wait_until
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 from postgres_server import PostgresServer
 from raw_databases import TIMEOUT, commit, take_over
@@ -147,12 +148,17 @@ def test_a_call_waits_for_a_connection_when_all_are_in_use(
         thread.start()
     for _ in occupying:
         entered.acquire()
+    assert database.connections() == Counted(used=2, idle=0, most=2, waiting=0)
     with pytest.raises(BackendUnavailable, match=r"all 2 connections .* are in use"):
         database.health(0.1)
+    waiting = threading.Thread(target=lambda: database.health(PATIENCE))
+    waiting.start()
+    wait_until(lambda: database.connections().waiting == 1)
     threading.Timer(0.1, leave.set).start()
     assert database.health(PATIENCE).writable
-    for thread in occupying:
+    for thread in [*occupying, waiting]:
         thread.join()
+    assert database.connections() == Counted(used=0, idle=2, most=2, waiting=0)
     assert proxy.accepted == 2
     database.close()
 

@@ -26,7 +26,7 @@ from cryptostore.store import keys, ownership
 from cryptostore.store.attempts import Attempts
 from cryptostore.store.keys import range_of
 from cryptostore.store.lifecycle import OpenFlag
-from cryptostore.store.sequence import BatchSequence
+from cryptostore.store.sequence import BatchSequence, Put
 
 from .registry import mutant
 
@@ -63,9 +63,9 @@ def pending_batch_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Lost update: the next batch takes the number of one whose outcome is open."""
     original = BatchSequence.apply
 
-    def apply(sequence: BatchSequence[Any], changes: Changes) -> int:
+    def apply(sequence: BatchSequence[Any], changes: Changes, *attempts: Any) -> Put:
         sequence._pending = None
-        return original(sequence, changes)
+        return original(sequence, changes, *attempts)
 
     patch.setattr(BatchSequence, "apply", apply)
 

@@ -180,14 +180,14 @@ def unreadable_row_cleaned_away(patch: pytest.MonkeyPatch) -> None:
     original = Backend._own
 
     def own(backend: Backend, *arguments: Any) -> Any:
-        row, keys = original(backend, *arguments)
+        row, keys, previous_owner = original(backend, *arguments)
         assert keys is not None
         rows = backend.database.page(row.id, range_of(b""), 1_000_000, 5)
         damaged = [each.key for each in rows if not _opens(keys, each)]
         if damaged:
             batch = Batch(row.epoch, row.incarnation, row.sequence + 1, [], damaged)
             row = backend.database.commit(row.id, batch, 5) or row
-        return row, keys
+        return row, keys, previous_owner
 
     patch.setattr(Backend, "_own", own)
 
@@ -203,7 +203,7 @@ def every_account_looked_at(patch: pytest.MonkeyPatch) -> None:
             looked_at = original(backend, other, Mode.READ, **named)
             for row in looked_at.stored_rows():
                 if looked_at._keys is not None and not _opens(looked_at._keys, row):
-                    backend._notify(
+                    backend.notify(
                         "cryptostore_unreadable_row", account=other, kind="row", key=None, reason="is damaged"
                     )
         return opened

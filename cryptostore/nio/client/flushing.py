@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from cryptostore.errors import (
     AccountNotFound,
@@ -17,6 +19,7 @@ from cryptostore.errors import (
     StoreClosed,
 )
 from cryptostore.logs import logger
+from cryptostore.plugins.observers import notify
 
 from .statistics import Statistics
 from .store import ProductionStore
@@ -24,6 +27,8 @@ from .threads import in_thread
 
 #: After these, this store can never write again.
 _FINAL: Final = (FencedOut, DatabaseWentBack, AccountNotFound, StoreClosed)
+
+T = TypeVar("T")
 
 _log: Final = logger(__name__)
 
@@ -54,6 +59,8 @@ class Flusher:
         self._loop = asyncio.get_running_loop()
         #: When the database was last asked, or wrote something: opening did.
         self._owned_at = self._loop.time()
+        #: Since when the oldest change has waited.
+        self._waiting_since: float | None = None
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._final_error: CryptoStoreError | None = None
@@ -80,7 +87,8 @@ class Flusher:
     async def settle_offers(self) -> None:
         """Compare new Megolm sessions with the stored ones. Raises BackendUnavailable; they stay offers then."""
         while keys := self._store.offered_sessions():
-            self._store.settle_offers(await in_thread(self._threads, self._store.read_offers, keys))
+            read = partial(self._store.read_offers, keys)
+            self._store.settle_offers(await in_thread(self._threads, self._reported, read, self._waiting_since))
 
     def check(self) -> None:
         """Raise the error after which nothing can be written."""
@@ -155,12 +163,14 @@ class Flusher:
     async def _apply(self) -> None:
         # All pickles of the batch are taken here, in one step.
         batch = self._store.storage.take(self._store.collect())
+        since, self._waiting_since = self._waiting_since, None
         if not batch:
             return
         try:
-            await in_thread(self._threads, self._store.storage.apply_taken)
+            await in_thread(self._threads, self._reported, partial(self._write, len(batch), since), since)
         except BaseException:
             self._store.storage.put_back()
+            self._waiting_since = since
             raise
         self._store.storage.taken()
         self._store.settle(batch)
@@ -168,8 +178,26 @@ class Flusher:
         self._statistics.flushes += 1
         self._statistics.records += len(batch)
 
+    def _write(self, records: int, since: float | None) -> None:
+        self._store.storage.apply_taken()
+        notify("cryptostore_flushed", account=self._store.account_id, records=records, age=self._age(since))
+
+    def _reported(self, call: Callable[[], T], since: float | None) -> T:
+        try:
+            return call()
+        except CryptoStoreError as error:
+            facts = {"age": self._age(since), "error": type(error).__name__}
+            notify("cryptostore_flush_failed", account=self._store.account_id, **facts)
+            raise
+
+    def _age(self, since: float | None) -> float:
+        return 0.0 if since is None else self._loop.time() - since
+
     def _start_timer(self) -> None:
-        may_write = self._store.is_confirmed and self._store.is_dirty
+        is_dirty = self._store.is_dirty
+        if is_dirty and self._waiting_since is None:
+            self._waiting_since = self._loop.time()
+        may_write = self._store.is_confirmed and is_dirty
         if self._timer is None and may_write and not self._loop.is_closed():
             self._timer = self._loop.call_later(self._interval, self._on_timer)
 

@@ -16,6 +16,7 @@ from cryptostore.logs import logger
 from cryptostore.nio.pickles import if_valid
 from cryptostore.nio.standins import stored_token
 from cryptostore.nio.times import now
+from cryptostore.plugins.observers import notify
 from cryptostore.records import GapPart, MissedEvents, TimelineGap
 
 from .buffer import BufferedStorage
@@ -64,6 +65,7 @@ class Gaps:
     """The gaps that are open, and what was missed. What changes is written with the next flush."""
 
     def __init__(self, storage: BufferedStorage) -> None:
+        self._account = storage.account
         self.open = KeptRecords(storage, TimelineGap)
         self._parts = KeptRecords(storage, GapPart)
         self.missed = KeptRecords(storage, MissedEvents)
@@ -115,13 +117,15 @@ class Gaps:
 
     def keep(self, plan: Plan) -> int:
         """Keep what was planned, in the batch of the sync's token. Returns how many gaps are new."""
-        before = len(self.open.rows)
+        new = [gap for gap in plan.values() if gap.key not in self.open.rows]
         for gap in plan.values():
             if self.open.rows.get(gap.key) != gap:
                 self.open.put(gap)
         if plan:
             self.on_change()
-        return len(self.open.rows) - before
+        for gap in new:
+            notify("cryptostore_gap_found", account=self._account, room_id=gap.room_id)
+        return len(new)
 
     def passed(self, room_id: str) -> set[bytes]:
         """The digests of the events that were handed on, or skipped for good."""
@@ -161,6 +165,11 @@ class Gaps:
 
     def close(self, room_id: str) -> None:
         """All until `until` was handed on: go on from there, if more has come since, or forget the gap."""
+        events = len(self.passed(room_id))
+        self._go_on_behind(room_id)
+        notify("cryptostore_gap_filled", account=self._account, room_id=room_id, events=events)
+
+    def _go_on_behind(self, room_id: str) -> None:
         gap = self.open.rows[room_id,]
         self.drop_skipped(room_id)
         for part in range(gap.parts):
@@ -189,7 +198,7 @@ class Gaps:
             gap = replace(gap, until=gap.latest)
             self.open.put(gap)
         self._miss(room_id, cause, gap.since, gap.until, 0)
-        self.close(room_id)
+        self._go_on_behind(room_id)
 
     def miss(self, room_id: str, cause: MissedCause, count: int = 0) -> None:
         """Some events of an open gap were missed."""
@@ -211,6 +220,8 @@ class Gaps:
         number = 1 + max((int(key[1]) for key in self.missed.rows if key[0] == room_id), default=-1)
         self.missed.put(MissedEvents(room_id, number, cause.value, since, until, count, now()))
         _log.warning("events of %s reached no callback: %s", ascii(room_id), cause.value)
+        facts = {"room_id": room_id, "cause": cause.value, "count": count}
+        notify("cryptostore_events_missed", account=self._account, **facts)
         self.on_change()
 
 

@@ -15,6 +15,7 @@ from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.kept import KeptRecords
 from cryptostore.nio.pickles import if_valid
 from cryptostore.nio.times import now
+from cryptostore.plugins.observers import notify
 from cryptostore.trust.cross_signing import PublicIdentity
 
 from .key_answers import Judged, Signatures
@@ -30,6 +31,7 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
 
     def __init__(self, storage: BufferedStorage) -> None:
         super().__init__(storage, records.CrossSigningKeys)
+        self._account = storage.account
         #: What was verified of devices.
         self.signatures: Final = Signatures()
         #: The changes that nobody was told of yet.
@@ -125,6 +127,8 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         self.changes.put(records.IdentityChange(user_id, pinned, present, identity.verified, now()))
         consequence = "; no room keys go there until that is accepted or verified" if identity.verified else ""
         _log.warning("the identity of %s has changed%s", ascii(user_id), consequence)
+        facts = {"user_id": user_id, "previous": pinned, "present": present}
+        notify("cryptostore_identity_changed", account=self._account, **facts)
 
     def _tell_again(self, user_id: str) -> None:
         identity = self.of(user_id)

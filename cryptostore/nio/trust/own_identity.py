@@ -23,6 +23,7 @@ from cryptostore.nio.client.pauses import growing_pause
 from cryptostore.nio.client.session import Session
 from cryptostore.nio.client.threads import in_thread
 from cryptostore.plugins.new_files import write_private
+from cryptostore.plugins.observers import notify
 from cryptostore.store.private_files import read_private
 from cryptostore.trust import recovery_key as recovery_keys
 from cryptostore.trust.cross_signing import SECRET_NAMES
@@ -170,6 +171,8 @@ class OwnIdentity:
         await self._session.flush()
         if (state, why) != (self.state, self.why):
             self.state, self.why = state, why
+            account = self._session.store.account_id
+            notify("cryptostore_identity_settled", account=account, state=state.value, reason=why)
             if text := advice(state, why):
                 _log.warning("%s: %s", self._client.user_id, text)
 

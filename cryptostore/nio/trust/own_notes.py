@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from cryptostore.nio.client.buffer import BufferedStorage
+from cryptostore.plugins.observers import notify
 from cryptostore.records import Value
 from cryptostore.records.changes import Changes
 from cryptostore.trust.secret_storage import KeyDescription
@@ -40,8 +41,11 @@ class OwnNotes:
     def note_ours(self, master_key: str) -> None:
         """The homeserver has this identity, whose seeds are in the store."""
         if self.master_key != master_key:
+            account, previous = self._storage.account, self.master_key
             self.master_key = master_key
             self._write()
+            facts = {"user_id": account.user_id, "previous": previous, "present": master_key}
+            notify("cryptostore_identity_changed", account=account, **facts)
 
     def note_storage(self, description: KeyDescription | None, *, made: bool, replaces: bool = False) -> None:
         """Secret storage is opened by the key that this describes; by none."""
