@@ -20,11 +20,14 @@ from typing import Final
 from nio import InviteMemberEvent, MatrixRoom, RoomMessageText
 
 from cryptostore import (
+    AccessTokenRejected,
+    AccountElsewhere,
     AccountNotFound,
     BackendUnavailable,
     ConfigurationError,
     DatabaseWentBack,
     FencedOut,
+    HomeserverUnavailable,
     PluginError,
     SchemaError,
     StorageFull,
@@ -37,9 +40,12 @@ from cryptostore.nio import ProductionMatrixClient, transaction_id
 #: does the work now.
 MISCONFIGURED: Final = 2
 TAKEN_OVER: Final = 10
+#: After this one, and any other, it may.
+TRY_AGAIN: Final = 1
 
 #: What no restart mends.
 _FOR_A_PERSON: Final = (
+    AccountElsewhere,
     AccountNotFound,
     ConfigurationError,
     DatabaseWentBack,
@@ -120,6 +126,9 @@ async def main() -> int:
     except FencedOut as error:
         _log.error("%s", error)  # it names the process that does the work now
         return TAKEN_OVER
+    except (AccessTokenRejected, BackendUnavailable, HomeserverUnavailable, StorageFull) as error:
+        _log.error("%s", error)
+        return TRY_AGAIN
     return 0
 
 
