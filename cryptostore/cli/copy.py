@@ -27,6 +27,15 @@ from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_p
 from .rows import kind_name, row_document, row_name
 from .stats import count
 
+Source = Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")]
+Destination = Annotated[str, typer.Argument(metavar="DST", help="The database that gets them; it may be new.")]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the source over first: its clients are fenced out.")]
+LeaveSource = Annotated[bool, typer.Option("--leave-source", help="Make a second copy, and leave the source as it is.")]
+EvenIfMoved = Annotated[
+    bool, typer.Option("--even-if-moved", help="Copy what accounts left whose new database is lost.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")]
+
 #: How many rows people see that are not as they should be; JSON has more.
 _SHOWN: Final = 20
 
@@ -52,22 +61,16 @@ class Ended(NamedTuple):
 
 @takes_pickle_keys
 def copy(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")],
-    destination: Annotated[str, typer.Argument(metavar="DST", help="The database that gets them; it may be new.")],
+    source: Source,
+    destination: Destination,
     user_id: UserId = None,
     device_id: DeviceId = None,
     pickle_key_options: PickleKeyOptions = NO_OPTIONS,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the source over first: its clients are fenced out.")
-    ] = False,
-    leave_source: Annotated[
-        bool, typer.Option("--leave-source", help="Make a second copy, and leave the source as it is.")
-    ] = False,
-    even_if_moved: Annotated[
-        bool, typer.Option("--even-if-moved", help="Copy what accounts left whose new database is lost.")
-    ] = False,
+    take_over: TakeOver = False,
+    leave_source: LeaveSource = False,
+    even_if_moved: EvenIfMoved = False,
     watch: Watch = 5.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Move accounts to another database, sealed as they are, and compare every row that was written.

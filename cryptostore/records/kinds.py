@@ -7,6 +7,9 @@ key and its fields once, here; keys, values and test strategies derive from that
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Final
+
 from .fields import (
     NO_SCALARS,
     Bytes,
@@ -23,6 +26,16 @@ from .fields import (
     Trust,
 )
 from .record import Record, Unreadable, record_kind
+
+_FIRST_DAY: Final = datetime.fromtimestamp(0, UTC)
+
+#: In days: `ReplayPage.used_on` may be earlier than the last use by less than this.
+USE_KEPT_TO: Final = 7
+
+
+def day_of(time: datetime) -> int:
+    """The day of a time, counted from 1970 (UTC); 0 for one before."""
+    return max(0, (time - _FIRST_DAY).days)
 
 
 @record_kind
@@ -326,10 +339,13 @@ class ReplayPage(Record):
 
     Another event with a used index is a replay. `used` has a bit for each index, big-endian, the lowest for the first.
     `events` has 12 bytes for each used index, in order: the beginning of HMAC-SHA256 with the account's replay key of
-    the event's id and timestamp. Pages go with their session: see `CryptoStore.session_deletion`.
+    the event's id and timestamp. `used_on` is the day, counted from 1970 (UTC), on which a message on the page was read
+    last, kept to `USE_KEPT_TO`; 0 if it is not known. Pages go with their session: see `CryptoStore.session_deletion`.
     """
 
     kind_number = 10
+    format_number = 2
+    added_fields = ("used_on",)
     kind_name = "replay_page"
     key_fields = ("session_id", "sender_key", "page")
     when_unreadable = Unreadable.REFUSE
@@ -339,6 +355,7 @@ class ReplayPage(Record):
     page: Count
     used: Bytes
     events: Bytes
+    used_on: Count = 0
 
 
 @record_kind

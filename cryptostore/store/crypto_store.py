@@ -135,12 +135,19 @@ class CryptoStore:
                 self._fill(together.of(kind), self._records(kind, of_kind, together.of(kind).unreadable))
         return together
 
-    def scan(self, kind: type[R], prefix: Key = (), after: Key | None = None) -> Iterator[R]:
+    def scan(
+        self,
+        kind: type[R],
+        prefix: Key = (),
+        after: Key | None = None,
+        unreadable: dict[Key | None, str] | None = None,
+    ) -> Iterator[R]:
         """Go through all records under a prefix in key order, in bounded memory; only those after the key `after`.
 
         Returns an iterator that fetches page by page; each record that exists throughout comes exactly once. [SCAN-1]
         A scan holds no connection, lock or snapshot between pages, and may be abandoned at any point. [SCAN-2]
-        Raises as `select` does, at the call for a bad prefix and from the iterator for the rest. [SCAN-3]
+        Raises as `select` does, at the call for a bad prefix and from the iterator for the rest. `unreadable` gets the
+        keys of rows that cannot be read, as they are passed, with the reasons. [SCAN-3]
         Atomicity: each page is a snapshot of its own. [SCAN-4]
         Concurrency: an iterator serves one thread; the store may be written while it is open. [SCAN-5]
         """
@@ -148,7 +155,7 @@ class CryptoStore:
         within = prefix_range(kind, prefix)
         if after is not None:
             within = Range(max(within.start, successor(encode_key(kind, after))), within.end)
-        return self._records(kind, self._pages(within), {})
+        return self._records(kind, self._pages(within), {} if unreadable is None else unreadable)
 
     def keys(self, kind: type[Record], prefix: Key = ()) -> Iterator[Key]:
         """Go through the keys under a prefix as `scan` does, but open no record: those of unreadable ones come, too."""

@@ -15,17 +15,24 @@ from command_line import Run, on_a_terminal, run_process
 from cryptostore import (
     Account,
     Changes,
+    Device,
+    DeviceTrust,
     FencedOut,
     InboundGroupSession,
     Key,
+    MissedEvents,
     Mode,
+    OlmSession,
+    OutgoingKeyRequest,
     Record,
     ReplayPage,
+    Row,
     SyncToken,
     new_pickle_key,
     open_backend,
 )
 from cryptostore.cli.exits import ExitCode
+from cryptostore.store.keys import encode_key
 from example_records import example
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
@@ -77,6 +84,38 @@ def test_what_is_old_is_deleted(filled: str) -> None:
     assert (again.code, again.out.splitlines()[1]) == (0, "  nothing")
 
 
+def test_every_rule_in_one_run(filled: str) -> None:
+    used = [ReplayPage(each.session_id, each.sender_key, 1, b"\x01", bytes(12), 1) for each in SESSIONS[:6]]
+    keys = {"curve25519": "bobs", "ed25519": "signs"}
+    olm = [example(OlmSession, sender_key="bobs", session_id=f"{number}", last_used_at=OLD) for number in range(3)]
+    others = [
+        Device("@bob:x", "GONE", keys, deleted=True),
+        Device("@bob:x", "BLOCKED", deleted=True, trust=DeviceTrust.BLACKLISTED),
+        example(MissedEvents, noticed_at=OLD),
+        OutgoingKeyRequest("request", "session1", "!room1:x", "m.megolm.v1.aes-sha2"),
+    ]
+    with open_backend(filled) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
+        store.apply(Changes([*used, *olm, *others]))
+        store.put_rows([Row(encode_key(InboundGroupSession, SESSIONS[0].key), b"damaged")])
+    sessions = ["--room", "!room0:x", "--room", "!none:x", "--unused-for", "50", "--replay-rows", "50"]
+    others_too = ["--olm-sessions", "2", "--gone-devices", "50", "--missed-events", "50", "--answered-requests"]
+    rules = [*sessions, *others_too, "--json"]
+    dry, done = (run_process("prune", filled, *rules, *words) for words in (["--dry-run"], NOW))
+    assert dry.document | {"dry_run": False} == done.document
+    # The pages of the fixture do not say when they were used.
+    assert done.document["deleted"] == {
+        "outgoing_key_request": 1,
+        "replay_page": 1,
+        "olm_session": 3,
+        "device": 1,
+        "missed_events": 1,
+    }
+    assert (done.document["unreadable"], done.document["unknown_rooms"]) == (1, ["!none:x"])
+    assert f"{ALICE} has no session of the room !none:x; is it the right one?" in done.err
+    assert left(filled, Device) == {("@bob:x", "BLOCKED")}
+    assert SESSIONS[0].key in left(filled)
+
+
 def test_one_room_for_programs(run: Run, filled: str) -> None:
     ended = run("prune", filled, "--room", "!room1:x", *NOW, "--json")
     assert ended.document["deleted"] == {"inbound_group_session": 403, "replay_page": 403}
@@ -113,10 +152,12 @@ def test_an_owner_that_is_silent_is_fenced_out_by_name(run: Run, filled: str) ->
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        ((), "say what to delete: --older-than, --room, --olm-sessions or --answered-requests"),
+        ((), "--answered-requests or --missed-events"),
         (("--older-than", "-1"), "Invalid value for '--older-than'"),
         (("--older-than", "9999999999"), "days ago is before the calendar"),
         (("--olm-sessions", "0"), "Invalid value for '--olm-sessions'"),
+        (("--room", ""), "inbound_group_session.room_id must not be empty"),
+        (("--unused-for", "90", "--replay-rows", "89"), "keep them for as long as sessions that are not used"),
         ((*RULES, "--user-id", "@nobody:x"), "has no such account"),
         ((*RULES, "--pickle-key-env", "WRONG"), "Nothing is damaged"),
     ],

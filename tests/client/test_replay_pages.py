@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clock import Clock
 from cryptostore import Account, Backend, BackendUnavailable, Changes, InboundGroupSession, ReplayPage, open_backend
+from cryptostore.nio.client import replay
 from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.replay import ReplayProtection
 from cryptostore.nio.client.statistics import Statistics
@@ -159,6 +162,29 @@ def test_a_page_is_written_only_with_what_was_on_it(memory_url: str) -> None:
     with reader(memory_url) as third:
         assert not third.use(3, event(4))
         assert not third.use(4, event(3))
+
+
+def test_a_page_says_when_it_was_read_last(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(replay, "now", clock)
+    first_day = (clock() - datetime.fromtimestamp(0, UTC)).days
+
+    def read_again(index: int) -> tuple[bool, int]:
+        """Whether it is written anew, and the day that is stored."""
+        with reader(memory_url) as opened:
+            assert opened.use(index, event(index))
+            is_dirty = opened.replays.is_dirty
+        with reader(memory_url) as opened:
+            (page,) = opened.storage.select(ReplayPage, [()])[()]
+        return is_dirty, page.used_on
+
+    assert read_again(3) == (True, first_day)
+    clock.passes(days=6)
+    assert read_again(3) == (False, first_day)
+    assert read_again(4) == (True, first_day + 6)
+    clock.passes(days=7)
+    assert read_again(3) == (True, first_day + 13)
+    assert read_again(4) == (False, first_day + 13)
 
 
 def test_a_page_that_cannot_be_read_counts_as_used_and_is_kept(url: str) -> None:

@@ -30,7 +30,8 @@ from cryptostore import (
 from cryptostore.plugins.observers import notify
 from cryptostore.store.copying import How, Place, copy
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle
-from cryptostore.store.pruning import Rules, prune
+from cryptostore.store.prunable import Rules
+from cryptostore.store.pruning import prune
 from cryptostore.store.rekeying import rekey
 from example_records import ALICE, example
 from told import Told, told

@@ -22,9 +22,10 @@ from cryptostore import (
     SessionToBackUp,
     SyncToken,
 )
-from cryptostore.store import pruning
+from cryptostore.store import prunable, pruning
 from cryptostore.store.keys import encode_key
-from cryptostore.store.pruning import Pruned, Rules, prune
+from cryptostore.store.prunable import Pruned, Rules
+from cryptostore.store.pruning import prune
 from example_records import ALICE, example
 from sealed_database import KEY, backend, rows_of, saved
 
@@ -38,7 +39,11 @@ BEFORE: Final = Rules(received_before=NOW - timedelta(days=50))
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "_BATCH", 3)
+    """Everything goes on beyond a page."""
+    monkeypatch.setattr(prunable, "_PAGE", 3)
+    monkeypatch.setattr(prunable, "_SESSIONS", 2)
+    monkeypatch.setattr(prunable, "_DEVICES", 2)
+    monkeypatch.setattr(pruning, "_BATCH", 9)
 
 
 def session(number: int, room: str, received_at: datetime) -> InboundGroupSession:

@@ -9,7 +9,9 @@ from typing import Any, Final
 from cryptostore import records
 from cryptostore.nio.cache import LiveCache
 from cryptostore.nio.standins import stored_id
+from cryptostore.nio.times import now
 from cryptostore.records.changes import Changes
+from cryptostore.records.kinds import USE_KEPT_TO, day_of
 
 from .buffer import BufferedStorage
 
@@ -32,6 +34,8 @@ class Page:
     def __init__(self, record: records.ReplayPage | None = None, *, is_readable: bool = True) -> None:
         self._is_readable = is_readable
         self._events: dict[int, bytes] = {} if record is None else _events_of(record)
+        #: The day on which a message was read last, about.
+        self.used_on = 0 if record is None else record.used_on
 
     def use(self, index: int, event: bytes) -> bool:
         """Note that an event uses an index. Returns False, and notes nothing, where another has used it."""
@@ -45,7 +49,7 @@ class Page:
         """What to store."""
         used = sum(1 << index for index in self._events)
         events = b"".join([self._events[index] for index in sorted(self._events)])
-        return records.ReplayPage(*key, used.to_bytes(_MAP_BYTES, "big"), events)
+        return records.ReplayPage(*key, used.to_bytes(_MAP_BYTES, "big"), events, self.used_on)
 
 
 class ReplayProtection:
@@ -66,7 +70,9 @@ class ReplayProtection:
         page = self._pages.get(key) or Page()
         is_known = page.has(index)
         is_accepted = page.use(index, self._digest(event_id, timestamp))
-        if is_accepted and not is_known:
+        today = day_of(now())
+        if is_accepted and (not is_known or today - page.used_on >= USE_KEPT_TO):
+            page.used_on = today
             self._pages.put(key, page)
             self._dirty[key] = page
             self._storage.touch()
