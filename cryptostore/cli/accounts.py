@@ -67,6 +67,8 @@ def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:
 def _shown_mark(mark: Mark) -> str:
     if mark.whereabouts is Whereabouts.MOVED:
         return f"moved    to {mark.place} on {shown_time(mark.at)}"
+    if mark.whereabouts is Whereabouts.RESTORING:
+        return f"restored from {mark.place}, and not complete"
     return f"copied   from {mark.place}, and not complete"
 
 

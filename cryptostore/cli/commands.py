@@ -22,6 +22,7 @@ _OUR_OWN: Final = tuple(
     for name, value in (
         ("accounts", "cryptostore.cli.accounts:accounts"),
         ("backends", "cryptostore.cli.backends:backends"),
+        ("backup", "cryptostore.cli.backup:backup"),
         ("copy", "cryptostore.cli.copy:copy"),
         ("delete", "cryptostore.cli.delete:delete"),
         ("demo", "cryptostore.cli.demo.command:demo"),
@@ -34,6 +35,7 @@ _OUR_OWN: Final = tuple(
         ("new-key", "cryptostore.cli.new_key:new_key"),
         ("prune", "cryptostore.cli.prune:prune"),
         ("rekey", "cryptostore.cli.rekey:rekey"),
+        ("restore", "cryptostore.cli.restore:restore"),
         ("restore-backup", "cryptostore.cli.restore_backup:restore_backup"),
         ("run", "cryptostore.cli.run:run"),
         ("show", "cryptostore.cli.show:show"),

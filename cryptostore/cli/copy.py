@@ -24,7 +24,7 @@ from .exits import ExitCode
 from .in_use import Watch, refuse_used
 from .output import AsJson, messages, print_json, print_line, rates, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
-from .rows import kind_name, row_document, row_name
+from .rows import kind_name, print_wrong, row_document
 from .stats import count
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")]
@@ -35,9 +35,6 @@ EvenIfMoved = Annotated[
     bool, typer.Option("--even-if-moved", help="Copy what accounts left whose new database is lost.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")]
-
-#: How many rows people see that are not as they should be; JSON has more.
-_SHOWN: Final = 20
 
 #: What a dry run says.
 _PLANS: Final = {
@@ -185,11 +182,7 @@ def _report(places: tuple[Place, Place], ended: Sequence[Ended], *, is_opened: b
     print_line(f"From {places[0].url} to {places[1].url}", style="bold")
     for account, copied, seconds in ended:
         print_line(f"{account} {_outcome(copied, seconds, is_opened=is_opened)}")
-        wrong = [*copied.different, *copied.unreadable]
-        for each in wrong[:_SHOWN]:
-            print_line(f"- {row_name(each.key)} {each.reason}")
-        if len(wrong) > _SHOWN:
-            print_line(f"- and {len(wrong) - _SHOWN:,} more (--json names them)")
+        print_wrong([*copied.different, *copied.unreadable])
 
 
 def _outcome(copied: Copied, seconds: float, *, is_opened: bool) -> str:

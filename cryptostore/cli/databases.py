@@ -115,7 +115,7 @@ class AtHome(NamedTuple):
     @property
     def is_one_missing(self) -> bool:
         """Whether an account is not complete here, or none is here at all of those that were asked for."""
-        is_coming = any(mark.whereabouts is Whereabouts.COMING for mark in self.marks.values())
+        is_coming = any(mark.whereabouts is not Whereabouts.MOVED for mark in self.marks.values())
         return is_coming or (bool(self.marks) and not self.accounts)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from cryptostore.records import KINDS_BY_NUMBER
 from cryptostore.store.keys import decode_key
 from cryptostore.store.marks import MARK_KEY
 from cryptostore.store.ring import RING_KEYS
+
+from .output import print_line
+
+#: How many rows people see that are not as they should be; JSON has more.
+_SHOWN: Final = 20
 
 
 def kind_name(number: int) -> str:
@@ -44,3 +50,11 @@ def shown_key(key: bytes) -> str:
 def row_document(key: bytes, reason: str) -> dict[str, Any]:
     """For JSON: which row it is, and what is wrong with it."""
     return {"kind": kind_of_row(key), "key": shown_key(key), "raw_key": key.hex(), "reason": reason}
+
+
+def print_wrong(wrong: Sequence[tuple[bytes, str]]) -> None:
+    """For people: the first of the rows that are not as they should be, by key and reason."""
+    for key, reason in wrong[:_SHOWN]:
+        print_line(f"- {row_name(key)} {reason}")
+    if len(wrong) > _SHOWN:
+        print_line(f"- and {len(wrong) - _SHOWN:,} more (--json names them)")

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, StorageFull
 
 from .folders import flush_folder
 
 _PRIVATE: Final = 0o600
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_private(file: Path, text: str, what: str) -> None:
@@ -27,7 +28,8 @@ def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
     """A new file to write, there whole and durable when the block ends, and not at all before.
 
     Until then it has another name, under which a killed process leaves it. Never over a file: it may hold the only copy
-    of another secret. Raises ConfigurationError if it cannot be made; `what` says what it holds.
+    of another secret. Raises ConfigurationError if it cannot be made, and StorageFull if it has no room; `what` says
+    what it holds.
     """
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
@@ -37,14 +39,18 @@ def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
         with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE), "wb") as opened:
             try:
                 yield opened
+                opened.flush()
+                os.fsync(opened.fileno())
             except BaseException:
                 unfinished.unlink()
                 raise
-            opened.flush()
-            os.fsync(opened.fileno())
         _give_name(unfinished, file)
         flush_folder(file.parent)
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageFull(
+                f"cannot write {what} to {file}: {error.strerror}; make room, or name a file on another disk"
+            ) from error
         raise ConfigurationError(f"cannot write {what} to {file}: {error.strerror}; name a new file") from error
 
 

@@ -13,7 +13,7 @@ The same call goes on where an earlier one was interrupted, as long as nothing w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,15 +24,11 @@ from cryptostore.records.record import Account
 
 from .account_keys import AccountKeys, missing_ring
 from .backend import Backend
+from .comparing import NOT_COPIED_AS_ROWS, Difference, Different, compared, copied_rows, note
 from .interface import AccountRow, Row
 from .marks import MARK_KEY, Mark, Whereabouts, elsewhere, encode_mark
 from .ring import RING_KEYS
-from .sealed_account import SealedAccount
 from .sealing import problem_of
-
-#: How many differences are named; where all rows differ, they would not fit into memory.
-_MOST_NAMED: Final = 10_000
-_NOT_COPIED_AS_ROWS: Final = frozenset({*RING_KEYS, MARK_KEY})
 
 
 class Beginning(StrEnum):
@@ -64,13 +60,6 @@ class Place(NamedTuple):
 
     backend: Backend
     url: str
-
-
-class Different(NamedTuple):
-    """A row that is not the same on both sides."""
-
-    key: bytes
-    reason: str
 
 
 @dataclass
@@ -221,7 +210,7 @@ class _Copy:
     def _bring_rows(self, copied: Callable[[int], None]) -> None:
         mark = self._begun()
         for page in self._source.pages(mark.reached):
-            rows = [row for row in page if row.key not in _NOT_COPIED_AS_ROWS]
+            rows = [row for row in page if row.key not in NOT_COPIED_AS_ROWS]
             mark = replace(mark, reached=page[-1].key)
             self._destination.write([*rows, self._row_of(mark)])
             copied(len(rows))
@@ -243,24 +232,24 @@ class _Copy:
         self._destination.write([self._row_of(mark)])
         return mark
 
-    def _compare(self, done: Copied, compared: Callable[[int], None]) -> None:
-        for ours, theirs in _aligned(_rows(self._source, compared), _rows(self._destination)):
-            if theirs is None or ours is None:
-                key, reason = (ours or theirs or _NO_ROW).key, _MISSING if theirs is None else _ADDED
-                _note(done.different, key, reason)
+    def _compare(self, done: Copied, passed: Callable[[int], None]) -> None:
+        ours, theirs = copied_rows(self._source, passed), copied_rows(self._destination)
+        for row, difference in compared(ours, theirs):
+            if difference in (Difference.MISSING, Difference.ADDED):
+                note(done.different, row.key, difference)
                 continue
-            done.rows[ours.key[0]] += 1
-            done.size += len(ours.key) + len(ours.value)
-            if ours.value != theirs.value:
-                _note(done.different, ours.key, _CHANGED)
-            elif self._keys is not None and (problem := problem_of(theirs, self._keys)):
-                _note(done.unreadable, theirs.key, problem)
+            done.rows[row.key[0]] += 1
+            done.size += len(row.key) + len(row.value)
+            if difference:
+                note(done.different, row.key, difference)
+            elif self._keys is not None and (problem := problem_of(row, self._keys)):
+                note(done.unreadable, row.key, problem)
 
     def _complete(self, ring: dict[bytes, bytes], done: Copied) -> None:
         self._destination.write([Row(*copy) for copy in ring.items()], deletes=[MARK_KEY])
         for key, value in self._destination.get(sorted([*RING_KEYS, MARK_KEY])).items():
             if ring.get(key) != value:
-                _note(done.different, key, _CHANGED)
+                note(done.different, key, Difference.CHANGED)
             done.rows[key[0]] += 1
             done.size += len(key) + len(value)
 
@@ -298,35 +287,3 @@ class _Copy:
             f"another program opened, copied or deleted {self._account} in {self._destination_url} at the same time; "
             "stop it, and copy again"
         )
-
-
-_NO_ROW: Final = Row(b"", b"")
-_MISSING: Final = "is missing at the destination"
-_ADDED: Final = "is at the destination alone"
-_CHANGED: Final = "is not the same at the destination"
-
-
-def _note(noted: list[Different], key: bytes, reason: str) -> None:
-    if len(noted) < _MOST_NAMED:
-        noted.append(Different(key, reason))
-
-
-def _rows(account: SealedAccount, passed: Callable[[int], None] = lambda _number: None) -> Iterator[Row]:
-    for page in account.pages():
-        yield from [row for row in page if row.key not in _NOT_COPIED_AS_ROWS]
-        passed(len(page))
-
-
-def _aligned(ours: Iterator[Row], theirs: Iterator[Row]) -> Iterator[tuple[Row | None, Row | None]]:
-    """The rows of both sides, those with the same key together."""
-    one, other = next(ours, None), next(theirs, None)
-    while one is not None or other is not None:
-        if other is None or (one is not None and one.key < other.key):
-            yield one, None
-            one = next(ours, None)
-        elif one is None or other.key < one.key:
-            yield None, other
-            other = next(theirs, None)
-        else:
-            yield one, other
-            one, other = next(ours, None), next(theirs, None)

@@ -1,4 +1,4 @@
-"""The mark of an account that is not at home where it is stored: a copy that is not complete, or what a move left.
+"""The mark of an account that is not at home where it is stored: not all of it has come yet, or it was moved away.
 
 It is stored beside the key ring, whose kind number it has. While it is there, no pickle key opens the account. A mark:
 
@@ -42,6 +42,8 @@ class Whereabouts(StrEnum):
     COMING = "coming"
     #: It was moved to another database, and is kept here as it was.
     MOVED = "moved"
+    #: It is being restored here from a backup's file, and its key ring has not come yet.
+    RESTORING = "restoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Mark:
     """Where an account is, if not here.
 
     `other_id` is the account's id in the other database, `sequence` the number of the last batch of what is copied, and
-    `place` the other database's URL as it may be shown. `reached` is the key of the last row that has come.
+    `place` the other database's URL as it may be shown. `reached` is the key of the last row that has come. Of an
+    account that is being restored, `place` is the file, and the numbers are 0.
     """
 
     whereabouts: Whereabouts
@@ -91,6 +94,11 @@ def elsewhere(account: Account, mark: Mark) -> AccountElsewhere:
             f"{account} was moved to {mark.place} on {mark.at:%Y-%m-%d %H:%M} UTC: give its client that URL. To bring "
             "it back, use `cryptostore copy` in the other direction; to drop what is left here, `cryptostore delete`; "
             "if that database is lost, `cryptostore copy --even-if-moved`"
+        )
+    if mark.whereabouts is Whereabouts.RESTORING:
+        return AccountElsewhere(
+            f"{account} is not restored here completely: run the same `cryptostore restore` of {mark.place} again, "
+            "which begins anew; the file has everything. To drop what has come, use `cryptostore delete`"
         )
     return AccountElsewhere(
         f"a copy of {account} from {mark.place} is not complete here: run the same `cryptostore copy` again, which "

@@ -91,12 +91,13 @@ def derive(pickle_key: str, salt: bytes, cost: int) -> bytes:
     generated = _generated(pickle_key)
     if generated is not None:
         return HKDF(SHA256(), _RAW_BYTES, salt, info=b"cryptostore pickle key").derive(generated)
-    return _stretched(_utf8(pickle_key), salt, cost)
+    return stretched(_utf8(pickle_key), salt, cost)
 
 
 # Opening an account again, after a take-over or an outage, costs nothing.
 @lru_cache(maxsize=64)
-def _stretched(passphrase: bytes, salt: bytes, cost: int) -> bytes:
+def stretched(passphrase: bytes, salt: bytes, cost: int) -> bytes:
+    """32 bytes of a passphrase, by scrypt with N = 2^`cost`, r = 8 and p = 3. Blocks as `derive` does."""
     with _free, required("scrypt"):
         return Scrypt(salt=salt, length=_RAW_BYTES, n=2**cost, r=8, p=3).derive(passphrase)
 

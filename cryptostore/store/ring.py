@@ -140,7 +140,7 @@ def wrap(account: Account, ring: Ring, pickle_key: str) -> dict[bytes, bytes]:
     cost = _NO_COST if pickle_keys.is_generated(pickle_key) else pickle_keys.COST
     salt = os.urandom(_SALT_BYTES)
     lock = _lock(pickle_key, salt, cost)
-    plain = _encode_ring(ring)
+    plain = encode_ring(ring)
     return {raw_key: _wrapped(account, raw_key, plain, lock, (cost, salt)) for raw_key in RING_KEYS}
 
 
@@ -161,7 +161,10 @@ def unwrap(account: Account, raw_key: bytes, value: bytes, pickle_key: str) -> R
         plain = lock.cipher.decrypt(nonce, value[_HEADER.size : -_CHECKSUM_BYTES], _bound_to(account, raw_key, header))
     except InvalidTag:
         raise _unreadable(account, raw_key) from None
-    return _decoded(account, raw_key, plain)
+    ring = decode_ring(account, plain)
+    if ring is None:
+        raise _unreadable(account, raw_key)
+    return ring
 
 
 def find_ring(account: Account, values: Mapping[bytes, bytes], pickle_key: str) -> FoundRing | None:
@@ -266,18 +269,20 @@ class _Floor(msgspec.Struct):
     format_floor: int
 
 
-_encode_ring: Final = msgspec.msgpack.Encoder(order="deterministic").encode
+#: A ring in MessagePack, not encrypted.
+encode_ring: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode_floor: Final = msgspec.msgpack.Decoder(_Floor).decode
 _decode_ring: Final = msgspec.msgpack.Decoder(Ring).decode
 
 
-def _decoded(account: Account, raw_key: bytes, plain: bytes) -> Ring:
+def decode_ring(account: Account, plain: bytes) -> Ring | None:
+    """The ring in what `encode_ring` made, or None where it is none. Raises SchemaTooNew."""
     # Its text may quote what it failed on, so it must not become the context of ours.
     with suppress(msgspec.DecodeError):
         if _decode_floor(plain).format_floor <= STORE_FORMAT:
             return _decode_ring(plain)
         raise _too_new(account)
-    raise _unreadable(account, raw_key)
+    return None
 
 
 def _random_data_key(others: Sequence[DataKey]) -> DataKey:

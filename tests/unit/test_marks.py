@@ -65,3 +65,5 @@ def test_each_error_names_what_to_do() -> None:
     assert "from postgresql://db.example.org/keys is not complete here: run the same `cryptostore copy` again" in str(
         elsewhere(ALICE, coming)
     )
+    restoring = replace(MOVED, whereabouts=Whereabouts.RESTORING, place="/backups/alice")
+    assert "run the same `cryptostore restore` of /backups/alice again" in str(elsewhere(ALICE, restoring))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cryptostore import ConfigurationError
+from cryptostore import ConfigurationError, StorageFull
 from cryptostore.plugins.new_files import new_private_file
+from cryptostore_contract.limits import limited_files
 
 
 def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
@@ -67,3 +68,14 @@ def test_a_file_system_without_second_names(tmp_path: Path, monkeypatch: pytest.
     with new_private_file(tmp_path / "keys.txt", "keys") as opened:
         opened.write(b"all of it")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("keys.txt", b"all of it")]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with limited_files(10_000), pytest.raises(StorageFull, match=r"File too large; make room, or name a file on"):
+        fill(tmp_path / "keys.txt", 20_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fill(file: Path, size: int) -> None:
+    with new_private_file(file, "keys") as opened:
+        opened.write(bytes(size))

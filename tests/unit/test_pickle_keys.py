@@ -197,10 +197,10 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched = Watched()
-    pickle_keys._stretched.cache_clear()
+    pickle_keys.stretched.cache_clear()
     monkeypatch.setattr(pickle_keys, "Scrypt", watched)
     yield watched
-    pickle_keys._stretched.cache_clear()
+    pickle_keys.stretched.cache_clear()
 
 
 def test_fewer_derivations_run_at_once_than_there_are_cores(watched: Watched) -> None:

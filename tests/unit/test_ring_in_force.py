@@ -95,6 +95,6 @@ def test_one_copy_that_is_too_new_is_enough() -> None:
 
 def test_both_copies_take_one_derivation() -> None:
     both = wrap(ALICE, RING, PASSPHRASE)
-    pickle_keys._stretched.cache_clear()
+    pickle_keys.stretched.cache_clear()
     find_ring(ALICE, both, PASSPHRASE)
-    assert pickle_keys._stretched.cache_info().misses == 1
+    assert pickle_keys.stretched.cache_info().misses == 1

@@ -12,7 +12,7 @@ from cryptostore import (
     AccountElsewhere,
     TrackedUser,
 )
-from cryptostore.store import copying
+from cryptostore.store import comparing
 from cryptostore.store.copying import How, Place, copy
 from cryptostore.store.keys import encode_key
 from cryptostore.store.marks import MARK_KEY, decode_mark, encode_mark
@@ -62,7 +62,7 @@ def test_a_ring_that_is_kept_as_something_else(source: Place, destination: Place
 def test_no_more_differences_are_named_than_fit_into_memory(
     source: Place, destination: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_MOST_NAMED", 5)
+    monkeypatch.setattr(comparing, "_MOST_NAMED", 5)
 
     def spoiled(_number: int) -> None:
         rows = rows_of(destination.backend, ALICE)
