@@ -13,7 +13,6 @@ import typer
 
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.new_files import new_private_file
-from cryptostore.plugins.observers import notify
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.backups import Counted, back_up
@@ -23,10 +22,11 @@ from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
 from .output import AsJson, messages, print_json, print_line, rates, say
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, current_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .rows import kind_name, print_wrong, row_document
 
 
+@takes_pickle_keys
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file.")],
     url: DatabaseUrl,
@@ -35,9 +35,7 @@ def backup(
     passphrase_env: PassphraseVariable = None,
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskForPassphrase = False,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     as_json: AsJson = False,
 ) -> None:
     """Write one whole account to a file that its passphrase opens, for `cryptostore restore`.
@@ -49,12 +47,19 @@ def backup(
     they are, and the exit code is 1.
     """
     passphrase = given_passphrase(passphrase_env, passphrase_file, ask=ask_passphrase, twice=True)
-    pickle_key = current_pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = current_pickle_key(pickle_key_options)
     with open_for("backup", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account is backed up at a time")
         started = time.monotonic()
         counted = _written(backend, account, pickle_key, passphrase, file)
-    notify("cryptostore_keys_exported", account=account, records=counted.rows.total())
+        backend.notify(
+            "cryptostore_keys_exported",
+            account=account,
+            records=counted.rows.total(),
+            way="backup",
+            destination=str(file),
+            owner=backend.owner,
+        )
     _report(url, account, file, counted, time.monotonic() - started, as_json=as_json)
     if counted.wrong:
         raise typer.Exit(ExitCode.CHECK_FAILED)

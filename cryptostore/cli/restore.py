@@ -15,6 +15,7 @@ from cryptostore.errors import BackendUnavailable, ConfigurationError, StorageFu
 from cryptostore.plugins import open_backend
 from cryptostore.plugins.loading import shown_url
 from cryptostore.store import backups
+from cryptostore.store.backend import Backend
 from cryptostore.store.backup_file import BackupFile
 from cryptostore.store.backups import Counted, Restored, Restoring
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
@@ -23,10 +24,11 @@ from .databases import owner_of, refuse_process_local, url_from_settings
 from .exits import ExitCode
 from .output import AsJson, counting, messages, print_json, print_line, rates, say, shown_time
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
-from .pickle_keys import AskForKey, KeyFile, KeyVariable, given_pickle_key
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
 from .rows import kind_name, print_wrong, row_document
 
 
+@takes_pickle_keys
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file that `cryptostore backup` made.")],
     url: Annotated[
@@ -41,9 +43,7 @@ def restore(
     passphrase_env: PassphraseVariable = None,
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskForPassphrase = False,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the passphrase and the whole file, and open no database.")
     ] = False,
@@ -65,7 +65,7 @@ def restore(
         return
     place = url or url_from_settings()
     refuse_process_local(place)
-    pickle_key = _pickle_key(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+    pickle_key = _pickle_key(pickle_key_options)
     opened = BackupFile(file, passphrase)
     started = time.monotonic()
     restored = _restored(opened, place, pickle_key)
@@ -74,8 +74,8 @@ def restore(
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def _pickle_key(variable: str | None, file: Path | None, *, ask: bool) -> str:
-    given = given_pickle_key(variable, file, ask=ask)
+def _pickle_key(options: PickleKeyOptions) -> str:
+    given = given_pickle_key(options)
     if given is None or given in PUBLIC_PICKLE_KEYS:
         raise ConfigurationError(
             "give the pickle key that the account is to have from now on: CRYPTOSTORE_PICKLE_KEY, --pickle-key-file or "
@@ -102,13 +102,22 @@ def _restored(file: BackupFile, url: str, pickle_key: str) -> Restored:
     with open_backend(url, owner=owner_of("restore")) as backend:
         try:
             with _progress(file) as watching:
-                return backups.restore(file, backend, shown_url(url), pickle_key, watching)
+                restored = backups.restore(file, backend, shown_url(url), pickle_key, watching)
         except (KeyboardInterrupt, BackendUnavailable, StorageFull):
             say(
                 f"{file.account} is not restored. Nothing is lost: run the same command again, which begins anew; "
                 "until it is complete the account cannot be opened there"
             )
             raise
+        if restored.is_complete:
+            _tell(backend, file, restored)
+        return restored
+
+
+def _tell(backend: Backend, file: BackupFile, restored: Restored) -> None:
+    facts = {"records": restored.counted.rows.total(), "way": "restore", "source": str(file.path)}
+    backend.notify("cryptostore_keys_imported", account=file.account, owner=backend.owner, **facts)
+    backend.notify("cryptostore_account_restored", account=file.account, owner=backend.owner)
 
 
 @contextmanager

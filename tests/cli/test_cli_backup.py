@@ -110,26 +110,43 @@ def test_an_account_comes_back(run: Run, places: Places) -> None:
         assert list(store.keys(OutboundGroupSession)) == []
 
 
+class Audit:
+    """What observers are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    @hookimpl
+    def cryptostore_keys_exported(self, account: Account, records: int, way: str, destination: str) -> None:
+        assert destination == "alice.backup"
+        self.told.append((way, account, records))
+
+    @hookimpl
+    def cryptostore_keys_imported(self, account: Account, records: int, way: str, source: str) -> None:
+        assert source == "alice.backup"
+        self.told.append((way, account, records))
+
+    @hookimpl
+    def cryptostore_account_restored(self, account: Account, owner: str, backend: str) -> None:
+        assert owner.startswith("cryptostore restore on ")
+        self.told.append(("restored", account))
+
+
 def test_programs_get_json(run: Run, places: Places) -> None:
-    exported: list[tuple[Account, int]] = []
-
-    class Observer:
-        @hookimpl
-        def cryptostore_keys_exported(self, account: Account, records: int) -> None:
-            exported.append((account, records))
-
-    observers().add("a test", Observer())
+    audit = Audit()
+    observers().add("audit", audit)
     try:
         document = run("backup", "alice.backup", places.source, *ALICES, *PASS, "--json").document
+        restored = run("restore", "alice.backup", places.destination, *PASS, *NEW_KEY, "--json").document
     finally:
-        observers().remove("a test")
+        observers().remove("audit")
     kinds = {"outbound_group_session": 1, "sync_token": 1, "tracked_user": USERS}
     assert (document["user_id"], document["file"], document["unreadable"]) == (ALICE.user_id, "alice.backup", [])
     assert (document["kinds"], document["rows"]) == (kinds, USERS + 2)
-    assert exported == [(ALICE, USERS + 2)]
+    told = [("backup", ALICE, USERS + 2), ("restore", ALICE, USERS + 2), ("restored", ALICE)]
+    assert audit.told == told
     looked = run("restore", "alice.backup", *PASS, "--dry-run", "--json").document
     assert (looked["kinds"], looked["user_id"], looked["dry_run"]) == (kinds, ALICE.user_id, True)
-    restored = run("restore", "alice.backup", places.destination, *PASS, *NEW_KEY, "--json").document
     assert (restored["kinds"], restored["bytes"]) == (kinds, document["bytes"])
     assert (restored["complete"], restored["different"], restored["dry_run"]) == (True, [], False)
     assert restored["made_safe"] == {"outbound_group_session": 1}
