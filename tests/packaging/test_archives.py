@@ -66,7 +66,8 @@ DISTRIBUTIONS: Final = [
             "cryptostore.backends": {
                 "postgres": "cryptostore_postgres.plugin",
                 "postgresql": "cryptostore_postgres.plugin",
-            }
+            },
+            "cryptostore.commands": {"postgres-roles": "cryptostore_postgres.roles:postgres_roles"},
         },
     ),
     Distribution(

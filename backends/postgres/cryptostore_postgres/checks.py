@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 
 from cryptostore.errors import ConfigurationError
 
-from .connecting import Connection
+from .connecting import Connection, Policies
 from .options import Migrate, PostgresOptions
 from .pipeline import Statement, run
+from .row_security import our_policies
 
 #: The schema, and those of our tables that are there. Who owns the database could do anything to them anyhow.
 _PARTS: Final = Statement(
@@ -46,26 +47,24 @@ class _Part(NamedTuple):
     is_unlogged: bool
 
 
-def refuse_unsafe(connection: Connection, options: PostgresOptions) -> None:
-    """Raise ConfigurationError where a policy hides rows, a table is not logged, or a stranger owns what is ours.
+def refuse_unsafe(connection: Connection, options: PostgresOptions) -> Policies | None:
+    """Raise ConfigurationError where rows are hidden, a table is not logged, or a stranger owns what is ours.
 
-    A hidden row would count as missing, and a crash of the server empties a table that is not logged. The owner of a
-    table can attach a trigger or a policy to it, whose code runs with the rights of the role that uses it;
-    migrate=never says that another owner is meant.
+    A row that another policy than ours hides would count as missing, and a crash of the server empties a table that is
+    not logged. The owner of a table can attach a trigger or a policy to it, whose code runs with the rights of the role
+    that uses it; migrate=never says that another owner is meant.
+
+    Returns our policies, where they are in force for this role.
     """
     [rows] = run(connection, Statement(_PARTS.text, [options.schema]))
-    for part in map(_Part._make, rows):
+    parts = list(map(_Part._make, rows))
+    policies = our_policies(connection, options.schema) if any(part.hides_rows for part in parts) else None
+    for part in parts:
         what = f"the table {options.schema}.{part.name}" if part.name else f"the schema {options.schema}"
         if part.is_unlogged:
             raise ConfigurationError(
                 f"{what} at {options.place} is UNLOGGED: a crash of the server would empty it; let its owner run "
                 f"ALTER TABLE {options.schema}.{part.name} SET LOGGED"
-            )
-        if part.hides_rows:
-            raise ConfigurationError(
-                f"{what} at {options.place} hides rows from the role {connection.info.user!r}, which would count as "
-                f"missing: its owner can run ALTER TABLE {options.schema}.{part.name} DISABLE ROW LEVEL SECURITY, or "
-                f'a superuser ALTER ROLE "{connection.info.user}" BYPASSRLS'
             )
         if not part.is_trusted and options.migrate is Migrate.AUTO:
             raise ConfigurationError(
@@ -73,3 +72,11 @@ def refuse_unsafe(connection: Connection, options: PostgresOptions) -> None:
                 f"of {connection.info.user!r}; if it is the role that makes the tables, put migrate=never into the "
                 f'URL, or GRANT "{part.owner}" TO "{connection.info.user}"; else name another schema with schema=…'
             )
+        if part.hides_rows and policies is None:
+            raise ConfigurationError(
+                f"{what} at {options.place} hides rows from the role {connection.info.user!r} by other policies than "
+                "the tables were made with, and hidden rows would count as missing: its owner can run ALTER TABLE "
+                f"{options.schema}.{part.name} DISABLE ROW LEVEL SECURITY, or a superuser ALTER ROLE "
+                f'"{connection.info.user}" BYPASSRLS'
+            )
+    return policies

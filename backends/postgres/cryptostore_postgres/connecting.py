@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
@@ -23,6 +23,14 @@ from .options import PostgresOptions
 _CHECK_SECONDS: Final = 2.0
 
 
+class Policies(NamedTuple):
+    """Row security as it was found, to be told from what may be made of it later."""
+
+    #: The numbers of the tables, as the server writes an array.
+    tables: str
+    fingerprint: str
+
+
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection, and what its uses have to know of it. Times are by the monotonic clock."""
 
@@ -34,6 +42,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     ends: float = 0.0
     #: When it was last found to work.
     used_at: float = 0.0
+    #: The policies by which its role sees its own accounts alone, where there are any.
+    policies: Policies | None = None
     #: Whether its server cannot do the work, though another host of the URL may.
     is_stuck: bool = False
     _hold: socket.socket | None = None

@@ -18,7 +18,7 @@ from cryptostore.errors import BackendUnavailable, ConfigurationError, StoreClos
 from cryptostore.logs import logger
 from cryptostore.store import interface
 
-from .connecting import Connection, Connector
+from .connecting import Connection, Connector, Policies
 from .errors import READ_ONLY, DidNotAnswer, translated
 from .options import PostgresOptions
 from .watchdog import Watchdog
@@ -60,6 +60,8 @@ class Connections:
         #: In the order in which they came back.
         self._idle: list[Connection] = []
         self._closed = False
+        #: Those that are in force for the role.
+        self.policies: Policies | None = None
 
     def open(self, ends: float) -> None:
         """Make the first connection. Raises ConfigurationError for what trying again cannot mend."""
@@ -82,7 +84,7 @@ class Connections:
             connection = self._reserve(call, timeout)
             if connection is None or not self._works(connection, ends):
                 connection = self._connect(ends)
-            connection.ends = ends
+            connection.ends, connection.policies = ends, self.policies
             with translated(connection.place, self._password), self._watchdog.guard(connection, ends):
                 try:
                     yield connection

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from psycopg.errors import LockNotAvailable
+import psycopg
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable, ReadOnlySqlTransaction
+from psycopg.sql import SQL, Identifier, Literal
 
 from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.logs import logger
@@ -26,12 +29,13 @@ from cryptostore.store.interface import (
 from .arrays import ByteaArray
 from .connecting import Connection
 from .connections import Connections
+from .errors import is_hidden_row
 from .migrations import SHIPPED, Migrations, read_schema
 from .options import PostgresOptions, parse
 from .pipeline import Parameter, Rows, Statement, run
 from .portions import Portion, portions
 from .statements import Statements
-from .transactions import begin, commit, explain_lock, read, write
+from .transactions import ROLLBACK, begin, commit, explain_lock, read, write
 
 #: Above every key.
 _END: Final = b"\xff" * (MAX_KEY_BYTES + 1)
@@ -58,17 +62,18 @@ class PostgresDatabase(Database):
             self._connections.open(ends)
             with self._connections.use(ends - time.monotonic()) as connection:
                 self._check_encoding(connection)
-                migrations.ensure(connection, options)
+                self._connections.policies = migrations.ensure(connection, options)
                 _warn_if_not_durable(_health(connection), options.place)
         except BaseException:
             self._connections.close()
             raise
 
     def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
-        parameters: list[Parameter] = [claim.new_id, user_id, device_id, claim.incarnation, claim.owner, claim.since]
+        name = Statement(self._statements.name, [claim.new_id, user_id, device_id])
+        owner: list[Parameter] = [user_id, device_id, claim.incarnation, claim.owner, claim.since]
         with self._connections.use(timeout) as connection:
             try:
-                [[row]] = write(connection, Statement(self._statements.take_over, parameters))
+                _, [row] = write(connection, name, Statement(self._statements.claim, owner))
             except LockNotAvailable:
                 connection.rollback()
                 present = self._find(connection, user_id, device_id)
@@ -76,11 +81,17 @@ class PostgresDatabase(Database):
                     self._end_stalled(connection, present.id)
                 explain_lock(connection)
                 raise
+            except InsufficientPrivilege as error:
+                self._refuse_hidden(connection, error, user_id, device_id)
+                raise
             return AccountRow._make(row)
 
     def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
         with self._connections.use(timeout) as connection:
-            return self._find(connection, user_id, device_id)
+            row = self._find(connection, user_id, device_id)
+            if row is None and connection.policies is not None:
+                self._refuse_if_hidden(connection, user_id, device_id)
+            return row
 
     def accounts(self, timeout: float) -> list[AccountRow]:
         with self._connections.use(timeout) as connection:
@@ -160,6 +171,31 @@ class PostgresDatabase(Database):
                 f"{self._options.place}; restore a backup"
             )
         return row
+
+    def _refuse_if_hidden(self, connection: Connection, user_id: str, device_id: str) -> None:
+        """Raise ConfigurationError where the account is there and another role's: that is not absent.
+
+        Only an attempt to make it tells. It is undone, and where this role may not write, nothing would be made anyhow.
+        """
+        parameters: list[Parameter] = [-1 - secrets.randbits(62), user_id, device_id]
+        try:
+            run(connection, *begin(connection, by_index=False), Statement(self._statements.name, parameters), ROLLBACK)
+        except (InsufficientPrivilege, ReadOnlySqlTransaction) as error:
+            connection.rollback()
+            self._refuse_hidden(connection, error, user_id, device_id)
+
+    def _refuse_hidden(self, connection: Connection, error: psycopg.Error, user_id: str, device_id: str) -> None:
+        """Raise ConfigurationError where the server said that the account is another role's."""
+        if is_hidden_row(error):
+            role, schema = connection.info.user, self._options.schema
+            remedy = SQL("UPDATE {} SET role = {} WHERE user_id = {} AND device_id = {}").format(
+                Identifier(schema, "account"), Literal(role), Literal(user_id), Literal(device_id)
+            )
+            raise ConfigurationError(
+                f"the account {user_id} {device_id} is in schema {schema!r} at {self._options.place} already, and "
+                f"belongs to another role than {role!r}: use the URL with that role, or let the owner of the tables "
+                f"run {remedy.as_string()}"
+            ) from None
 
     def _page(self, account_id: int, within: Range, size: int | None, timeout: float) -> list[Row]:
         parameters: list[Parameter] = [account_id, within.start, _stop(within), size]

@@ -24,6 +24,8 @@ _TOO_MANY_CONNECTIONS: Final = "53300"
 _DENIED: Final = "42501"
 #: Where the server finds that a policy would hide rows; its text may be in any language.
 _POLICY_CHECK: Final = "check_enable_rls"
+#: Where it finds that a row is one that a policy hides, or would be.
+_HIDDEN_ROW: Final = "ExecWithCheckOptions"
 
 _SCHEMA: Final = frozenset(
     {
@@ -169,6 +171,11 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
         return BackendUnavailable(f"{at} did not do the work: {text}{f'; {remedy}' if remedy else ''}")
     # The server's text may quote what was stored, so only its code is shown.
     return CryptoStoreError(f"{at} refused a statement: {type(error).__name__}, SQLSTATE {state}")
+
+
+def is_hidden_row(error: psycopg.Error) -> bool:
+    """Whether a row was to be written that belongs to another role, or would."""
+    return error.sqlstate == _DENIED and error.diag.source_function == _HIDDEN_ROW
 
 
 def _remedy_of(text: str) -> str:

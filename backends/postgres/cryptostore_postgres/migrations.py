@@ -15,7 +15,7 @@ from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.store.interface import Schema
 
 from .checks import refuse_unsafe
-from .connecting import Connection
+from .connecting import Connection, Policies
 from .options import Migrate, PostgresOptions
 from .transactions import unlimited
 
@@ -68,16 +68,18 @@ class Migrations:
         #: The schema that this program is written for.
         self.latest: Final = self._all[-1].version
 
-    def ensure(self, connection: Connection, options: PostgresOptions) -> None:
+    def ensure(self, connection: Connection, options: PostgresOptions) -> Policies | None:
         """Check the tables and, unless told not to, create or migrate them in one transaction.
+
+        Returns the policies that are in force for this role.
 
         Raises SchemaTooNew before anything is touched, SchemaError where the tables are missing or old and must stay
         so, ConfigurationError where they must not be used as they are.
         """
-        refuse_unsafe(connection, options)
+        policies = refuse_unsafe(connection, options)
         present = _first_look(connection, options.schema)
         if self._is_usable(present, options):
-            return
+            return policies
         if options.migrate is Migrate.NEVER:
             raise self._refusal(present, options)
         with connection.transaction():
@@ -89,10 +91,12 @@ class Migrations:
             connection.execute(_LOCK, [_lock_number(options.schema)])
             _create_schema(connection, options)
             # What another role has created since the first look.
-            refuse_unsafe(connection, options)
+            policies = refuse_unsafe(connection, options)
             present = _second_look(connection, options.schema)
             if not self._is_usable(present, options):
                 self._migrate(connection, options.schema, present)
+                policies = refuse_unsafe(connection, options)
+        return policies
 
     def _is_usable(self, present: Schema, options: PostgresOptions) -> bool:
         place = f"the schema {options.schema!r} at {options.place}"

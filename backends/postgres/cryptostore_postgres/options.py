@@ -91,15 +91,20 @@ def parse(url: str, options: Mapping[str, Any]) -> PostgresOptions:
     """Check the URL and the options. Raises ConfigurationError, whose text never holds a password."""
     _refuse_misplaced(url)
     for_libpq = dict(options)
-    schema = str(for_libpq.pop("schema", "cryptostore"))
-    if not _SCHEMA_NAME.fullmatch(schema):
+    schema = checked_schema(str(for_libpq.pop("schema", "cryptostore")))
+    migrate = _migrate(for_libpq.pop("migrate", Migrate.AUTO))
+    pool_size = _pool_size(for_libpq.pop("pool_size", 4))
+    return PostgresOptions(schema, migrate, pool_size, _connection(url, for_libpq))
+
+
+def checked_schema(name: str) -> str:
+    """The name of a schema. Raises ConfigurationError for one that is not plain."""
+    if not _SCHEMA_NAME.fullmatch(name):
         raise ConfigurationError(
             "the option 'schema' must be a plain lower-case name of a-z, 0-9 and _, at most 63 long, and not one that "
             "begins with pg_, as in schema=bots"
         )
-    migrate = _migrate(for_libpq.pop("migrate", Migrate.AUTO))
-    pool_size = _pool_size(for_libpq.pop("pool_size", 4))
-    return PostgresOptions(schema, migrate, pool_size, _connection(url, for_libpq))
+    return name
 
 
 def _refuse_misplaced(url: str) -> None:

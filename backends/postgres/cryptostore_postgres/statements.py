@@ -26,14 +26,18 @@ _QUALIFIED: Final = {
     ),
 }
 
-# The account's row is written as it is: that returns it, and locks it before the ownership, in the order of `delete`.
-_TAKE_OVER: Final = (
+# The account's row is written as it is: that locks it before the ownership, in the order of `delete`. By itself, since
+# the policies of the other tables see no account that their own statement makes.
+_NAME: Final = (
+    "INSERT INTO {account} (id, user_id, device_id) VALUES ($1::{int8}, $2::{text}, $3::{text})"
+    " ON CONFLICT (user_id, device_id) DO UPDATE SET user_id = excluded.user_id"
+)
+_CLAIM_ACCOUNT: Final = (
     "WITH account AS ("
-    " INSERT INTO {account} (id, user_id, device_id) VALUES ($1::{int8}, $2::{text}, $3::{text})"
-    " ON CONFLICT (user_id, device_id) DO UPDATE SET user_id = excluded.user_id RETURNING id, user_id, device_id"
+    " SELECT id, user_id, device_id FROM {account} WHERE user_id {eq} $1::{text} AND device_id {eq} $2::{text}"
     "), ownership AS ("
     " INSERT INTO {ownership} AS present (account_id, epoch, incarnation, sequence, owner, since)"
-    " SELECT account.id, 1, $4::{int8}, 0, $5::{text}, $6::{int8} FROM account"
+    " SELECT account.id, 1, $3::{int8}, 0, $4::{text}, $5::{int8} FROM account"
     " ON CONFLICT (account_id) DO UPDATE SET epoch = present.epoch {plus} 1, incarnation = excluded.incarnation,"
     " owner = excluded.owner, since = excluded.since"
     " RETURNING account_id, epoch, incarnation, sequence, owner, since"
@@ -107,7 +111,10 @@ class Statements:
             **_QUALIFIED,
             **{name: Identifier(schema, name) for name in ("account", "ownership", "record")},
         }
-        self.take_over: Final = self._text(_TAKE_OVER)
+        #: Makes the account, or writes it as it is. Raises where it is another role's.
+        self.name: Final = self._text(_NAME)
+        #: Makes the claimant its owner.
+        self.claim: Final = self._text(_CLAIM_ACCOUNT)
         #: The account's row, with NULLs for an ownership that is missing.
         self.find: Final = self._text(
             "SELECT {row} FROM {account} AS account"

@@ -13,12 +13,14 @@ from cryptostore.errors import BackendUnavailable
 
 from .connecting import Connection
 from .pipeline import Rows, Statement, run
+from .row_security import FINGERPRINT
 
 #: Seconds that a statement waits for another transaction's lock, at most.
 _LOCK_SECONDS: Final = 2.0
 
 _BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement(b"COMMIT")
+ROLLBACK: Final = Statement(b"ROLLBACK")
 
 # All for this transaction alone. Where a policy hides rows, the server raises an error instead of hiding them. A
 # stronger synchronous_commit than "on" (remote_apply) is kept.
@@ -40,6 +42,14 @@ _BY_INDEX: Final = b""",
            pg_catalog.set_config('enable_seqscan', 'off', true),
            pg_catalog.set_config('enable_bitmapscan', 'off', true),
            pg_catalog.set_config('jit', 'off', true)"""
+
+# Where our policies are in force, rows may be hidden by them, but not by what has changed since.
+_BY_OUR_POLICIES: Final = (
+    b""",
+           pg_catalog.set_config('row_security', CASE WHEN ("""
+    + FINGERPRINT % b"$3::pg_catalog.text"
+    + b""") OPERATOR(pg_catalog.=) $4::pg_catalog.text THEN 'on' ELSE 'off' END, true)"""
+)
 
 # A wait for the synchronous standby that was cancelled: warning, or admin_shutdown.
 _NOT_REPLICATED: Final = frozenset({"01000", "57P01"})
@@ -117,5 +127,9 @@ def unlimited(connection: Connection) -> bytes:
 def _settings(connection: Connection, *, by_index: bool) -> Statement:
     seconds = max(0.001, connection.ends - time.monotonic())
     limits = (seconds, min(seconds / 2, _LOCK_SECONDS))
+    parameters = [str(max(1, int(1000 * limit))) for limit in limits]
     text = _LIMITS + _BY_INDEX if by_index else _LIMITS
-    return Statement(text + unlimited(connection), [str(max(1, int(1000 * limit))) for limit in limits])
+    if connection.policies is not None:
+        text += _BY_OUR_POLICIES
+        parameters += connection.policies
+    return Statement(text + unlimited(connection), parameters)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from command_line import run
 from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import DATABASE, PostgresDatabase
 from postgres_fixtures import breakable_database, postgres_database, postgres_harness, postgres_url
 from postgres_pair import primary, standby, url_of_both
+from postgres_roles import roles
 from postgres_server import PostgresServer
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "postgres_harness",
     "postgres_url",
     "primary",
+    "roles",
+    "run",
     "standby",
     "url_of_both",
 ]

@@ -220,6 +220,7 @@ def test_a_role_that_may_only_read_is_told_what_it_lacks_and_reads(
     admin.execute(
         SQL("GRANT USAGE ON SCHEMA {0} TO guest; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO guest").format(name)
     )
+    admin.execute(SQL("UPDATE {} SET role = 'guest'").format(Identifier(schema, "account")))
     with open_backend(url_of(server, schema, role, more="&migrate=never")) as backend:
         with pytest.raises(
             ConfigurationError, match="permission denied for table account; GRANT the right to the role"

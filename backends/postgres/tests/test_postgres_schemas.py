@@ -47,8 +47,8 @@ class Released(NamedTuple):
 RELEASED: Final = {
     1: Released(
         "0001_first_tables.sql",
-        "5c5c5fcf71fa35a23adad808f36ad612fef55de077ef0a66104d16186649cbf0",
-        "a27aeccdd87cdf10329d6af498cd25fe41dbff1d33ff8a177e5b91ac4cb0fc6e",
+        "9685cd8e387ac47bdca670d7b85a49b09ffb00d90ddfd2509b812ea726160555",
+        "288f40615088a75e1796b2f65878a5875e07717c2408e8e51f797d752a42ee62",
     ),
 }
 
@@ -188,14 +188,17 @@ def outline(connection: psycopg.Connection, schema: str) -> list[list[tuple[Any,
 
 
 def definitions(connection: psycopg.Connection, schema: str) -> list[str]:
-    """Every column, constraint, index and setting of a schema's tables, without its name."""
+    """Every column, constraint, index, policy and setting of a schema's tables, without its name."""
     statements = (
         "SELECT table_name || ' ' || column_name || ' ' || data_type || ' ' || coalesce(collation_name, '') || ' ' "
         "|| is_nullable || ' ' || is_identity || coalesce(column_default, '') "
         "FROM information_schema.columns WHERE table_schema = %s",
         "SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = %s::regnamespace",
         "SELECT indexdef FROM pg_indexes WHERE schemaname = %s",
-        "SELECT relname || ' ' || coalesce(reloptions::text, '') FROM pg_class WHERE relnamespace = %s::regnamespace",
+        "SELECT concat_ws(' ', relname, relrowsecurity, relforcerowsecurity, reloptions) FROM pg_class "
+        "WHERE relnamespace = %s::regnamespace",
+        "SELECT concat_ws(' ', tablename, policyname, permissive, roles, cmd, qual, with_check) FROM pg_policies "
+        "WHERE schemaname = %s",
     )
     found = [text for statement in statements for (text,) in connection.execute(statement, [schema]).fetchall()]
     return sorted(text.replace(schema, "") for text in found)

@@ -8,12 +8,15 @@ CREATE TABLE {schema}.schema_version (
 );
 
 -- The id is drawn at random, and is in every other table: after a restore, no other account gets a running owner's.
+-- The role is that which made the account.
 CREATE TABLE {schema}.account (
     id        bigint PRIMARY KEY,
     user_id   pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     device_id pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    role      pg_catalog.name NOT NULL DEFAULT current_user,
     UNIQUE (user_id, device_id)
 );
+CREATE INDEX account_role ON {schema}.account (role);
 
 -- A row is written again with each batch, and has room beside it for its next version.
 CREATE TABLE {schema}.ownership (
@@ -38,5 +41,18 @@ CREATE TABLE {schema}.record (
     autovacuum_analyze_scale_factor = 0.02
 );
 ALTER TABLE {schema}.record ALTER COLUMN value SET STORAGE EXTERNAL;
+
+-- To a role that does not own the tables, the accounts of others are not there, and the version is to be read alone.
+-- The array is made once a statement, and a row is looked up by index as before.
+CREATE POLICY read_alone ON {schema}.schema_version FOR SELECT USING (true);
+CREATE POLICY own_accounts ON {schema}.account USING (role OPERATOR(pg_catalog.=) current_user);
+CREATE POLICY own_accounts ON {schema}.ownership USING (account_id OPERATOR(pg_catalog.=) ANY (
+    ARRAY(SELECT id FROM {schema}.account WHERE role OPERATOR(pg_catalog.=) current_user)));
+CREATE POLICY own_accounts ON {schema}.record USING (account_id OPERATOR(pg_catalog.=) ANY (
+    ARRAY(SELECT id FROM {schema}.account WHERE role OPERATOR(pg_catalog.=) current_user)));
+ALTER TABLE {schema}.schema_version ENABLE ROW LEVEL SECURITY;
+ALTER TABLE {schema}.account ENABLE ROW LEVEL SECURITY;
+ALTER TABLE {schema}.ownership ENABLE ROW LEVEL SECURITY;
+ALTER TABLE {schema}.record ENABLE ROW LEVEL SECURITY;
 
 INSERT INTO {schema}.schema_version (version, min_compatible) VALUES (1, 1);
