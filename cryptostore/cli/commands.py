@@ -23,6 +23,7 @@ _OUR_OWN: Final = tuple(
         ("accounts", "cryptostore.cli.accounts:accounts"),
         ("backends", "cryptostore.cli.backends:backends"),
         ("backup", "cryptostore.cli.backup:backup"),
+        ("config", "cryptostore.cli.config:config"),
         ("copy", "cryptostore.cli.copy:copy"),
         ("delete", "cryptostore.cli.delete:delete"),
         ("demo", "cryptostore.cli.demo.command:demo"),

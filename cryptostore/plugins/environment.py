@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from dotenv.parser import Binding, parse_stream
@@ -38,6 +38,14 @@ _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
 
 
+class Found(NamedTuple):
+    """A variable, and where it was found: "the environment", or the file with the line."""
+
+    name: str
+    value: str
+    origin: str
+
+
 def variables(env_file: str | os.PathLike[str] | None = ENV_FILE) -> dict[str, str]:
     """The variables of the environment, over those of the `.env` file, whose values are taken as they are written.
 
@@ -45,7 +53,18 @@ def variables(env_file: str | os.PathLike[str] | None = ENV_FILE) -> dict[str, s
     ours that is not understood, and for a command in a file that others may write. Warns of a file with secrets that
     others may read.
     """
-    return (_variables_in(Path(env_file)) if env_file else {}) | dict(os.environ)
+    return {each.name: each.value for each in found_variables(env_file)}
+
+
+def found_variables(env_file: str | os.PathLike[str] | None = ENV_FILE) -> list[Found]:
+    """Every variable as often as it is set; a later one hides an earlier one. Raises and warns as `variables` does."""
+    in_file = _found_in(Path(env_file)) if env_file else []
+    return [*in_file, *(Found(name, value, "the environment") for name, value in os.environ.items())]
+
+
+def is_postgres_wanted(variables: Mapping[str, str]) -> bool:
+    """Whether USE_POSTGRES_STORE says so. Raises ConfigurationError for a value that is neither true nor false."""
+    return _flag(variables, "USE_POSTGRES_STORE")
 
 
 def database_url(variables: Mapping[str, str], *, use_postgres: bool | None = None) -> str | None:
@@ -55,7 +74,7 @@ def database_url(variables: Mapping[str, str], *, use_postgres: bool | None = No
     """
     if variables.get("CRYPTOSTORE_URL"):
         return variables["CRYPTOSTORE_URL"]
-    if use_postgres is None and _flag(variables, "USE_POSTGRES_STORE"):
+    if use_postgres is None and is_postgres_wanted(variables):
         return postgres_url({}, variables)
     return None
 
@@ -92,14 +111,15 @@ def _hosts(host: str, port: str) -> str:
     return ",".join(f"{_encoded(name)}:{number}".rstrip(":") for name, number in zip(hosts, ports, strict=True))
 
 
-def _variables_in(file: Path) -> dict[str, str]:
+def _found_in(file: Path) -> list[Found]:
     # Unlike a Path's own questions, these do not raise.
     if not os.path.exists(file) or os.path.isdir(file):  # noqa: PTH110, PTH112
         # Many a virtual environment is a folder of this name.
         if file == Path(ENV_FILE):
-            return {}
+            return []
         raise ConfigurationError(f"there is no file {file}, which env_file names; correct it, or give env_file=None")
-    found = _parsed(file, read_private(file, "the settings"))
+    lines = _parsed(file, read_private(file, "the settings"))
+    found = {each.name: each.value for each in lines}
     if any(map(found.get, _COMMANDS)) and is_others_to_write(file):
         raise ConfigurationError(
             f"{file} names a command to run, and belongs to another user or may be written by everybody; make it yours "
@@ -107,10 +127,10 @@ def _variables_in(file: Path) -> dict[str, str]:
         )
     if any(map(found.get, _SECRETS)) or _URL_WITH_A_PASSWORD.search(found.get("CRYPTOSTORE_URL", "")):
         warn_if_shared(file, "the secret")
-    return found
+    return lines
 
 
-def _parsed(file: Path, text: str) -> dict[str, str]:
+def _parsed(file: Path, text: str) -> list[Found]:
     """The file's variables. Not by dotenv_values, which takes ${…} in a password for a variable."""
     found = list(parse_stream(StringIO(text)))
     for binding in found:
@@ -119,7 +139,11 @@ def _parsed(file: Path, text: str) -> dict[str, str]:
             raise ConfigurationError(
                 f"line {_line(binding)} of {file} is not understood; write NAME=value, the value in single quotes"
             )
-    return {binding.key: binding.value for binding in found if binding.key and binding.value is not None}
+    return [
+        Found(binding.key, binding.value, f"{file}, line {_line(binding)}")
+        for binding in found
+        if binding.key and binding.value is not None
+    ]
 
 
 def _line(binding: Binding) -> int:

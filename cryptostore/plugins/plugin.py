@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cryptostore.store.interface import Database
 
@@ -20,6 +20,25 @@ class OpenDatabase(Protocol):
     """
 
     def __call__(self, url: str, options: Mapping[str, Any], timeout: float) -> Database: ...
+
+
+class Setting(NamedTuple):
+    """A setting of a database as people may see it, secrets masked, and where it comes from."""
+
+    name: str
+    value: str
+    origin: str
+    #: What else is set, and is not in force because of this one.
+    hides: str = ""
+
+
+class DescribeSettings(Protocol):
+    """What would be in force if this URL were opened with these options, defaults included. Opens nothing.
+
+    Raises ConfigurationError as opening does, for what shows before anything is opened.
+    """
+
+    def __call__(self, url: str, options: Mapping[str, Any]) -> Iterable[Setting]: ...
 
 
 class Scratch(Protocol):
@@ -54,7 +73,8 @@ class BackendPlugin:
     A capability that is not named counts as unknown. `shown_options` names the options of its URLs that errors and
     commands may show; every other one is hidden, since it may be a secret. `scratch` is where `cryptostore contract`
     works on a server; a backend whose URLs are paths needs none. With the options `existing_only`, opening makes no
-    database: commands that only look at one give them, so that a mistyped URL leaves nothing behind.
+    database: commands that only look at one give them, so that a mistyped URL leaves nothing behind. `settings` is what
+    `cryptostore config` shows; without it, that knows the options in the URL alone.
     """
 
     name: str
@@ -64,6 +84,7 @@ class BackendPlugin:
     shown_options: frozenset[str] = frozenset()
     scratch: MakeScratch | None = None
     existing_only: Mapping[str, str] = field(default_factory=dict)
+    settings: DescribeSettings | None = None
 
     def claim(self, capability: Capability) -> Claim:
         """The plugin's statement about one capability."""

@@ -18,7 +18,8 @@ from cryptostore.store.owners import default_owner
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]@]*)(:[0-9]*)?")
 _COMMON: Final = frozenset({"deadline", "owner"})
-_HIDDEN: Final = "***"
+#: What stands for a secret.
+HIDDEN: Final = "***"
 
 
 def scheme_of(url: str) -> str:
@@ -44,16 +45,16 @@ def redact(url: str, shown_options: Collection[str] = ()) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return _HIDDEN
+        return HIDDEN
     if not parts.scheme:
-        return _HIDDEN
+        return HIDDEN
     if _may_hide_a_password(url, parts):
-        return f"{parts.scheme}:{_HIDDEN}"
+        return f"{parts.scheme}:{HIDDEN}"
     user, at, hosts = parts.netloc.rpartition("@")
     if ":" in user:
-        user = f"{user.partition(':')[0]}:{_HIDDEN}"
+        user = f"{user.partition(':')[0]}:{HIDDEN}"
     # A password stands in the port's place where the host was forgotten.
-    hosts = ",".join(host if is_host(host) else _HIDDEN for host in hosts.split(","))
+    hosts = ",".join(host if is_host(host) else HIDDEN for host in hosts.split(","))
     # Not urlunsplit: it would drop the empty host of sqlite:///keys.db, and with it the path's meaning.
     return shown(f"{parts.scheme}://{user}{at}{hosts}{parts.path}{_shown_query(parts.query, shown_options)}")
 
@@ -69,7 +70,7 @@ def _may_hide_a_password(url: str, parts: SplitResult) -> bool:
 
 
 def _shown_query(query: str, shown_options: Collection[str]) -> str:
-    options = [part if _is_shown(part, shown_options) else _HIDDEN for part in query.split("&") if part]
+    options = [part if _is_shown(part, shown_options) else HIDDEN for part in query.split("&") if part]
     return f"?{'&'.join(options)}" if options else ""
 
 

@@ -12,6 +12,7 @@ from cryptostore.plugins.hookspecs import hookimpl
 from .database import open_postgres
 from .options import SHOWN_OPTIONS, Migrate
 from .scratch import Schemas
+from .settings import settings
 
 #: The interface that this backend was written for.
 _INTERFACE: Final = (2, 0)
@@ -45,6 +46,7 @@ def cryptostore_backends() -> Iterable[BackendPlugin]:
             SHOWN_OPTIONS,
             Schemas,
             existing_only={"migrate": Migrate.NEVER.value},
+            settings=settings,
         )
         for name in ("postgresql", "postgres")
     ]

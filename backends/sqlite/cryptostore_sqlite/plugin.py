@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -19,6 +20,7 @@ from cryptostore import (
     Support,
     hookimpl,
 )
+from cryptostore.plugins import Setting
 from cryptostore.plugins.urls import refuse_unknown
 
 from . import files
@@ -70,6 +72,25 @@ def open_sqlite(url: str, options: Mapping[str, Any], timeout: float) -> SQLiteD
     return SQLiteDatabase(Connections(path, timeout))
 
 
+def settings(url: str, options: Mapping[str, Any]) -> Iterator[Setting]:
+    """The file, with its mode, and the options."""
+    given = dict(options)
+    for name, default, other in (("create", "auto", "never"), ("file_system", "local", "any")):
+        is_given = name in given
+        value = default if _is_default(given, name, default, other) else other
+        yield Setting(name, value, "the URL" if is_given else "default")
+    refuse_unknown(given, "create, deadline, file_system, owner")
+    path = path_of(url)
+    yield Setting("file", f"{path}, {_state(path)}", "the URL")
+
+
+def _state(path: Path) -> str:
+    try:
+        return f"mode {stat.S_IMODE(path.stat().st_mode):04o}"
+    except OSError as error:
+        return "not there yet" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
+
+
 def path_of(url: str) -> Path:
     """The absolute path of the file that `url` names, read as SQLAlchemy reads it. Raises ConfigurationError."""
     parts = urlsplit(url)
@@ -104,6 +125,12 @@ def cryptostore_backends() -> Iterable[BackendPlugin]:
     """The SQLite backend."""
     return [
         BackendPlugin(
-            "sqlite", INTERFACE_VERSION, open_sqlite, _CAPABILITIES, _SHOWN_OPTIONS, existing_only={"create": "never"}
+            "sqlite",
+            INTERFACE_VERSION,
+            open_sqlite,
+            _CAPABILITIES,
+            _SHOWN_OPTIONS,
+            existing_only={"create": "never"},
+            settings=settings,
         )
     ]
