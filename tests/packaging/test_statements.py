@@ -90,7 +90,7 @@ def test_the_cost_of_a_passphrase() -> None:
     cost = re.search(r"^COST: Final = (\d+)$", inspect.getsource(pickle_keys), re.MULTILINE)
     assert cost is not None
     assert f"scrypt (N = 2^{cost[1]}, r = 8, p = 3)" in (ROOT / "SECURITY.md").read_text()
-    length = re.search(r"one of fewer than (\d+) characters draws a warning", (DOCS / "getting-started.md").read_text())
+    length = re.search(r"one of fewer than (\d+) characters draws a warning", (DOCS / "existing-bots.md").read_text())
     assert length is not None
     assert pickle_keys.is_weak("x" * (int(length[1]) - 1))
     assert not pickle_keys.is_weak("x" * int(length[1]))
