@@ -114,7 +114,8 @@ def options_in(text: str) -> dict[str, str]:
 
 
 def test_the_options_of_every_backend() -> None:
-    common = options_in((DOCS / "configuration.md").read_text().partition("## SQLite")[0])
+    section = (DOCS / "configuration.md").read_text().partition("## Options of every backend")[2]
+    common = options_in(section.partition("## SQLite")[0])
     assert set(common) == {"deadline", "owner"}
     assert float(common["deadline"]) == CommonOptions.take_from({}).deadline
 
