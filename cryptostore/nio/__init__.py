@@ -10,6 +10,7 @@ from .distribution import check_nio
 check_nio()
 
 from .client import ProductionMatrixClient, Statistics, transaction_id  # noqa: E402  # it imports nio
+from .pruning import Pruning  # noqa: E402  # as above
 from .store import NioStore  # noqa: E402  # as above
 from .trust.backup_restore import RestoredBackup  # noqa: E402  # as above
 from .trust.key_backup import KeyBackupState  # noqa: E402  # as above
@@ -24,6 +25,7 @@ __all__ = [
     "KeyBackupState",
     "NioStore",
     "ProductionMatrixClient",
+    "Pruning",
     "RestoredBackup",
     "SenderTrust",
     "Statistics",

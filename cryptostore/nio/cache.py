@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -107,6 +108,32 @@ class LiveCache(Generic[K, V]):
             value = self._pinned.pop(key, None)
             if value is not None:
                 self._remember(key, value)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block nobody else comes by an object; what somebody has begun to read is read again after it."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                self._saves += 1
+
+    def let_go(self, key: K) -> bool:
+        """Forget the object of a key if nothing but this cache refers to it. Returns whether there is none any more.
+
+        One that is not durable yet is kept. Whoever deletes what the object stands for does so inside `alone`.
+        """
+        with self._lock:
+            value = self.peek(key)
+            if value is None:
+                return True
+            if key in self._pinned:
+                return False
+            self._recent.pop(key)
+            # Nothing but a weak reference is left of what nobody else has.
+            self._alive[key] = value
+            del value
+            return key not in self._alive
 
     def is_pinned(self, key: K) -> bool:
         """Whether the key's object has a state that is not durable yet."""

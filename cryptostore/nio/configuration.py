@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.nio.pruning import Pruning
 from cryptostore.nio.trust.policies import Policies, policy
 from cryptostore.plugins.environment import ENV_FILE, database_url, postgres_url, variables
 from cryptostore.plugins.urls import scheme_of
@@ -31,6 +32,7 @@ class ClientSettings:
     #: A recovery key or passphrase of the account's secret storage.
     recovery_key: str | None = field(repr=False, default=None)
     cross_signing: bool = True
+    prune: Pruning | None = None
 
 
 class StoreArguments(TypedDict, total=False):
@@ -45,6 +47,7 @@ class StoreArguments(TypedDict, total=False):
     env_file: str | os.PathLike[str] | None
     room_keys: str
     accept: str
+    prune: Pruning | None
 
 
 def client_settings(
@@ -61,6 +64,7 @@ def client_settings(
     env_file: str | os.PathLike[str] | None = ENV_FILE,
     room_keys: str = Policies().room_keys,
     accept: str = Policies().accept,
+    prune: Pruning | None = None,
 ) -> ClientSettings:
     """Fill what is not given from `CRYPTOSTORE_*`, `POSTGRES_*` and `MATRIX_*`.
 
@@ -76,7 +80,14 @@ def client_settings(
         recovery_key=recovery_key or secret_from(found, "CRYPTOSTORE_RECOVERY_KEY", "the recovery key") or None,
         cross_signing=cross_signing,
         policies=Policies(policy(room_keys, "room_keys"), policy(accept, "accept")),
+        prune=_checked(prune),
     )
+
+
+def _checked(prune: Pruning | None) -> Pruning | None:
+    if prune is not None and not isinstance(prune, Pruning):
+        raise ConfigurationError("prune must be a cryptostore.nio.Pruning, such as Pruning(unused_for=timedelta(90))")
+    return prune
 
 
 def _store(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, groupby
@@ -147,6 +147,14 @@ class LazyDeviceStore(DeviceStore):
     def prefetch(self, user_ids: Iterable[str]) -> Mapping[str, UserDevices]:
         """Read the devices of many users in one round trip. They stay in memory as long as the answer does."""
         return self._users.fetch(user_ids)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside the block nobody else comes by a device."""
+        return self._users.alone()
+
+    def let_go(self, user_id: str, device_id: str) -> bool:
+        """Whether nobody uses the device, or another one of its user, so that it may be deleted, inside `alone`."""
+        return self._users.let_go(user_id) and (user_id, device_id) not in self._live
 
     def trust(self, device: OlmDevice) -> DeviceTrust:
         """What the owner decided about this device with this Ed25519 key."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -66,6 +66,14 @@ class LazyGroupSessionStore(GroupSessionStore):
     def prefetch(self, keys: Iterable[GroupSessionKey]) -> Mapping[GroupSessionKey, InboundGroupSession]:
         """Read many sessions in one round trip. They stay in memory as long as the answer does."""
         return self._sessions.fetch(keys)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside the block nobody else comes by a session."""
+        return self._sessions.alone()
+
+    def let_go(self, key: GroupSessionKey) -> bool:
+        """Whether nobody uses the session, so that it may be deleted, inside `alone`."""
+        return key not in self._uncompared and self._sessions.let_go(key)
 
     @contextmanager
     def compare_later(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -103,6 +104,14 @@ class LazySessionStore(SessionStore):
     def prefetch(self, sender_keys: Iterable[str]) -> Mapping[str, SenderSessions]:
         """Read the sessions of many senders in one round trip. They stay in memory as long as the answer does."""
         return self._senders.fetch(sender_keys)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside the block nobody else comes by a session."""
+        return self._senders.alone()
+
+    def let_go(self, sender_key: str, session_id: str) -> bool:
+        """Whether nobody uses the session, or another one of its sender, so that it may be deleted, inside `alone`."""
+        return self._senders.let_go(sender_key) and (sender_key, session_id) not in self._live
 
     def changes(self, sender_key: str, session: Session) -> Changes:
         """What saving `session` writes; it stays in memory until `settle`. An id that cannot be stored is dropped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from psycopg.pq import Conninfo
 
 from cryptostore import ConfigurationError, open_backend
-from cryptostore.nio import NioStore
+from cryptostore.nio import NioStore, Pruning
 from cryptostore.nio.configuration import client_settings
 from cryptostore.plugins.urls import CommonOptions, options_of
 from cryptostore_postgres.options import OWN_OPTIONS, PostgresOptions, parse
@@ -208,3 +209,29 @@ def test_the_repr_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = repr(client_settings())
     assert "pickle secret" not in shown
     assert "p%2Fa" not in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"older_than": 90}, "older_than must be a timedelta, and not below 0"),
+        ({"gone_devices": timedelta(days=-1)}, "gone_devices must be a timedelta, and not below 0"),
+        ({"unused_for": timedelta.max}, "is before the calendar; give less"),
+        ({"olm_sessions": 0}, "olm_sessions must be 1 or more"),
+        (
+            {"unused_for": timedelta(days=90), "replay_rows": timedelta(days=89)},
+            "keep them for as long as sessions that are not used",
+        ),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_before_anything(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Pruning(**given)
+
+
+def test_what_is_pruned_has_names() -> None:
+    names: Any = {"older_than": timedelta(days=90)}
+    with pytest.raises(ConfigurationError, match=r"must be a cryptostore\.nio\.Pruning"):
+        client_settings("https://x", "@bot:x", store="memory://", pickle_key="key", prune=names)
+    wanted = Pruning(**names)
+    assert client_settings("https://x", "@bot:x", store="memory://", pickle_key="key", prune=wanted).prune == wanted

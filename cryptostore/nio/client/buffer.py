@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cryptostore.nio.storage import Storage
 from cryptostore.records import Key, Record
-from cryptostore.records.changes import Changes
+from cryptostore.records.changes import Changes, RecordKey
 from cryptostore.store.answers import Found, Selected
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.keys import encode_key
@@ -79,6 +79,15 @@ class BufferedStorage(Storage):
         """The batch in flight is durable."""
         with self._lock:
             self._in_flight = Changes()
+
+    @property
+    def durable(self) -> CryptoStore:
+        """The store itself, to read what is durable, whatever waits. From a thread."""
+        return self._store
+
+    def pending_keys(self) -> set[RecordKey]:
+        """The keys that wait or are in flight."""
+        return set(self._pending().keys())
 
     @property
     def replay_key(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from cryptostore import records
@@ -81,6 +82,18 @@ class ReplayProtection:
     def prefetch(self, keys: Iterable[PageKey]) -> Mapping[PageKey, Page]:
         """Read many pages in one round trip, from any thread. They stay in memory as long as the answer does."""
         return self._pages.fetch(keys)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside the block nobody else comes by a page."""
+        return self._pages.alone()
+
+    def let_go(self, key: PageKey) -> bool:
+        """Whether nobody uses the page, so that it may be deleted, inside `alone`."""
+        return self._pages.let_go(key)
+
+    def unsaved_sessions(self) -> set[tuple[str, str]]:
+        """The sessions, by id and sender's key, of which a page is not durable yet."""
+        return {(session_id, sender_key) for session_id, sender_key, _ in self._pages.pinned()}
 
     @property
     def is_dirty(self) -> bool:

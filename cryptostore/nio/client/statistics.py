@@ -35,3 +35,5 @@ class Statistics:
     gaps: int = 0
     gap_requests: int = 0
     gap_events: int = 0
+    #: Records that were deleted because they were old: see `Pruning`.
+    pruned: int = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol
 
@@ -94,6 +95,7 @@ class ProductionStore(NioStore):
         self.is_confirmed = self._account.account is not None
         self._account_changed = False
         self._changed_sessions: dict[tuple[str, str], Session] = {}
+        self._written: set[records.RecordKey] | None = None
         try:
             self.handled = HandledMessages(self._storage)
             self.replays = ReplayProtection(self._storage, self._storage.replay_key)
@@ -193,7 +195,19 @@ class ProductionStore(NioStore):
         self._devices.settle(batch)
         self.replays.settle(batch)
         self.sender_devices.settle(batch)
+        if self._written is not None:
+            self._written.update(batch.keys())
         self._group_sessions.pin_dirty()
+
+    @contextmanager
+    def watched(self) -> Iterator[set[records.RecordKey]]:
+        """What becomes durable inside the block: what was read before may have changed. Blocks do not nest."""
+        written: set[records.RecordKey] = set()
+        self._written = written
+        try:
+            yield written
+        finally:
+            self._written = None
 
     def are_group_sessions_in_memory(self, keys: Iterable[GroupSessionKey]) -> bool:
         """Whether these sessions are there, as far as is known without asking the database."""

@@ -101,6 +101,16 @@ class Requests:
         """
         return await self.supports(11, "org.matrix.msc3967")
 
+    async def joined_rooms(self) -> set[str]:
+        """The rooms that the account is in. Raises as `supports`."""
+        answer = await self.ask("GET", "joined_rooms")
+        if not answer.is_ok:
+            raise answer.failure("the homeserver does not say in which rooms the account is")
+        rooms = answer.content.get("joined_rooms")
+        if not isinstance(rooms, list):
+            raise HomeserverUnavailable("the homeserver does not say in which rooms the account is")
+        return {room for room in rooms if isinstance(room, str)}
+
     async def supports(self, minor: int, feature: str) -> bool:
         """Whether the homeserver says that it knows version 1.`minor` of the specification or later, or this feature.
 

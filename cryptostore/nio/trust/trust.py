@@ -1,4 +1,4 @@
-"""The parts of a client that deal with trust, and what they are told of its life."""
+"""The parts of a client that deal with trust or go on beside its syncs, and what they are told of its life."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nio import MatrixRoom, SyncResponse
 
 from cryptostore.nio.client.homeserver import Homeserver
+from cryptostore.nio.client.pruner import Pruner
 from cryptostore.nio.client.session import Session
 from cryptostore.nio.configuration import ClientSettings
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Trust:
-    """The trust parts of a client. The lists have who is told of what, in this order.
+    """These parts of a client. The lists have who is told of what, in this order.
 
     They are told of an event before the program's own callbacks are, and what they raise ends the sync as it does for
     those: the events come again.
@@ -43,6 +44,7 @@ class Trust:
         self._refused = RefusedMessages(session, self.requests, client.keys_query)
         self.sharing: Final = SecretSharing(client, session, self.requests, self.own)
         self.verifications: Final = Verifications(client, session, self.requests, self.sharing)
+        self.pruner: Final = Pruner(client, session, self.requests.joined_rooms, settings.prune)
         #: An account was opened, on the event loop or not; and the client is about to be closed.
         self.on_open: Final[list[Callable[[], None]]] = [
             self.own.opened,
@@ -50,8 +52,10 @@ class Trust:
             self._refused.opened,
             self.sharing.opened,
             self.verifications.opened,
+            self.pruner.opened,
         ]
         self.on_close: Final[list[Callable[[], Awaitable[None]]]] = [
+            self.pruner.closing,
             self.key_backup.closing,
             self.sharing.closing,
             self.verifications.closing,
@@ -73,6 +77,7 @@ class Trust:
             self._refused.after_sync,
             self.sharing.synced,
             self.verifications.synced,
+            self.pruner.after_sync,
         ]
 
     def hand_on_with(self, hand_on: HandOnLate) -> None:

@@ -1,0 +1,372 @@
+"""A running client deletes what is old: nothing in use, nothing that changed meanwhile, and a little at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import pytest
+
+from backed_up import backed_up, hear_new_sessions, until
+from client_pairs import ALICE, BOB, ROOM, Person, people, say_in_new_sessions
+from clock import Clock
+from cryptostore import (
+    Changes,
+    CryptoStore,
+    Device,
+    EncryptedRoom,
+    FencedOut,
+    InboundGroupSession,
+    KeyBackup,
+    MissedEvents,
+    OlmSession,
+    OutboundGroupSession,
+    OutgoingKeyRequest,
+    ReplayPage,
+    SessionToBackUp,
+    SharedPart,
+)
+from cryptostore.nio import Pruning
+from cryptostore.nio.client import pruner as pruner_module
+from cryptostore.nio.client import threads
+from cryptostore.nio.client.pruner import Pruner
+from cryptostore.nio.times import now
+from example_records import example
+from small_homeserver import SmallHomeserver
+from small_joined_rooms import JoinedRooms
+
+NO_TIME: Final = timedelta(0)
+EVERYTHING: Final = Pruning(older_than=NO_TIME)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruner_module, "_PAUSE", 0)
+
+
+@asynccontextmanager
+async def talking(url: str, prune: Pruning, messages: int = 4) -> AsyncIterator[tuple[SmallHomeserver, Person, Person]]:
+    """Alice and Bob, who has read her messages, each in a session of its own."""
+    async with people(url, prune=prune) as (server, alice, bob):
+        await alice.say("first")
+        say_in_new_sessions(alice, [f"text {number}" for number in range(messages - 1)])
+        await bob.round()
+        await bob.client.flush()
+        assert len(bob.read) == messages
+        yield server, alice, bob
+
+
+def pruner(person: Person) -> Pruner:
+    return person.client._trust.pruner
+
+
+def after_each_look(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[None]]) -> None:
+    """Let something happen between the look at a page and what is deleted of it."""
+    in_thread: Any = threads.in_thread
+
+    async def looked(*call: Any) -> Any:
+        page = await in_thread(*call)
+        if page:
+            await happens()
+        return page
+
+    monkeypatch.setattr(pruner_module, "in_thread", looked)
+
+
+def test_nothing_is_deleted_unless_it_is_asked_for(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with talking(memory_url, Pruning()) as (_, _, bob):
+            assert pruner(bob)._task is None
+            await pruner(bob).round()
+            assert len(bob.stored(InboundGroupSession)) == 4
+            assert bob.client.statistics.pruned == 0
+
+    asyncio.run(scenario())
+
+
+def test_old_sessions_go_with_their_pages_while_the_client_goes_on(url: str) -> None:
+    async def scenario() -> None:
+        async with talking(url, EVERYTHING) as (_, alice, bob):
+            await pruner(bob).round()
+            assert (bob.stored(InboundGroupSession), bob.stored(ReplayPage)) == ([], [])
+            assert bob.client.statistics.pruned == 8
+            # In memory, too: the session's next message cannot be read.
+            await alice.say("in a session that Bob deleted")
+            say_in_new_sessions(alice, ["in a new one"])
+            await bob.round()
+            assert bob.read[4:] == ["in a new one"]
+            await bob.client.flush()
+            assert len(bob.stored(InboundGroupSession)) == len(bob.stored(ReplayPage)) == 1
+            assert bob.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_is_in_use_is_kept(url: str) -> None:
+    async def scenario() -> None:
+        async with talking(url, EVERYTHING) as (_, _, bob):
+            sessions = bob.stored(InboundGroupSession)
+            used = sessions[1]
+            held = bob.store.load_inbound_group_sessions().get(ROOM, used.sender_key, used.session_id)
+            assert held is not None
+            await pruner(bob).round()
+            assert bob.stored(InboundGroupSession) == [used]
+            assert [page.session_id for page in bob.stored(ReplayPage)] == [used.session_id]
+            assert bob.store.load_inbound_group_sessions().get(ROOM, used.sender_key, used.session_id) is held
+            del held
+            await pruner(bob).round()
+            assert bob.stored(InboundGroupSession) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_a_session_that_is_used_between_the_look_and_the_deletion_is_kept(
+    url: str, is_flushed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with talking(url, EVERYTHING) as (_, _, bob):
+            used = bob.stored(InboundGroupSession)[2]
+
+            async def use() -> None:
+                bob.store.replays.use((used.session_id, used.sender_key), 100, "$another", 1)
+                if is_flushed:
+                    await bob.client.flush()
+
+            after_each_look(monkeypatch, use)
+            await pruner(bob).round()
+            await bob.client.flush()
+            assert bob.stored(InboundGroupSession) == [used]
+            assert {page.page for page in bob.stored(ReplayPage)} == {0, 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_comes_again_meanwhile_is_kept(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with talking(memory_url, EVERYTHING) as (_, _, bob):
+            kept = bob.stored(InboundGroupSession)[0]
+
+            async def come_again() -> None:
+                bob.store.storage.write(Changes([kept]))
+
+            after_each_look(monkeypatch, come_again)
+            await pruner(bob).round()
+            assert bob.stored(InboundGroupSession) == [kept]
+
+    asyncio.run(scenario())
+
+
+def test_batches_are_small_and_syncs_go_on_between_them(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    apply = CryptoStore.apply
+
+    def counted(store: CryptoStore, changes: Changes) -> None:
+        sizes.append(len(changes))
+        apply(store, changes)
+
+    async def scenario() -> None:
+        async with talking(url, EVERYTHING) as (_, alice, bob):
+            many = [
+                example(InboundGroupSession, room_id=ROOM, session_id=f"{n}", received_at=now()) for n in range(600)
+            ]
+            pages = [ReplayPage(each.session_id, each.sender_key, 0, b"", b"", 1) for each in many]
+            bob.store.storage.write(Changes([*many, *pages]))
+            await bob.client.flush()
+            say_in_new_sessions(alice, ["meanwhile"])
+            monkeypatch.setattr(CryptoStore, "apply", counted)
+            pruning = asyncio.create_task(pruner(bob).round())
+            await until(lambda: bool(sizes))
+            await bob.round()
+            assert bob.read[-1] == "meanwhile"
+            assert not pruning.done()
+            await pruning
+            assert len([size for size in sizes if size > 50]) >= 12
+            # What a sync has to write may go along.
+            assert max(sizes) <= 100 + 30
+            assert bob.client.statistics.loop_reads == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_the_key_backup_lacks_is_kept(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (_, alice, bob):
+            pruner(bob)._settings = EVERYTHING
+            await hear_new_sessions(alice, bob, 4)
+            await bob.client.back_up()
+            await bob.client.flush()
+            assert [backup.is_walked for backup in bob.stored(KeyBackup)] == [True]
+            new = example(InboundGroupSession, room_id=ROOM, session_id="new", received_at=now(), from_backup=False)
+            bob.store.storage.write(bob.store.to_back_up.with_notes([new]))
+            await bob.client.flush()
+            await pruner(bob).round()
+            assert bob.stored(InboundGroupSession) == [new]
+            assert len(bob.stored(SessionToBackUp)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_backup_that_has_not_seen_all_keeps_all(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with talking(memory_url, Pruning(older_than=NO_TIME, replay_rows=NO_TIME)) as (_, _, bob):
+            bob.store.to_back_up.use(example(KeyBackup, is_walked=False))
+            await pruner(bob).round()
+            assert len(bob.stored(InboundGroupSession)) == 4
+            bob.store.to_back_up.use(example(KeyBackup, is_walked=True))
+            await pruner(bob).round()
+            assert bob.stored(InboundGroupSession) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pruner_module, "now", clock)
+    return clock
+
+
+def test_rooms_that_were_left(url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with talking(url, Pruning(left_rooms=timedelta(days=30))) as (server, _, bob):
+            JoinedRooms(server)
+            await bob.say("Bob's own")
+            await bob.client.flush()
+            assert bob.stored(SharedPart)
+            server.join(ROOM, BOB.user_id, "leave")
+            await bob.round()
+            await pruner(bob).round()
+            clock.passes(days=31)
+            await bob.restart()
+            await bob.round()
+            sessions = bob.stored(InboundGroupSession)
+            assert len(sessions) == 5
+            await pruner(bob).round()
+            await bob.client.flush()
+            for kind in (InboundGroupSession, ReplayPage, OutboundGroupSession, SharedPart):
+                assert bob.stored(kind) == [], kind
+            assert bob.stored(EncryptedRoom) == [EncryptedRoom(ROOM, bob.stored(EncryptedRoom)[0].settings)]
+
+    asyncio.run(scenario())
+
+
+def test_a_room_that_an_answer_lacks_was_not_left(memory_url: str, clock: Clock) -> None:
+    async def scenario() -> None:
+        async with talking(memory_url, Pruning(left_rooms=timedelta(days=30))) as (server, _, bob):
+            joined = JoinedRooms(server)
+            for lacking in [{ROOM}, {ROOM}, set(), {ROOM}, {ROOM}]:
+                joined.lacking = lacking
+                await pruner(bob).round()
+                clock.passes(days=20)
+            assert len(bob.stored(InboundGroupSession)) == 4
+            await pruner(bob).round()
+            assert bob.stored(InboundGroupSession) == []
+
+    asyncio.run(scenario())
+
+
+def test_devices_that_are_gone(url: str) -> None:
+    async def scenario() -> None:
+        async with talking(url, Pruning(gone_devices=NO_TIME)) as (server, alice, bob):
+            assert len(bob.stored(OlmSession)) == 1
+            await pruner(bob).round()
+            assert len(bob.stored(OlmSession)) == 1
+            server.delete_device((ALICE.user_id, ALICE.device_id))
+            bob.client.machine.add_changed_users({ALICE.user_id})
+            await bob.client.keys_query()
+            await bob.client.flush()
+            assert [each.deleted for each in bob.stored(Device) if each.user_id == ALICE.user_id] == [True]
+            gc.collect()
+            await pruner(bob).round()
+            assert bob.stored(OlmSession) == []
+            assert not any(each.user_id == ALICE.user_id for each in bob.stored(Device))
+            assert not bob.store.load_device_keys()[ALICE.user_id]
+            with suppress(Exception):
+                await alice.client.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_rest(memory_url: str) -> None:
+    async def scenario() -> None:
+        rules = Pruning(answered_requests=True, missed_events=NO_TIME, replay_rows=NO_TIME, olm_sessions=1)
+        async with talking(memory_url, rules) as (_, _, bob):
+            (first, *_) = bob.stored(InboundGroupSession)
+            request = OutgoingKeyRequest("request", first.session_id, ROOM, "m.megolm.v1.aes-sha2")
+            bob.store.storage.write(Changes([request]))
+            bob.client.machine.outgoing_key_requests = bob.store.load_outgoing_key_requests()
+            bob.store.gaps.missed.put(example(MissedEvents, room_id=ROOM, noticed_at=now() - timedelta(days=1)))
+            old = datetime(2020, 1, 1).astimezone()
+            sessions = bob.stored(OlmSession)
+            more = example(OlmSession, sender_key=sessions[0].sender_key, session_id="old", last_used_at=old)
+            bob.store.storage.write(Changes([more, ReplayPage("gone", "gone", 0, b"", b"", 1)]))
+            await bob.client.flush()
+            await pruner(bob).round()
+            await bob.client.flush()
+            assert (bob.stored(OutgoingKeyRequest), bob.stored(MissedEvents)) == ([], [])
+            assert bob.client.missed_events == []
+            assert bob.client.machine.outgoing_key_requests == {}
+            assert [each.session_id for each in bob.stored(OlmSession)] == [sessions[0].session_id]
+            # Those that were used today stay: their day is kept to the week.
+            assert len(bob.stored(ReplayPage)) == 4
+
+    asyncio.run(scenario())
+
+
+def test_it_goes_on_by_itself_and_ends_with_the_client(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_FIRST", "_BETWEEN"):
+        monkeypatch.setattr(pruner_module, name, (0.05, 0.1))
+
+    async def scenario() -> None:
+        async with people(memory_url, prune=EVERYTHING) as (_, alice, bob):
+            await alice.say("first")
+            await bob.round()
+            await until(lambda: bob.client.statistics.pruned == 2)
+            task = pruner(bob)._task
+            assert task is not None
+            assert not task.done()
+            await bob.client.close()
+            assert task.done()
+            await bob.restart()
+            assert pruner(bob)._task is None
+
+    asyncio.run(scenario())
+
+
+def test_after_a_failure_it_tries_again(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("_FIRST", "_AFTER_FAILURE"):
+        monkeypatch.setattr(pruner_module, name, (0, 0))
+    caplog.set_level("INFO")
+
+    async def scenario() -> None:
+        async with people(memory_url, prune=Pruning(left_rooms=NO_TIME)) as (server, _, bob):
+            # This homeserver does not say which rooms there are.
+            await bob.round()
+            await until(lambda: len([each for each in caplog.messages if "in which rooms" in each]) > 2)
+            JoinedRooms(server)
+            await until(lambda: server.requests[-1].is_for("joined_rooms"))
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_was_fenced_out_deletes_nothing(url: str) -> None:
+    async def scenario() -> None:
+        async with talking(url, EVERYTHING) as (server, _, bob):
+            other = Person(server, BOB, url)
+            await other.start()
+            with pytest.raises(FencedOut):
+                await pruner(bob).round()
+            assert len(other.stored(InboundGroupSession)) == 4
+            assert bob.client.statistics.pruned == 0
+            await other.client.close()
+            with suppress(FencedOut):
+                await bob.client.close()
+
+    asyncio.run(scenario())
