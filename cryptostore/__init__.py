@@ -32,6 +32,7 @@ from .errors import (
 )
 from .plugins import BackendPlugin, InstalledBackend, installed_backends, load_backend, open_backend, open_existing
 from .plugins.capabilities import FULL, Capability, Claim, Support
+from .plugins.findings import Finding, Level
 from .plugins.hookspecs import hookimpl
 from .records import (
     KINDS,
@@ -114,6 +115,7 @@ __all__ = [
     "FallbackKey",
     "FencedOut",
     "FieldType",
+    "Finding",
     "Found",
     "GapPart",
     "Health",
@@ -124,6 +126,7 @@ __all__ = [
     "InvalidRecord",
     "Key",
     "KeyBackup",
+    "Level",
     "MissedEvents",
     "Mode",
     "OlmAccount",

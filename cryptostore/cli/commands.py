@@ -27,6 +27,7 @@ _OUR_OWN: Final = tuple(
         ("copy", "cryptostore.cli.copy:copy"),
         ("delete", "cryptostore.cli.delete:delete"),
         ("demo", "cryptostore.cli.demo.command:demo"),
+        ("doctor", "cryptostore.cli.doctor.command:doctor"),
         ("export-keys", "cryptostore.cli.export_keys:export_keys"),
         ("health", "cryptostore.cli.health:health"),
         ("identity", "cryptostore.cli.identity:identity"),

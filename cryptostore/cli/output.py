@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -111,6 +112,21 @@ def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
 def print_line(text: str, style: str | None = None) -> None:
     """Write a line for people to standard output."""
     _console().print(shown(text), style=style, soft_wrap=True)
+
+
+def print_hanging(before: str, text: str, style: str = "") -> None:
+    """Write a text behind `before`, which has the style. On a terminal its further lines begin where the first does.
+
+    Elsewhere it is one line, whatever its length. Words longer than a line, such as paths to copy, stay whole.
+    """
+    console = _console()
+    lines = [shown(text)]
+    if console.is_terminal:
+        width = max(20, console.width - cell_len(before))
+        lines = textwrap.wrap(lines[0], width, break_long_words=False, break_on_hyphens=False) or [""]
+    console.print(Text.assemble((before, style), lines[0]), soft_wrap=True)
+    for line in lines[1:]:
+        console.print(" " * cell_len(before) + line, soft_wrap=True)
 
 
 def flush_output() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple, Self
 
 from cryptostore.errors import UnreadableRecord
@@ -46,8 +47,11 @@ class StoredIdentity:
         return self.keys is not None and self.keys.master_key != self.keys.pinned_master_key
 
     @classmethod
-    def read(cls, store: CryptoStore) -> Self:
-        """What the store holds. Raises UnreadableRecord for a damaged Olm account, and what look-ups raise."""
+    def read(cls, store: CryptoStore, most_waiting: int | None = None) -> Self:
+        """What the store holds. Raises UnreadableRecord for a damaged Olm account, and what look-ups raise.
+
+        Waiting sessions are counted up to `most_waiting`.
+        """
         signing_key = _signing_key(store)
         identities = store.get(CrossSigningKeys, [(store.account.user_id,)])
         secrets = store.select(Secret, [()])
@@ -69,7 +73,7 @@ class StoredIdentity:
             storage_key=_storage_key(records),
             backup=backups.get(()),
             has_backup_key=KEY_BACKUP in records,
-            sessions_waiting=sum(1 for _ in store.keys(SessionToBackUp)),
+            sessions_waiting=sum(1 for _ in islice(store.keys(SessionToBackUp), most_waiting)),
             unreadable=[f"{what}: {reason}" for what, reason in unreadable.items()],
         )
 

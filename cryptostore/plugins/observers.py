@@ -22,14 +22,22 @@ class Observers:
 
     def __init__(self) -> None:
         self._by_name: dict[str, pluggy.PluginManager] = {}
+        #: Those that could not be loaded, by name, and why.
+        self.left_out: dict[str, str] = {}
         for entry_point in metadata.entry_points(group=GROUP):
             # Two distributions may have chosen the same name; both are told.
             name = f"{entry_point.dist.name}:{entry_point.name}" if entry_point.dist else entry_point.name
             try:
                 self.add(name, entry_point.load())
             # SystemExit too: an observer's errors must not affect the store.
-            except (Exception, SystemExit):  # noqa: BLE001  # the same
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # the same
+                self.left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 _log.exception("observer '%s' cannot be loaded and is left out", name)
+
+    @property
+    def names(self) -> list[str]:
+        """The observers that are told."""
+        return list(self._by_name)
 
     def add(self, name: str, plugin: object) -> None:
         """Register one observer. Raises pluggy.PluginValidationError for a hook that does not exist."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from cryptostore.store.interface import Database
 
 from .capabilities import Capability, Claim, Support
+from .findings import Finding
 
 
 class OpenDatabase(Protocol):
@@ -66,6 +67,17 @@ class MakeScratch(Protocol):
     def __call__(self, url: str, name: str) -> Scratch: ...
 
 
+class Diagnose(Protocol):
+    """What a plugin can say of a database that opens, or does not, for `cryptostore doctor`.
+
+    Takes what `OpenDatabase` takes. It yields a finding for each thing that it looked at, goes on after a fault with
+    what can still be looked at, and changes nothing: it makes no table and no file. What it raises ends it, and counts
+    as a problem that keeps the database from being opened.
+    """
+
+    def __call__(self, url: str, options: Mapping[str, Any], timeout: float) -> Iterable[Finding]: ...
+
+
 @dataclass(frozen=True)
 class BackendPlugin:
     """A backend: its name, the interface version that it was written for, how to open it, and what it can do.
@@ -74,7 +86,8 @@ class BackendPlugin:
     commands may show; every other one is hidden, since it may be a secret. `scratch` is where `cryptostore contract`
     works on a server; a backend whose URLs are paths needs none. With the options `existing_only`, opening makes no
     database: commands that only look at one give them, so that a mistyped URL leaves nothing behind. `settings` is what
-    `cryptostore config` shows; without it, that knows the options in the URL alone.
+    `cryptostore config` shows; without it, that knows the options in the URL alone. `diagnose` is what
+    `cryptostore doctor` asks beside what it sees of every database.
     """
 
     name: str
@@ -85,6 +98,7 @@ class BackendPlugin:
     scratch: MakeScratch | None = None
     existing_only: Mapping[str, str] = field(default_factory=dict)
     settings: DescribeSettings | None = None
+    diagnose: Diagnose | None = None
 
     def claim(self, capability: Capability) -> Claim:
         """The plugin's statement about one capability."""

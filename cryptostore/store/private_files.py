@@ -34,11 +34,8 @@ def warn_if_shared(file: str | os.PathLike[str], what: str) -> None:
 
     A warning and no error: containers get their secrets in files whose mode their user cannot change.
     """
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return
-    if stat.S_ISREG(status.st_mode) and (mode := stat.S_IMODE(status.st_mode)) & _of_others(status):
+    mode = open_to_others(file)
+    if mode is not None:
         _log.warning(
             "%s in %s is open to other users of this machine (mode %s); chmod 600 makes it private, and in a container "
             "the secret's own mode, such as defaultMode: 0400",
@@ -52,6 +49,16 @@ def is_others_to_write(file: str | os.PathLike[str]) -> bool:
     """Whether somebody else than this user and root may change the file, its group left aside."""
     status = Path(file).stat()
     return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & stat.S_IWOTH)
+
+
+def open_to_others(file: str | os.PathLike[str]) -> int | None:
+    """The mode of a file that users of this machine may read or replace who need not; None for any other."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    mode = stat.S_IMODE(status.st_mode)
+    return mode if stat.S_ISREG(status.st_mode) and mode & _of_others(status) else None
 
 
 def _of_others(status: os.stat_result) -> int:

@@ -189,7 +189,8 @@ EXCLUSIVE = """
 import fcntl
 from cryptostore import BackendPlugin, BackendUnavailable, INTERFACE_VERSION, Capability, Claim, FULL, Support, hookimpl
 from cryptostore_sqlite.database import SQLiteDatabase
-from cryptostore_sqlite.plugin import open_sqlite, path_of
+from cryptostore_sqlite.given import path_of
+from cryptostore_sqlite.plugin import open_sqlite
 
 def open_exclusive(url, options, timeout):
     url = url.replace("exclusive", "sqlite", 1)

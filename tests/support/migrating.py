@@ -55,7 +55,7 @@ def _opened_sqlite(folder: Path, url: str, options: Mapping[str, Any], timeout: 
     from cryptostore_sqlite import files
     from cryptostore_sqlite.connections import Connections
     from cryptostore_sqlite.database import SQLiteDatabase
-    from cryptostore_sqlite.plugin import path_of
+    from cryptostore_sqlite.given import path_of
     from cryptostore_sqlite.schema import Migrations
 
     path = path_of(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from cryptostore.errors import ConfigurationError
@@ -47,6 +48,16 @@ class _Part(NamedTuple):
     is_unlogged: bool
 
 
+def refuse_encoding(connection: Connection, place: str) -> None:
+    """Raise ConfigurationError for a database that cannot store every text."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database at {place} has the encoding {encoding}; create one with UTF8, as in createdb "
+            "--encoding=UTF8 --template=template0 NAME"
+        )
+
+
 def refuse_unsafe(connection: Connection, options: PostgresOptions) -> Policies | None:
     """Raise ConfigurationError where rows are hidden, a table is not logged, or a stranger owns what is ours.
 
@@ -56,27 +67,42 @@ def refuse_unsafe(connection: Connection, options: PostgresOptions) -> Policies 
 
     Returns our policies, where they are in force for this role.
     """
+    parts, policies = _look_at(connection, options)
+    for text in _reasons(parts, policies, connection.info.user, options):
+        raise ConfigurationError(text)
+    return policies
+
+
+def unsafe(connection: Connection, options: PostgresOptions) -> list[str]:
+    """Each reason for which `refuse_unsafe` refuses the tables, with the remedy."""
+    parts, policies = _look_at(connection, options)
+    return list(_reasons(parts, policies, connection.info.user, options))
+
+
+def _look_at(connection: Connection, options: PostgresOptions) -> tuple[list[_Part], Policies | None]:
     [rows] = run(connection, Statement(_PARTS.text, [options.schema]))
     parts = list(map(_Part._make, rows))
-    policies = our_policies(connection, options.schema) if any(part.hides_rows for part in parts) else None
+    return parts, our_policies(connection, options.schema) if any(part.hides_rows for part in parts) else None
+
+
+def _reasons(parts: Iterable[_Part], policies: Policies | None, role: str, options: PostgresOptions) -> Iterator[str]:
     for part in parts:
         what = f"the table {options.schema}.{part.name}" if part.name else f"the schema {options.schema}"
         if part.is_unlogged:
-            raise ConfigurationError(
+            yield (
                 f"{what} at {options.place} is UNLOGGED: a crash of the server would empty it; let its owner run "
                 f"ALTER TABLE {options.schema}.{part.name} SET LOGGED"
             )
         if not part.is_trusted and options.migrate is Migrate.AUTO:
-            raise ConfigurationError(
+            yield (
                 f"{what} at {options.place} belongs to the role {part.owner!r}, which could run code with the rights "
-                f"of {connection.info.user!r}; if it is the role that makes the tables, put migrate=never into the "
-                f'URL, or GRANT "{part.owner}" TO "{connection.info.user}"; else name another schema with schema=…'
+                f"of {role!r}; if it is the role that makes the tables, put migrate=never into the URL, or GRANT "
+                f'"{part.owner}" TO "{role}"; else name another schema with schema=…'
             )
         if part.hides_rows and policies is None:
-            raise ConfigurationError(
-                f"{what} at {options.place} hides rows from the role {connection.info.user!r} by other policies than "
-                "the tables were made with, and hidden rows would count as missing: its owner can run ALTER TABLE "
+            yield (
+                f"{what} at {options.place} hides rows from the role {role!r} by other policies than the tables were "
+                "made with, and hidden rows would count as missing; its owner can run ALTER TABLE "
                 f"{options.schema}.{part.name} DISABLE ROW LEVEL SECURITY, or a superuser ALTER ROLE "
-                f'"{connection.info.user}" BYPASSRLS'
+                f'"{role}" BYPASSRLS'
             )
-    return policies

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable, ReadOnlySqlTransaction
 from psycopg.sql import SQL, Identifier, Literal
 
-from cryptostore.errors import ConfigurationError, SchemaError
+from cryptostore.errors import SchemaError
 from cryptostore.logs import logger
 from cryptostore.store import interface
 from cryptostore.store.interface import (
@@ -27,6 +27,7 @@ from cryptostore.store.interface import (
 )
 
 from .arrays import ByteaArray
+from .checks import refuse_encoding
 from .connecting import Connection
 from .connections import Connections
 from .errors import is_hidden_row
@@ -61,7 +62,7 @@ class PostgresDatabase(Database):
         try:
             self._connections.open(ends)
             with self._connections.use(ends - time.monotonic()) as connection:
-                self._check_encoding(connection)
+                refuse_encoding(connection, options.place)
                 self._connections.policies = migrations.ensure(connection, options)
                 _warn_if_not_durable(_health(connection), options.place)
         except BaseException:
@@ -153,14 +154,6 @@ class PostgresDatabase(Database):
 
     def close(self) -> None:
         self._connections.close()
-
-    def _check_encoding(self, connection: Connection) -> None:
-        encoding = connection.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
-            raise ConfigurationError(
-                f"the database at {self._options.place} has the encoding {encoding}; create one with UTF8, "
-                "as in createdb --encoding=UTF8 --template=template0 NAME"
-            )
 
     def _find(self, connection: Connection, user_id: str, device_id: str) -> AccountRow | None:
         rows = read(connection, Statement(self._statements.find, [user_id, device_id]), by_index=False)

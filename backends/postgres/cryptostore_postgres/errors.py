@@ -18,6 +18,10 @@ from cryptostore.errors import (
 
 #: The SQLSTATE of a server that takes no writes: a standby, after a fail-over.
 READ_ONLY: Final = "25006"
+READ_ONLY_REMEDY: Final = (
+    "connect to the primary (target_session_attrs=read-write), or let the role write "
+    "(default_transaction_read_only=off)"
+)
 
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
@@ -161,10 +165,7 @@ def _meaning(error: psycopg.Error, place: str, password: str) -> CryptoStoreErro
     if state in _CREDENTIALS:
         return ConfigurationError(f"{at} refused the user ({state}); check user and password")
     if state == READ_ONLY:
-        return BackendUnavailable(
-            f"{at} is read-only: {_primary(error)}; connect to the primary (target_session_attrs=read-write), or let "
-            "the role write (default_transaction_read_only=off)"
-        )
+        return BackendUnavailable(f"{at} is read-only: {_primary(error)}; {READ_ONLY_REMEDY}")
     if _is_transient(error, state):
         text = _text(error, password)
         remedy = _remedy_of(text)

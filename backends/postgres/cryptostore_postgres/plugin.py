@@ -10,6 +10,7 @@ from cryptostore.plugins.capabilities import FULL, Capability, Claim, Support
 from cryptostore.plugins.hookspecs import hookimpl
 
 from .database import open_postgres
+from .diagnosis import diagnose
 from .options import SHOWN_OPTIONS, Migrate
 from .scratch import Schemas
 from .settings import settings
@@ -47,6 +48,7 @@ def cryptostore_backends() -> Iterable[BackendPlugin]:
             Schemas,
             existing_only={"migrate": Migrate.NEVER.value},
             settings=settings,
+            diagnose=diagnose,
         )
         for name in ("postgresql", "postgres")
     ]

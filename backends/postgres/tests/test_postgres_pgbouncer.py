@@ -24,6 +24,7 @@ from cryptostore import (
     Changes,
     ConfigurationError,
     FencedOut,
+    Level,
     SyncToken,
     Value,
     open_backend,
@@ -32,6 +33,7 @@ from cryptostore_contract.handles import own
 from cryptostore_contract.ports import free_port
 from cryptostore_contract.samples import samples
 from cryptostore_postgres.database import PostgresDatabase as Database
+from cryptostore_postgres.diagnosis import diagnose
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 
 PGBOUNCER: Final = os.environ.get("CRYPTOSTORE_TEST_PGBOUNCER") or shutil.which("pgbouncer")
@@ -186,3 +188,27 @@ def test_rows_that_a_policy_hides_are_an_error_here_too(backend: Backend, breaka
     for call in (lambda: list(store.scan(Value)), lambda: store.apply(Changes([SyncToken("u")]))):
         with pytest.raises(ConfigurationError, match="DISABLE ROW LEVEL SECURITY"):
             call()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_the_doctor_tells_the_mode(breakable_database: PostgresDatabase, mode: str) -> None:
+    schema = breakable_database.new_schema()
+    with pooler(breakable_database, f"pool_mode = {mode}", "default_pool_size = 5") as port:
+        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}?schema={schema}"
+        # Another client's session must not be taken for the doctor's second one.
+        with open_backend(url):
+            found = {each.check: each for each in diagnose(url, {"schema": schema}, PATIENCE)}
+    breakable_database.drop_schema(schema)
+    assert f"in {mode} mode" in found["pooler"].seen
+    assert found["pooler"].level is Level.NOTE
+    assert "the pooler shares them out" in found["connections"].seen
+
+
+def test_the_doctor_tells_a_pooler_that_has_no_second_session(breakable_database: PostgresDatabase) -> None:
+    schema = breakable_database.new_schema()
+    settings = ("pool_mode = session", "default_pool_size = 1", "query_wait_timeout = 1")
+    with pooler(breakable_database, *settings) as port:
+        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}"
+        found = {each.check: each for each in diagnose(url, {"schema": schema}, PATIENCE)}
+    assert found["pooler"].level is Level.WARNING
+    assert "default_pool_size" in found["pooler"].remedy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -92,10 +92,15 @@ REASONS: Final = (
 
 def refuse_unsafe(path: Path, *, any_file_system: bool = False) -> None:
     """Raise ConfigurationError for a database that would lose data, or that cannot be used, if it were opened."""
-    seen = look_at(path)
+    for text in reasons_against(look_at(path), any_file_system=any_file_system):
+        raise ConfigurationError(text)
+
+
+def reasons_against(seen: Seen, *, any_file_system: bool) -> Iterator[str]:
+    """Each reason for which a database is refused, with the remedy."""
     for reason in REASONS if any_file_system else (*REASONS, IS_ON_UNSUITABLE_FILE_SYSTEM):
         if reason.applies(seen):
-            raise ConfigurationError(_text(reason, seen))
+            yield _text(reason, seen)
 
 
 def look_at(path: Path) -> Seen:

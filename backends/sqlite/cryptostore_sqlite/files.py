@@ -112,6 +112,11 @@ def _create(path: Path) -> None:
     flush_folder(path.parent)
 
 
+def is_shared(mode: int) -> bool:
+    """Whether a file of this mode is open to other users of this machine."""
+    return bool(mode & ~_PRIVATE & 0o777)
+
+
 def _look_at(path: Path) -> None:
     try:
         status = path.stat()
@@ -122,7 +127,7 @@ def _look_at(path: Path) -> None:
         ) from error
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a file; give a file's path in the database URL")
-    if not status.st_mode & ~_PRIVATE & 0o777:
+    if not is_shared(status.st_mode):
         return
     if status.st_size == 0:
         path.chmod(_PRIVATE)

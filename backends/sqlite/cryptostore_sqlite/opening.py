@@ -50,7 +50,7 @@ def _inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | Non
     # A connection that may write, and is the last to close, moves what a killed program left in the -wal file into the
     # database. One that only reads does not, but leaves a -wal and -shm behind where there were none.
     mode = "ro" if files.has_write_ahead_log(path) else "rw"
-    _refuse_anothers_log(path)
+    refuse_anothers_log(path)
     with (
         closing(connect(path, timeout, "PRAGMA query_only = ON", mode=mode)) as connection,
         # One snapshot: tables that another program makes meanwhile must not look like a stranger's.
@@ -58,11 +58,12 @@ def _inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | Non
     ):
         found = migrations.inspect(connection, path)
         if found is None:
-            _refuse_lost_log(connection, path)
+            refuse_lost_log(connection, path)
         return found
 
 
-def _refuse_anothers_log(path: Path) -> None:
+def refuse_anothers_log(path: Path) -> None:
+    """Raise ConfigurationError for a -wal that was written for another file than the one that it is beside."""
     logged = logged_headers(path)
     file = _header_of_file(path)
     # A -wal that has changed meanwhile is another program's, which has looked at it.
@@ -83,7 +84,8 @@ def _header_of_file(path: Path) -> Header | None:
             return None
 
 
-def _refuse_lost_log(connection: sqlite3.Connection, path: Path) -> None:
+def refuse_lost_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise ConfigurationError for a file without tables whose -wal, which had them, is not there."""
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     if mode == b"wal":
         raise ConfigurationError(

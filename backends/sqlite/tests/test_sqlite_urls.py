@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from cryptostore import Capability, ConfigurationError, Support, load_backend, open_backend
-from cryptostore_sqlite.plugin import path_of
+from cryptostore_sqlite.given import path_of
 from raw_databases import take_over
 
 

@@ -1,0 +1,119 @@
+"""What `cryptostore doctor` is told of a PostgreSQL database, whether it can be opened or not."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import psycopg
+
+from cryptostore import BackendUnavailable, ConfigurationError, CryptoStoreError, Finding, Level
+
+from .checks import refuse_encoding
+from .connecting import Connection
+from .connections import Connections
+from .diagnosis_of_server import Server, look_at_server
+from .diagnosis_of_tables import Tables, look_at_tables
+from .options import PostgresOptions, parse
+from .pipeline import Statement, run
+from .poolers import Pooling, look_at_pooler
+from .tls import look_at_encryption
+
+#: What is looked at, by the names of the findings.
+CHECKS: Final[Mapping[str, str]] = {
+    "driver": "psycopg and libpq, and whether they are the fast ones",
+    "server": "PostgreSQL answers, takes writes and stores UTF-8",
+    "database": "the database that the URL names is there",
+    "role": "the server lets the role in",
+    "TLS": "connections to another host are encrypted, and its certificate is checked",
+    "latency": "how long one round trip takes",
+    "durability": "`fsync`, `full_page_writes` and `synchronous_commit`",
+    "connections": "the pools of all accounts fit into `max_connections` and the limits of the role and the database",
+    "pooler": "PgBouncer or another one in between, and its mode",
+    "schema": "the tables are there, ours, whole, and of a version that this program knows",
+    "tables": "nobody else owns them, no policy hides rows, and a crash does not empty them",
+    "rights": "the role has every right; the exact statements that are missing are printed",
+}
+
+#: Above this, a client spends most of its time on waiting.
+_SLOW_MILLISECONDS: Final = 20.0
+_ROUND_TRIPS: Final = 5
+
+
+def diagnose(url: str, options: Mapping[str, Any], timeout: float) -> Iterator[Finding]:
+    """What there is to say of the database. Changes nothing. Raises ConfigurationError for the URL and its options."""
+    yield _driver()
+    parsed = parse(url, options)
+    connections = Connections(parsed)
+    ends = time.monotonic() + timeout
+    try:
+        connections.open(ends)
+        with connections.use(ends - time.monotonic()) as connection:
+            yield from _look(connection, parsed)
+    except (BackendUnavailable, ConfigurationError) as error:
+        yield Finding.of_error(_check_of(error), error, prevents_opening=True)
+    finally:
+        connections.close()
+
+
+def _look(connection: Connection, options: PostgresOptions) -> Iterator[Finding]:
+    server = Server.read(connection)
+    yield from look_at_server(server, connection.place)
+    yield from _places(connection, server)
+    yield look_at_encryption(connection.host.connection, is_encrypted=bool(connection.pgconn.ssl_in_use))
+    yield _latency(connection)
+    pooling = Pooling.read(connection, options)
+    yield look_at_pooler(pooling)
+    tables = Tables.read(connection, options.schema)
+    yield server.look_at_connections(tables.accounts, options.pool_size, is_pooled=pooling is not Pooling.NONE)
+    yield from look_at_tables(connection, options, tables, server)
+
+
+def _driver() -> Finding:
+    library = psycopg.pq.version()
+    seen = f"psycopg {psycopg.__version__} ({psycopg.pq.__impl__}), libpq {library // 10_000}.{library % 10_000}"
+    if psycopg.pq.__impl__ == "python":
+        return Finding("driver", Level.NOTE, seen, "psycopg[binary] or psycopg[c] is several times as fast")
+    return Finding("driver", Level.OK, seen)
+
+
+def _places(connection: Connection, server: Server) -> Iterator[Finding]:
+    try:
+        refuse_encoding(connection, connection.place)
+    except ConfigurationError as error:
+        yield Finding.of_error("database", error, prevents_opening=True)
+    else:
+        yield Finding("database", Level.OK, f"{connection.info.dbname!r}, owned by {server.database_owner!r}")
+    seen = f"{server.role!r} is let in"
+    if server.is_superuser:
+        remedy = "let clients use a role of their own that owns their schema, or only reads and writes its rows"
+        yield Finding("role", Level.WARNING, f"{seen}, and is a superuser", remedy)
+    else:
+        yield Finding("role", Level.OK, seen)
+
+
+def _latency(connection: Connection) -> Finding:
+    milliseconds = 1_000 * statistics.median(_round_trip(connection) for _ in range(_ROUND_TRIPS))
+    seen = f"a round trip takes {milliseconds:.2f} ms"
+    if milliseconds > _SLOW_MILLISECONDS:
+        return Finding("latency", Level.NOTE, seen, "each sync waits for a few of them: move clients nearer to it")
+    return Finding("latency", Level.OK, seen)
+
+
+def _round_trip(connection: Connection) -> float:
+    started = time.perf_counter()
+    run(connection, Statement(b"SELECT 1"))
+    return time.perf_counter() - started
+
+
+def _check_of(error: CryptoStoreError) -> str:
+    """Which check has failed where no connection was had."""
+    text = str(error).lower()
+    if isinstance(error, BackendUnavailable):
+        return "server"
+    if "ssl" in text.partition("; ")[0] or "certificate" in text:
+        return "TLS"
+    is_database = "no such database" in text or "for database" in text or ('database "' in text and "exist" in text)
+    return "database" if is_database else "role"

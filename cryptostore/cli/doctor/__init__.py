@@ -1,0 +1,1 @@
+"""`cryptostore doctor`: everything that can be wrong, looked at in one go."""

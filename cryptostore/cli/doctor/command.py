@@ -1,0 +1,70 @@
+"""`cryptostore doctor`: everything that can be wrong, each with its remedy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from cryptostore.cli.databases import DatabaseUrl, DeviceId, UserId
+from cryptostore.cli.exits import ExitCode
+from cryptostore.cli.output import AsJson
+from cryptostore.cli.pickle_keys import AskForKey, KeyFile, KeyVariable
+
+from .checks import Group, has_to_be_changed
+from .database import Wanted, look_at_database
+from .installation import look_at_installation
+from .pickle_key import Asked, look_at_pickle_key
+from .report import report
+
+
+def doctor(
+    url: DatabaseUrl,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
+    pickle_key_env: KeyVariable = None,
+    pickle_key_file: KeyFile = None,
+    ask_pickle_key: AskForKey = False,
+    all_rows: Annotated[
+        bool, typer.Option("--all", help="Open every row, not the first hundred of each kind.")
+    ] = False,
+    watch: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to watch for clients that fence each other.")
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything that can be wrong with a database and its clients, and say how to mend it.
+
+    The installation, the settings, the server or the file, the tables and rights, and each account. Changes nothing and
+    takes nothing over; works where the database cannot be opened. The exit code is 0 where nothing has to be changed, 1
+    where something has, a server that is away included.
+    """
+    with _silent_logs():
+        asked = Asked(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
+        groups = list(_groups(asked, Wanted(url, user_id, device_id, all_rows, watch)))
+    report(url, groups, as_json=as_json)
+    if has_to_be_changed(groups):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _groups(asked: Asked, wanted: Wanted) -> Iterator[Group]:
+    installation = Group("Installation", list(look_at_installation(wanted.url)))
+    yield installation
+    pickle_key, findings = look_at_pickle_key(asked)
+    yield Group("Settings", findings)
+    if not any(each.prevents_opening for each in installation.findings):
+        yield from look_at_database(wanted, pickle_key)
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """Drop what is logged: the same is found, with its remedy."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,108 @@
+"""What there is to say of a database: by its backend, by opening it, and account for account."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from cryptostore.cli.databases import open_for, wanted_accounts
+from cryptostore.errors import BackendUnavailable, CryptoStoreError, SchemaError
+from cryptostore.plugins import load_backend
+from cryptostore.plugins.findings import Finding, Level
+from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.urls import CommonOptions, options_of, scheme_of
+from cryptostore.records import Account
+from cryptostore.store.backend import Backend
+from cryptostore.store.ownership import Ownership
+
+from .account import look_again, look_at_account
+from .checks import Group
+
+#: For a look at the raw rows of accounts.
+_SECONDS: Final = 5.0
+
+
+class Wanted(NamedTuple):
+    """What the user wants to be looked at."""
+
+    url: str
+    user_id: str | None
+    device_id: str | None
+    all_rows: bool
+    watch: float
+
+
+def look_at_database(wanted: Wanted, pickle_key: str | None) -> Iterator[Group]:
+    """The findings of the database, and then those of each account in it."""
+    found = Group(f"Database {shown_url(wanted.url)}", list(_told_by_backend(wanted.url)))
+    if any(each.prevents_opening for each in found.findings):
+        yield found
+        return
+    try:
+        backend = open_for("doctor", wanted.url)
+    except CryptoStoreError as error:
+        found.findings.append(Finding.of_error("opening", error))
+        yield found
+        return
+    with backend:
+        yield from _with_accounts(backend, wanted, found, pickle_key)
+
+
+def _told_by_backend(url: str) -> Iterator[Finding]:
+    """What the backend says of itself. What it raises is what keeps the database from being opened."""
+    plugin = load_backend(scheme_of(url))
+    if plugin.diagnose is None:
+        return
+    try:
+        options = options_of(url, {})
+        common = CommonOptions.take_from(options)
+        yield from plugin.diagnose(url, options, common.deadline)
+    except CryptoStoreError as error:
+        yield Finding.of_error("opening", error, prevents_opening=True)
+
+
+def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: str | None) -> Iterator[Group]:
+    try:
+        owners = backend.accounts()
+        found.findings.extend([Finding("opening", Level.OK, "it can be opened"), _number(backend, owners)])
+        chosen = wanted_accounts(backend, wanted.url, wanted.user_id, wanted.device_id)
+    except (BackendUnavailable, SchemaError) as error:
+        found.findings.append(Finding.of_error("accounts", error))
+        chosen = []
+    yield found
+    groups = {account: Group(f"Account {account}", []) for account in chosen if account in owners}
+    for account, group in groups.items():
+        owner = owners[account]
+        group.findings.extend(look_at_account(backend, account, owner, pickle_key, all_rows=wanted.all_rows))
+    _look_again(backend, owners, groups, wanted.watch)
+    yield from groups.values()
+
+
+def _number(backend: Backend, owners: Mapping[Account, Ownership]) -> Finding:
+    damaged = len(backend.database.accounts(_SECONDS)) - len(owners)
+    if damaged > 0:
+        seen = f"{damaged:,} accounts have a row that cannot be read, and are left out"
+        return Finding("accounts", Level.WARNING, seen, "restore a backup of the database")
+    if not owners:
+        remedy = "is it the right database? The first client that logs in makes its account"
+        return Finding("accounts", Level.NOTE, "there is no account", remedy)
+    return Finding("accounts", Level.OK, f"{len(owners):,}")
+
+
+def _look_again(
+    backend: Backend, owners: Mapping[Account, Ownership], groups: Mapping[Account, Group], seconds: float
+) -> None:
+    """Add what has become of the accounts meanwhile."""
+    if not groups:
+        return
+    time.sleep(seconds)
+    try:
+        now = backend.accounts()
+    except CryptoStoreError as error:
+        for group in groups.values():
+            group.findings.append(Finding.of_error("owner", error))
+        return
+    for account, group in groups.items():
+        changed = look_again(owners[account], now.get(account))
+        group.findings.extend([] if changed is None else [changed])

@@ -1,0 +1,80 @@
+"""Whether what is installed fits together, and can be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Final
+
+from cryptostore.errors import ConfigurationError, PluginError
+from cryptostore.plugins import load_backend
+from cryptostore.plugins.findings import Finding, Level
+from cryptostore.plugins.observers import Observers
+from cryptostore.plugins.urls import scheme_of
+from cryptostore.store.aead import KEY_BYTES, cipher
+
+_CORE: Final = "matrix-cryptostore"
+#: Released together, under one number.
+_RELEASED_WITH_IT: Final = tuple(f"{_CORE}-{name}" for name in ("contract", "postgres", "sqlite"))
+
+
+def look_at_installation(url: str) -> Iterator[Finding]:
+    """What there is to say of it."""
+    yield _distributions()
+    yield _encryption()
+    yield _nio()
+    yield _observers()
+    yield _plugin(url)
+
+
+def _distributions() -> Finding:
+    versions = {_CORE: metadata.version(_CORE)}
+    for name in _RELEASED_WITH_IT:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    seen = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if len(set(versions.values())) > 1:
+        command = f"pip install --upgrade {' '.join(versions)}"
+        return Finding("distributions", Level.WARNING, seen, "they are released together: upgrade all", (command,))
+    return Finding("distributions", Level.OK, seen)
+
+
+def _encryption() -> Finding:
+    try:
+        cipher(bytes(KEY_BYTES))
+    except ConfigurationError as error:
+        return Finding.of_error("encryption", error)
+    return Finding("encryption", Level.OK, f"cryptography {metadata.version('cryptography')} offers AES-GCM-SIV")
+
+
+def _nio() -> Finding:
+    try:
+        # It looks whose `nio` it is, and imports it.
+        from cryptostore import nio  # noqa: F401
+    except ConfigurationError as error:
+        return Finding.of_error("nio", error)
+    except ImportError as error:
+        seen = f"nio cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        return Finding(
+            "nio", Level.PROBLEM, seen, "install it anew", ("pip install --force-reinstall matrix-nio[e2e]",)
+        )
+    return Finding("nio", Level.OK, f"matrix-nio {metadata.version('matrix-nio')}")
+
+
+def _observers() -> Finding:
+    # Not the process's own: those were loaded at the first use.
+    found = Observers()
+    if found.left_out:
+        seen = ", ".join(f"{name} cannot be loaded ({why})" for name, why in found.left_out.items())
+        return Finding("observers", Level.WARNING, seen, "install another version of its distribution, or remove it")
+    return Finding("observers", Level.OK, ", ".join(found.names) or "none are installed")
+
+
+def _plugin(url: str) -> Finding:
+    try:
+        plugin = load_backend(scheme_of(url))
+    except PluginError as error:
+        return Finding.of_error("plugin", error, prevents_opening=True)
+    return Finding("plugin", Level.OK, f"{plugin.name}, for interface {'.'.join(map(str, plugin.interface))}")

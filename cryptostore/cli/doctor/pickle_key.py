@@ -1,0 +1,69 @@
+"""Whether there is a pickle key, where it comes from, and how good it is. The key itself is never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptostore.cli.pickle_keys import VARIABLE, given_pickle_key
+from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.environment import variables
+from cryptostore.plugins.findings import Finding, Level
+from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS, is_generated, is_weak
+from cryptostore.store.private_files import open_to_others
+
+#: What nio encrypts pickles with unless it is told otherwise.
+_DEFAULT: Final = "DEFAULT_KEY"
+_NEW_KEY: Final = (
+    "make one with `cryptostore new-key`, bring it into force with `cryptostore rekey`, and give it to the client"
+)
+
+
+class Asked(NamedTuple):
+    """The options that say where the pickle key is."""
+
+    variable: str | None
+    file: Path | None
+    ask: bool
+
+
+def look_at_pickle_key(asked: Asked) -> tuple[str | None, list[Finding]]:
+    """The key to open accounts with, and what there is to say of it. No key where what is given is none."""
+    try:
+        key = given_pickle_key(*asked[:2], ask=asked.ask)
+        findings = list(_findings(key, asked))
+    except ConfigurationError as error:
+        return None, [Finding.of_error("pickle key", error)]
+    return _DEFAULT if key is None else key, findings
+
+
+def _findings(key: str | None, asked: Asked) -> Iterator[Finding]:
+    if key is None:
+        remedy = f"give the client's: {VARIABLE}, {VARIABLE}_FILE or --pickle-key-file"
+        yield Finding("pickle key", Level.WARNING, "none is given, so nio's default is tried", remedy)
+        return
+    origin, file = _origin(asked)
+    mode = None if file is None else open_to_others(file)
+    if mode is not None:
+        seen = f"the file {file} is open to other users of this machine (mode {mode:04o})"
+        yield Finding("pickle key", Level.WARNING, seen, "make it its owner's alone", (f"chmod 600 {file}",))
+    if key in PUBLIC_PICKLE_KEYS:
+        yield Finding("pickle key", Level.WARNING, f"{origin}: one that everybody knows", _NEW_KEY)
+    elif is_weak(key):
+        yield Finding("pickle key", Level.WARNING, f"{origin}: a passphrase that can be guessed", _NEW_KEY)
+    else:
+        what = "a generated key" if is_generated(key) else "a passphrase"
+        yield Finding("pickle key", Level.OK, f"{what}, {origin}")
+
+
+def _origin(asked: Asked) -> tuple[str, Path | None]:
+    """Where it is from, in words, and the file that holds nothing else."""
+    if asked.ask:
+        return "typed in", None
+    if asked.file is not None:
+        return f"from the file {asked.file}", asked.file
+    if asked.variable is not None:
+        return f"from the variable {asked.variable}", None
+    file = variables().get(f"{VARIABLE}_FILE")
+    return (f"from the file {file}, which {VARIABLE}_FILE names", Path(file)) if file else (f"from {VARIABLE}", None)
