@@ -18,7 +18,7 @@ from typing import Final
 from cryptostore import Account, Changes, CryptoStore, Device, open_backend
 from cryptostore_contract.handles import everything
 from cryptostore_contract.samples import KEY
-from cryptostore_sqlite.plugin import path_of
+from cryptostore_sqlite.given import path_of
 
 ACCOUNT: Final = Account("@alice:example.org", "ALICEDEVICE")
 

@@ -149,7 +149,7 @@ def _is_refused(path: Path) -> bool:
 def _would_be_littered(path: Path) -> bool:
     """Whether SQLite would have to make its files to read a database that this user may not write."""
     is_in_use = all(files.status_of(files.beside(path, suffix)) for suffix in ("-wal", "-shm"))
-    return _may(os.R_OK, path) and not _may_write(path) and not is_in_use
+    return may(os.R_OK, path) and not _may_write(path) and not is_in_use
 
 
 def _is_mounted_read_only(path: Path) -> bool:
@@ -160,10 +160,11 @@ def _is_mounted_read_only(path: Path) -> bool:
 
 
 def _may_write(path: Path) -> bool:
-    return _may(os.R_OK | os.W_OK, path)
+    return may(os.R_OK | os.W_OK, path)
 
 
-def _may(access: int, path: Path) -> bool:
+def may(access: int, path: Path) -> bool:
+    """Whether this process, as the user that it is now, has this access (of `os`) to a file or a folder."""
     return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
 

@@ -14,12 +14,12 @@ from typing import Any, Final
 from cryptostore import ConfigurationError, CryptoStoreError, Finding, Level, Schema
 
 from . import files
-from .checks import Seen, look_at, reasons_against
+from .checks import Seen, look_at, may, reasons_against
 from .connecting import connect, transaction, uri_of
 from .errors import mapped_errors
 from .given import Given, refuse_old_sqlite
 from .holders import holders
-from .opening import refuse_anothers_log, refuse_lost_log
+from .opening import inspect, refuse_anothers_log
 from .schema import SHIPPED
 
 #: What is looked at, by the names of the findings.
@@ -68,7 +68,7 @@ def _file(given: Given, path: Path) -> Finding:
         return _absent(given, path)
     if not stat.S_ISREG(status.st_mode):
         return _problem("file", f"{path} is not a file", "give a file's path in the database URL")
-    lacking = [each for each in (path, path.parent) if not os.access(each, os.R_OK | os.W_OK)]
+    lacking = [each for each in (path, path.parent) if not may(os.R_OK | os.W_OK, each)]
     if lacking:
         who = f"the user {os.geteuid()}"
         seen = f"{who} may not write {' and '.join(map(str, lacking))}: SQLite keeps -wal and -shm beside the database"
@@ -84,7 +84,7 @@ def _absent(given: Given, path: Path) -> Finding:
     doubt = "is a disk not mounted, or the path in the URL wrong? Else"
     if not given.may_create:
         return _problem("file", seen, f"{doubt} open it once with create=auto: with create=never clients make none")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not may(os.W_OK | os.X_OK, path.parent):
         return _problem("file", f"{seen}, and this user may make none", "choose a folder that this user may write to")
     remedy = f"{doubt} the first client makes it, or `cryptostore migrate`"
     return Finding("file", Level.WARNING, seen, remedy, prevents_opening=True)
@@ -162,9 +162,10 @@ def _schema(path: Path, timeout: float) -> Finding:
 def _inspect(path: Path, timeout: float) -> Schema | None:
     with closing(_reader(path, timeout)) as connection, transaction(connection, "BEGIN"):
         found = SHIPPED.inspect(connection, path)
-        if found is None and not files.has_write_ahead_log(path):
-            refuse_lost_log(connection, path)
-        return found
+    if found is None and not files.has_write_ahead_log(path):
+        # Whether it had a -wal is not seen in an immutable file.
+        return inspect(path, timeout, SHIPPED)
+    return found
 
 
 def _reader(path: Path, timeout: float) -> sqlite3.Connection:

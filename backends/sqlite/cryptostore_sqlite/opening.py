@@ -22,7 +22,7 @@ _RETRY_SECONDS: Final = 0.01
 def open_writer(path: Path, timeout: float, migrations: Migrations) -> sqlite3.Connection:
     """The connection that writes, to a database in WAL mode whose tables are up to date."""
     ends = time.monotonic() + timeout
-    found = _inspect(path, timeout, migrations)
+    found = inspect(path, timeout, migrations)
     writer = connect(path, ends - time.monotonic())
     try:
         if found is None or found.version < migrations.known_version:
@@ -45,7 +45,7 @@ def _migrate(writer: sqlite3.Connection, path: Path, migrations: Migrations) -> 
         migrations.migrate(writer, path)
 
 
-def _inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | None:
+def inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | None:
     """What `Migrations.inspect` says, without a change to a file that is not ours to use."""
     # A connection that may write, and is the last to close, moves what a killed program left in the -wal file into the
     # database. One that only reads does not, but leaves a -wal and -shm behind where there were none.
@@ -58,7 +58,7 @@ def _inspect(path: Path, timeout: float, migrations: Migrations) -> Schema | Non
     ):
         found = migrations.inspect(connection, path)
         if found is None:
-            refuse_lost_log(connection, path)
+            _refuse_lost_log(connection, path)
         return found
 
 
@@ -84,8 +84,7 @@ def _header_of_file(path: Path) -> Header | None:
             return None
 
 
-def refuse_lost_log(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise ConfigurationError for a file without tables whose -wal, which had them, is not there."""
+def _refuse_lost_log(connection: sqlite3.Connection, path: Path) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     if mode == b"wal":
         raise ConfigurationError(

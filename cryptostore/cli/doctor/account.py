@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -91,8 +92,8 @@ def _never_used(account: Account) -> Finding:
 
 
 def _start_or_delete(account: Account) -> tuple[str, tuple[str, ...]]:
-    command = f"cryptostore delete --user-id {account.user_id} --device-id {account.device_id}"
-    return "start its client, or, if there is none", (command,)
+    command = ["cryptostore", "delete", "--user-id", account.user_id, "--device-id", account.device_id]
+    return "start its client, or, if there is none", (shlex.join(command),)
 
 
 def _elsewhere(backend: Backend, account: Account, error: AccountElsewhere) -> Finding:

@@ -60,6 +60,9 @@ def _told_by_backend(url: str) -> Iterator[Finding]:
         yield from plugin.diagnose(url, options, common.deadline)
     except CryptoStoreError as error:
         yield Finding.of_error("opening", error, prevents_opening=True)
+    except Exception as error:  # noqa: BLE001  # a stranger's backend may raise anything
+        seen = f"the backend {plugin.name!r} could not say what is wrong ({type(error).__name__})"
+        yield Finding("opening", Level.WARNING, seen, "tell its author")
 
 
 def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: str | None) -> Iterator[Group]:

@@ -51,8 +51,10 @@ def _encryption() -> Finding:
 
 def _nio() -> Finding:
     try:
-        # It looks whose `nio` it is, and imports it.
-        from cryptostore import nio  # noqa: F401
+        # Half a second, which other commands do without.
+        from cryptostore.nio.distribution import check_nio
+
+        check_nio()
     except ConfigurationError as error:
         return Finding.of_error("nio", error)
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -47,7 +48,8 @@ def _findings(key: str | None, asked: Asked) -> Iterator[Finding]:
     mode = None if file is None else open_to_others(file)
     if mode is not None:
         seen = f"the file {file} is open to other users of this machine (mode {mode:04o})"
-        yield Finding("pickle key", Level.WARNING, seen, "make it its owner's alone", (f"chmod 600 {file}",))
+        command = shlex.join(["chmod", "600", str(file)])
+        yield Finding("pickle key", Level.WARNING, seen, "make it its owner's alone", (command,))
     if key in PUBLIC_PICKLE_KEYS:
         yield Finding("pickle key", Level.WARNING, f"{origin}: one that everybody knows", _NEW_KEY)
     elif is_weak(key):

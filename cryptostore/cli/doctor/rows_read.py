@@ -28,10 +28,8 @@ def look_at_rows(
         return
     sample = list(sampled(backend, account))
     found = [UnreadableRow(row.key, problem) for row in sample if (problem := store.problem_of(row))]
-    kinds = len({row.key[0] for row in sample})
-    yield _told(
-        found, len(found), f"{len(sample) - len(found):,} rows, the first of {kinds} kinds; --all opens every one"
-    )
+    kinds, readable = len({row.key[0] for row in sample}), len(sample) - len(found)
+    yield _told(found, len(found), f"{readable:,} rows of {kinds} kinds; --all opens every one")
 
 
 def sampled(backend: Backend, account: Account) -> Iterator[Row]:
@@ -49,7 +47,7 @@ def sampled(backend: Backend, account: Account) -> Iterator[Row]:
 
 def _told(found: list[UnreadableRow], number: int, looked_at: str) -> Finding:
     if not found:
-        return Finding("records", Level.OK, f"readable: {looked_at}")
+        return Finding("records", Level.OK, f"can be read: {looked_at}")
     named = ", ".join(f"{row_name(row.key)} ({row.reason})" for row in found[:_NAMED])
     more = f", and {number - _NAMED:,} more" if number > _NAMED else ""
     remedy = "`cryptostore verify` lists all of them; what they held is lost unless a backup of the database has it"
