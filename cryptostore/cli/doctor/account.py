@@ -13,7 +13,7 @@ from cryptostore.cli.output import shown_time
 from cryptostore.cli.stored_identity import StoredIdentity
 from cryptostore.errors import AccountElsewhere, CryptoStoreError
 from cryptostore.plugins.findings import Finding, Level
-from cryptostore.records import Account, FallbackKey, OlmAccount, SyncToken
+from cryptostore.records import Account, FallbackKey, OlmAccount, RestoredAccount, SyncToken
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.marks import Whereabouts
@@ -52,6 +52,7 @@ def look_at_account(
         yield Finding("home", Level.OK, "at home in this database")
         yield Finding("ring", Level.OK, "the pickle key opens it")
         yield from _told("records", partial(look_at_rows, backend, account, store, pickle_key, all_rows=all_rows))
+        yield from _told("restored", partial(_put_back, store))
         yield from _told("login", partial(_login, store))
         yield from _told("identity", partial(_identity, store))
         yield from _told("fallback key", partial(_fallback_key, store))
@@ -117,6 +118,20 @@ def _login(store: CryptoStore) -> Iterator[Finding]:
         yield Finding("login", Level.NOTE, "a client has logged in, and never synced", "let it sync")
     else:
         yield Finding("login", Level.OK, "a client has logged in and synced")
+
+
+def _put_back(store: CryptoStore) -> Iterator[Finding]:
+    restored = store.get(RestoredAccount, [()]).get(())
+    if restored is None:
+        yield Finding("restored", Level.OK, "no backup of it was put back")
+        return
+    seen = f"a backup of it was put back, which was noted on {shown_time(restored.restored_at)}"
+    if restored.is_disarmed:
+        remedy = "start its client, which does the rest with the homeserver"
+        yield Finding("restored", Level.NOTE, f"{seen}; what is stored is safe", remedy)
+    else:
+        remedy = "no client opens it before it is safe; run `cryptostore restored` again"
+        yield Finding("restored", Level.PROBLEM, f"{seen}, and it was not made safe", remedy)
 
 
 def _identity(store: CryptoStore) -> Iterator[Finding]:

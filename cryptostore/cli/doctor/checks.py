@@ -30,6 +30,7 @@ ACCOUNT: Final = {
     "home": "the account was not moved elsewhere, and is no copy that is not complete",
     "owner": "who owns it; whether it was fenced lately, or while the doctor looked",
     "ring": "the pickle key opens it",
+    "restored": "no backup of it was put back without being made safe",
     "records": "rows can be read: the first hundred of each kind, or all with `--all`",
     "login": "a client has logged in with it, and synced",
     "identity": "it has a cross-signing identity, which has signed this device and is the one that was pinned",

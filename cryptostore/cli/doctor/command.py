@@ -12,22 +12,21 @@ import typer
 from cryptostore.cli.databases import DatabaseUrl, DeviceId, UserId
 from cryptostore.cli.exits import ExitCode
 from cryptostore.cli.output import AsJson
-from cryptostore.cli.pickle_keys import AskForKey, KeyFile, KeyVariable
+from cryptostore.cli.pickle_keys import NO_OPTIONS, PickleKeyOptions, takes_pickle_keys
 
 from .checks import Group, has_to_be_changed
 from .database import Wanted, look_at_database
 from .installation import look_at_installation
-from .pickle_key import Asked, look_at_pickle_key
+from .pickle_key import look_at_pickle_key
 from .report import report
 
 
+@takes_pickle_keys
 def doctor(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
-    pickle_key_env: KeyVariable = None,
-    pickle_key_file: KeyFile = None,
-    ask_pickle_key: AskForKey = False,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     all_rows: Annotated[
         bool, typer.Option("--all", help="Open every row, not the first hundred of each kind.")
     ] = False,
@@ -43,17 +42,16 @@ def doctor(
     where something has, a server that is away included.
     """
     with _silent_logs():
-        asked = Asked(pickle_key_env, pickle_key_file, ask=ask_pickle_key)
-        groups = list(_groups(asked, Wanted(url, user_id, device_id, all_rows, watch)))
+        groups = list(_groups(pickle_key_options, Wanted(url, user_id, device_id, all_rows, watch)))
     report(url, groups, as_json=as_json)
     if has_to_be_changed(groups):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def _groups(asked: Asked, wanted: Wanted) -> Iterator[Group]:
+def _groups(options: PickleKeyOptions, wanted: Wanted) -> Iterator[Group]:
     installation = Group("Installation", list(look_at_installation(wanted.url)))
     yield installation
-    pickle_key, findings = look_at_pickle_key(asked)
+    pickle_key, findings = look_at_pickle_key(options)
     yield Group("Settings", findings)
     if not any(each.prevents_opening for each in installation.findings):
         yield from look_at_database(wanted, pickle_key)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from cryptostore.cli.pickle_keys import VARIABLE, given_pickle_key
+from cryptostore.cli.pickle_keys import VARIABLE, PickleKeyOptions, given_pickle_key
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.environment import variables
 from cryptostore.plugins.findings import Finding, Level
+from cryptostore.store.pickle_key_sources import PLACES
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS, is_generated, is_weak
 from cryptostore.store.private_files import open_to_others
 
@@ -21,30 +22,22 @@ _NEW_KEY: Final = (
 )
 
 
-class Asked(NamedTuple):
-    """The options that say where the pickle key is."""
-
-    variable: str | None
-    file: Path | None
-    ask: bool
-
-
-def look_at_pickle_key(asked: Asked) -> tuple[str | None, list[Finding]]:
+def look_at_pickle_key(options: PickleKeyOptions) -> tuple[str | None, list[Finding]]:
     """The key to open accounts with, and what there is to say of it. No key where what is given is none."""
     try:
-        key = given_pickle_key(*asked[:2], ask=asked.ask)
-        findings = list(_findings(key, asked))
+        key = given_pickle_key(options)
+        findings = list(_findings(key, options))
     except ConfigurationError as error:
         return None, [Finding.of_error("pickle key", error)]
     return _DEFAULT if key is None else key, findings
 
 
-def _findings(key: str | None, asked: Asked) -> Iterator[Finding]:
+def _findings(key: str | None, options: PickleKeyOptions) -> Iterator[Finding]:
     if key is None:
         remedy = f"give the client's: {VARIABLE}, {VARIABLE}_FILE or --pickle-key-file"
         yield Finding("pickle key", Level.WARNING, "none is given, so nio's default is tried", remedy)
         return
-    origin, file = _origin(asked)
+    origin, file = _origin(options)
     mode = None if file is None else open_to_others(file)
     if mode is not None:
         seen = f"the file {file} is open to other users of this machine (mode {mode:04o})"
@@ -59,13 +52,10 @@ def _findings(key: str | None, asked: Asked) -> Iterator[Finding]:
         yield Finding("pickle key", Level.OK, f"{what}, {origin}")
 
 
-def _origin(asked: Asked) -> tuple[str, Path | None]:
+def _origin(options: PickleKeyOptions) -> tuple[str, Path | None]:
     """Where it is from, in words, and the file that holds nothing else."""
-    if asked.ask:
-        return "typed in", None
-    if asked.file is not None:
-        return f"from the file {asked.file}", asked.file
-    if asked.variable is not None:
-        return f"from the variable {asked.variable}", None
-    file = variables().get(f"{VARIABLE}_FILE")
-    return (f"from the file {file}, which {VARIABLE}_FILE names", Path(file)) if file else (f"from {VARIABLE}", None)
+    if options.names():
+        return f"given by {options.names()[0]}", options.file
+    found = variables()
+    name = next(name for name in (*(VARIABLE + place for place in PLACES), VARIABLE) if name in found)
+    return f"given by {name}", Path(found[name]) if name == f"{VARIABLE}_FILE" else None
