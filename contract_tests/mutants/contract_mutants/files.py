@@ -97,7 +97,7 @@ def newer_schema_accepted(patch: pytest.MonkeyPatch) -> None:
 @mutant("SCHEMA-3", backend="sqlite")
 def newer_schema_touched_before_it_is_refused(patch: pytest.MonkeyPatch) -> None:
     """The settings of a connection are written into the file before anybody looks at its version."""
-    original = opening._inspect
+    original = opening.inspect
 
     def inspect(path: Path, *arguments: Any) -> Schema | None:
         with contextlib.closing(sqlite3.connect(path)) as other:
@@ -105,7 +105,7 @@ def newer_schema_touched_before_it_is_refused(patch: pytest.MonkeyPatch) -> None
             other.execute(f"PRAGMA user_version = {version + 1}")
         return original(path, *arguments)
 
-    patch.setattr(opening, "_inspect", inspect)
+    patch.setattr(opening, "inspect", inspect)
 
 
 @mutant("SECRETS-1", backend="sqlite")
