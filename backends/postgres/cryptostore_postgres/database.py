@@ -11,7 +11,7 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable, ReadOnlySqlTransaction
 from psycopg.sql import SQL, Identifier, Literal
 
-from cryptostore.errors import SchemaError
+from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.logs import logger
 from cryptostore.store import interface
 from cryptostore.store.interface import (

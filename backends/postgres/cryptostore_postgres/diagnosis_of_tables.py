@@ -20,7 +20,7 @@ from .pipeline import Statement, run
 #: What the first migration makes; later ones only add.
 _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "schema_version": frozenset({"version integer", "min_compatible integer"}),
-    "account": frozenset({"id bigint", "user_id text", "device_id text"}),
+    "account": frozenset({"id bigint", "user_id text", "device_id text", "role name"}),
     "ownership": frozenset(
         {"account_id bigint", "epoch bigint", "incarnation bigint", "sequence bigint", "owner text", "since bigint"}
     ),
