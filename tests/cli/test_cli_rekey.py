@@ -245,10 +245,10 @@ def test_keys_from_prompts(run: Run, sqlite_url: str, monkeypatch: pytest.Monkey
         (["--new-pickle-key-env", "EMPTY"], "empty or nio's default"),
         (["--new-pickle-key-env", "PUBLIC"], "empty or nio's default"),
         (["--new-pickle-key-env", "NO_TEXT"], "the pickle key in the variable NO_TEXT is not UTF-8 text"),
-        (["--ask-new-pickle-key", "--new-pickle-key-env", "X"], "give one of --new-pickle-key-env"),
+        (["--ask-new-pickle-key", "--new-pickle-key-env", "X"], "give either --new-pickle-key-env or"),
         (
             ["--new-pickle-key-file", "new.key", "--ask-pickle-key", "--pickle-key-env", "X"],
-            "give one of --pickle-key-env",
+            "give either --pickle-key-env or",
         ),
         (["--new-pickle-key-file", "new.key", "--user-id", "@nobody:example.org"], f"it has: {ALICE}"),
         (["--new-pickle-key-file", "new.key", "--pickle-key-env", "PUBLIC"], "the pickle key is not the one that"),

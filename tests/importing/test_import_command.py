@@ -144,7 +144,7 @@ def test_the_pickle_key_is_never_shown(
         (["--pickle-key-env", "NO_SUCH_VARIABLE"], "no variable NO_SUCH_VARIABLE"),
         (["--pickle-key-file", "/no/such/file"], "No such file"),
         (["--pickle-key-file", "/dev/null"], "must hold the pickle key in one line"),
-        (["--ask-pickle-key", "--pickle-key-env", "X"], "give one of"),
+        (["--ask-pickle-key", "--pickle-key-env", "X"], "give either --pickle-key-env or"),
         (["--user-id", "@nobody:example.org"], f"it has: {ALICE}"),
     ],
 )

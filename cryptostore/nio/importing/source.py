@@ -48,8 +48,10 @@ _TABLES: Final = frozenset(
 #: SQLite's own tables begin so.
 _INTERNAL: Final = "sqlite_"
 _VERSIONS: Final = (1, 2)
-#: Some of those that stores had until April 2019; their table of accounts has no number.
-_TABLES_OF_2018: Final = frozenset({"olm_sessions", "megolm_inbound_sessions", "device_keys"})
+#: Some of those that stores had until April 2019; their table of accounts has no number, or another name.
+_TABLES_OF_2018: Final = frozenset(
+    {"device_keys", "inbound_group_sessions", "megolm_inbound_sessions", "olm_sessions", "olmaccount"}
+)
 #: What nothing can be read without. Other programs have tables of these names, too.
 _COLUMNS: Final = {
     "accounts": {"id", "user_id", "device_id", "account", "shared"},
@@ -78,14 +80,14 @@ class NioFile:
             self._tables = {row["name"] for row in self._query("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"{path} cannot be read as a SQLite database: {error}") from error
-        if "accounts" not in self._tables:
-            raise ConfigurationError(f"{path} is a SQLite database, but not a store of matrix-nio")
         if not self._tables.isdisjoint(_TABLES_OF_2018):
             raise ConfigurationError(
-                f"{path} was written by matrix-nio of 2018 or 2019, before its present tables, and is not read. Export "
-                "the room keys with the program that wrote it, log in as a new device, and take them in with "
-                "`import_keys`"
+                f"{path} was written by weechat-matrix or matrix-nio of 2018 or 2019, before nio's present tables, and "
+                "is not read. Export the room keys with the program that wrote it, log in as a new device, and take "
+                "them in with `cryptostore import-keys`"
             )
+        if "accounts" not in self._tables:
+            raise ConfigurationError(f"{path} is a SQLite database, but not a store of matrix-nio")
         self._refuse_other_columns()
 
     def accounts(self, findings: Findings) -> list[SourceAccount]:
