@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -268,36 +263,3 @@ def test_an_interrupt_leaves_both_whole_and_says_how_to_go_on(way: Way) -> None:
     assert run_process("copy", *way, *ALICES, "--watch", "0").code == 0
     assert contents(way.destination) == before
     assert token(way.destination) == "s1"
-
-
-@pytest.mark.parametrize("way", ["to sqlite"], indirect=True)
-def test_kills_at_random_moments_lose_nothing(run: Run, way: Way) -> None:
-    """The account goes there and back, and each time the command is killed and run again."""
-    draw = random.Random(seed := random.randrange(2**32))
-    before = contents(way.source)
-    started = time.monotonic()
-    assert run_process("copy", *way, *ALICES, "--watch", "0").code == 0
-    takes = time.monotonic() - started
-    killed = 0
-    for _ in range(20):
-        way = way.back
-        killed += kill_after(draw.uniform(0.2, 1) * takes, way)
-        ended = run("copy", *way, *ALICES, "--watch", "0")
-        assert ended.code == 0, (seed, ended)
-        assert contents(way.destination) == before, seed
-        assert token(way.destination) == "s1", seed
-    assert "was moved to " in refusal(way.source), seed
-    # How many come in time depends on the machine.
-    assert killed, seed
-
-
-def kill_after(seconds: float, way: Way) -> bool:
-    """Kill a copy after some seconds, and say whether it was under way."""
-    command = [sys.executable, "-c", "from cryptostore.cli import main; main()", "copy", *way, *ALICES, "--watch", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        try:
-            running.wait(seconds)
-        except subprocess.TimeoutExpired:
-            running.kill()
-        running.communicate()
-    return running.returncode == -signal.SIGKILL

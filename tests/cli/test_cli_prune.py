@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -176,24 +174,3 @@ def test_people_see_how_far_it_is(filled: str) -> None:
     shown = on_a_terminal("prune", filled, *RULES, *NOW)
     assert "counting" in shown
     assert "deleting" in shown
-
-
-@pytest.mark.parametrize("filled", ["postgres"], indirect=True)
-def test_kills_at_random_moments_leave_whole_sessions(run: Run, filled: str) -> None:
-    draw = random.Random(seed := random.randrange(2**32))
-    for number in range(20):
-        words = ("prune", filled, "--room", f"!room{number % 3}:x", *NOW)
-        with subprocess.Popen([sys.executable, "-m", "cryptostore", *words], stdout=subprocess.DEVNULL) as running:
-            try:
-                running.wait(draw.uniform(0.3, 3))
-            except subprocess.TimeoutExpired:
-                running.kill()
-        sessions, pages = left(filled), left(filled, ReplayPage)
-        assert {key[1] for key in sessions} == {key[0] for key in pages}, seed
-        kept = {each.key for each in SESSIONS if each.room_id != f"!room{number % 3}:x"}
-        assert kept <= sessions, seed
-        assert run(*words).code == 0, seed
-        assert left(filled) == kept, seed
-        with open_backend(filled) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
-            again = [ReplayPage(each.session_id, each.sender_key, 0, b"\x01", bytes(12)) for each in SESSIONS]
-            store.apply(Changes([*SESSIONS, *again]))
