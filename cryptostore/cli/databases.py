@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, NamedTuple
 from urllib.parse import quote
 
@@ -76,7 +76,11 @@ def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: 
 
     Raises ConfigurationError where there are accounts, and none of them is wanted.
     """
-    there = list(backend.accounts())
+    return chosen(backend.accounts(), url, user_id, device_id)
+
+
+def chosen(there: Collection[Account], url: str, user_id: str | None, device_id: str | None) -> list[Account]:
+    """As `wanted_accounts`, of accounts that were listed already."""
     wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
     if there and not wanted:
         raise ConfigurationError(f"{shown_url(url)} has no such account; it has: {', '.join(map(str, there))}")

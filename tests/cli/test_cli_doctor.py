@@ -42,6 +42,7 @@ from cryptostore_postgres.diagnosis import CHECKS as POSTGRES
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.diagnosis import CHECKS as SQLITE
 from hostile_text import WORST, raw_in
+from left_alone import contents
 from spoiling import spoil
 
 ALICE: Final = Account("@alice:example.org", "A")
@@ -97,6 +98,12 @@ def test_a_healthy_bot_beside_its_running_client(either: str) -> None:
     wanted = [*checks.INSTALLATION, *checks.SETTINGS, *of_backend, *checks.DATABASE, *checks.ACCOUNT]
     assert sorted(each["check"] for each in ended.document["findings"]) == sorted(wanted)
     assert KEY not in ended.out
+
+
+def test_no_file_is_changed_or_made(url: str, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    assert run_process("doctor", url).code == 0
+    assert contents(tmp_path) == before
 
 
 def test_people_read_a_line_a_check_in_a_pipe(either: str) -> None:

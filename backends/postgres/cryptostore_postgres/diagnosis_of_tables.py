@@ -116,6 +116,11 @@ class Tables:
         return self.may_use and all(table and "SELECT" in table.rights for table in wanted) and not self.strange
 
     @property
+    def may_be_read(self) -> bool:
+        """Whether the role may look at all that is stored."""
+        return self.may_use and all("SELECT" in table.rights for table in self.of_ours.values())
+
+    @property
     def strange(self) -> list[str]:
         """The tables that have a name of ours, and not the columns."""
         return [name for name, table in self.of_ours.items() if not _COLUMNS[name] <= set(table.columns)]
@@ -225,7 +230,7 @@ def _rights(options: PostgresOptions, tables: Tables, role: str) -> Finding:
         f"the role {role!r} lacks rights that clients need",
         f"let {owners} or a superuser run",
         tuple(missing),
-        prevents_opening=not tables.is_readable,
+        prevents_opening=not tables.may_be_read,
     )
 
 

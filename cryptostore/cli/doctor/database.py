@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from cryptostore.cli.databases import open_for, wanted_accounts
-from cryptostore.errors import BackendUnavailable, CryptoStoreError, SchemaError
+from cryptostore.cli.databases import chosen, open_for
+from cryptostore.errors import CryptoStoreError
 from cryptostore.plugins import load_backend
 from cryptostore.plugins.findings import Finding, Level
 from cryptostore.plugins.loading import shown_url
@@ -66,15 +66,16 @@ def _told_by_backend(url: str) -> Iterator[Finding]:
 
 
 def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: str | None) -> Iterator[Group]:
+    found.findings.append(Finding("opening", Level.OK, "it can be opened"))
     try:
         owners = backend.accounts()
-        found.findings.extend([Finding("opening", Level.OK, "it can be opened"), _number(backend, owners)])
-        chosen = wanted_accounts(backend, wanted.url, wanted.user_id, wanted.device_id)
-    except (BackendUnavailable, SchemaError) as error:
+        found.findings.append(_number(backend, owners))
+    except CryptoStoreError as error:
         found.findings.append(Finding.of_error("accounts", error))
-        chosen = []
+        yield found
+        return
     yield found
-    groups = {account: Group(f"Account {account}", []) for account in chosen if account in owners}
+    groups = {account: Group(f"Account {account}", []) for account in chosen(owners, *wanted[:3])}
     for account, group in groups.items():
         owner = owners[account]
         group.findings.extend(look_at_account(backend, account, owner, pickle_key, all_rows=wanted.all_rows))

@@ -60,7 +60,7 @@ def _nio() -> Finding:
     except ImportError as error:
         seen = f"nio cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
         return Finding(
-            "nio", Level.PROBLEM, seen, "install it anew", ("pip install --force-reinstall matrix-nio[e2e]",)
+            "nio", Level.PROBLEM, seen, "install it anew", ("pip install --force-reinstall 'matrix-nio[e2e]'",)
         )
     return Finding("nio", Level.OK, f"matrix-nio {metadata.version('matrix-nio')}")
 
