@@ -136,7 +136,8 @@ class FencedOut(CryptoStoreError):
 class DatabaseWentBack(CryptoStoreError):
     """The database is older than what it acknowledged to this owner, as after a backup was put back.
 
-    `acknowledged` is the number of the last batch that was acknowledged, `found` that of the last one that is there.
+    `acknowledged` is the number of the last batch that was acknowledged, `found` that of the last one that is there; of
+    anchors where a client compares the database with the homeserver's before it takes the account over.
     """
 
     def __init__(self, message: str, *, acknowledged: int = 0, found: int = 0) -> None:
@@ -150,8 +151,8 @@ class DatabaseWentBack(CryptoStoreError):
         return cls(
             f"the database of {account} is older than what it acknowledged to this owner, who took it over and "
             f"committed up to batch {acknowledged}; it is as it was after batch {found}. Was a backup put back while "
-            "this program ran? Put the newest copy back, or open the account again to go on from the older one, "
-            "without the keys of the lost batches",
+            "this program ran? Put the newest copy back. If the older one is to go on, without the keys of the lost "
+            "batches, run `cryptostore restored` for this account, and start this program again",
             acknowledged=acknowledged,
             found=found,
         )

@@ -39,6 +39,7 @@ _OUR_OWN: Final = tuple(
         ("rekey", "cryptostore.cli.rekey:rekey"),
         ("restore", "cryptostore.cli.restore:restore"),
         ("restore-backup", "cryptostore.cli.restore_backup:restore_backup"),
+        ("restored", "cryptostore.cli.restored:restored"),
         ("run", "cryptostore.cli.run:run"),
         ("show", "cryptostore.cli.show:show"),
         ("stats", "cryptostore.cli.stats:stats"),

@@ -145,14 +145,19 @@ def print_error(text: str) -> None:
 
 
 def ask_before_deleting(question: str) -> None:
+    """As `ask_first`, before something is deleted."""
+    ask_first(question, "to delete", "nothing was deleted")
+
+
+def ask_first(question: str, purpose: str, nothing_done: str) -> None:
     """Ask a person on the terminal, and end the command unless the answer is yes.
 
     Raises ConfigurationError where there is no terminal.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError("there is no terminal to ask on; give --yes to delete without being asked")
+        raise ConfigurationError(f"there is no terminal to ask on; give --yes {purpose} without being asked")
     if not typer.confirm(shown(question), err=True):
-        say("nothing was deleted")
+        say(nothing_done)
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

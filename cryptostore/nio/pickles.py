@@ -16,6 +16,7 @@ from cryptostore.trust import unpadded_base64
 
 from .bounds import FORWARDERS, KEY
 from .provenance import is_from_backup, note_origin
+from .receive_only import is_receive_only, note_receive_only
 from .times import to_local, to_utc
 
 R = TypeVar("R", bound=records.Record)
@@ -61,6 +62,7 @@ class Pickles:
             pickle=session.pickle(PICKLE_KEY),
             created_at=to_utc(session.creation_time),
             last_used_at=to_utc(session.use_time),
+            receive_only=is_receive_only(session),
         )
 
     def olm_session(self, record: records.OlmSession) -> Session | None:
@@ -70,6 +72,8 @@ class Pickles:
             created_at, last_used_at = to_local(record.created_at), to_local(record.last_used_at)
             session = Session.from_pickle(record.pickle, created_at, PICKLE_KEY, last_used_at)
             _check_id(session.id, record.session_id)
+            if record.receive_only:
+                note_receive_only(session)
             return session
 
         return self._if_readable(record, unpickle)

@@ -17,6 +17,7 @@ from cryptostore.records.changes import Changes, RecordKey
 from .bounds import OLM_SESSIONS
 from .cache import LazyMapping, LiveCache
 from .pickles import Pickles, if_valid
+from .receive_only import is_receive_only
 from .storage import Storage
 from .times import to_utc
 
@@ -83,8 +84,8 @@ class LazySessionStore(SessionStore):
         return True
 
     def get(self, sender_key: str) -> Session | None:
-        """The session that was used last with this sender."""
-        return next(iter(self[sender_key]), None)
+        """The session that was used last with this sender, of those that may encrypt."""
+        return next((session for session in self[sender_key] if not is_receive_only(session)), None)
 
     def __getitem__(self, sender_key: str) -> list[Session]:
         return self._sessions_of(sender_key).last_used_first()

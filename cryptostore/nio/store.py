@@ -11,7 +11,7 @@ from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, OlmDevic
 from nio.store import MatrixStore
 
 from cryptostore import records
-from cryptostore.errors import FencedOut
+from cryptostore.errors import ConfigurationError, FencedOut
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
@@ -316,9 +316,18 @@ class NioStore(MatrixStore):
     #: The values that are read before the account is taken over, in one round trip.
     _looked_at: ClassVar[tuple[records.Key, ...]] = ()
 
-    def _judge(self, store: CryptoStore, _whole: Whole) -> None:
+    def _judge(self, store: CryptoStore, whole: Whole) -> None:
         """Check what was read. Raises if the account must not be taken over."""
         lost_accounts.check(self._place, store)
+        if whole.restored is not None and not self._replaces_what_was_lost:
+            raise ConfigurationError(
+                f"a backup of {store.account} was put back, and the homeserver still hands out keys that were lost, "
+                "which this client cannot replace: log in once with ProductionMatrixClient, and let it sync until it "
+                "says that the account is whole again. Nothing was taken over"
+            )
+
+    #: Whether the client of this store completes what `cryptostore restored` began.
+    _replaces_what_was_lost: ClassVar[bool] = False
 
     def _write(self, changes: Changes) -> None:
         """Write what nio saves; all of it comes through here."""

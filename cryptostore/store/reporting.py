@@ -72,6 +72,10 @@ class Reports:
         """So many records of each kind were deleted because they were old."""
         self._notify("cryptostore_pruned", account=self._account, deleted=dict(deleted), owner=self._owner)
 
+    def restored(self) -> None:
+        """Nothing that is stored from before a backup was put back encrypts any more."""
+        self._notify("cryptostore_account_restored", account=self._account, owner=self._owner)
+
 
 def described(error: CryptoStoreError) -> dict[str, str]:
     """An error as observers are told of it."""

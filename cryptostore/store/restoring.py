@@ -53,6 +53,7 @@ def mark_restored(
         advance(len(changes))
     if not dry_run:
         store.apply(Changes([replace(mark, is_disarmed=True)]))
+        store.reports.restored()
     return done
 
 

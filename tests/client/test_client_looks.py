@@ -25,6 +25,7 @@ from cryptostore import (
     open_backend,
 )
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client.anchor import event_type
 from cryptostore.nio.client.threads import _MOST
 from cryptostore_contract.samples import KEY
 from small_homeserver import HangUp, Request, SmallHomeserver, small_homeserver
@@ -290,7 +291,8 @@ def test_a_restored_login_opens_at_the_first_request(url: str) -> None:
             await later.sync()
             assert owners(url) == {BOT: 2}
             assert later.statistics.loop_reads == 0
-            assert [request.path.rpartition("/")[2] for request in server.requests[-3:]] == ["whoami", "query", "sync"]
+            asked = [request.path.rpartition("/")[2] for request in server.requests[-4:]]
+            assert asked == ["whoami", "query", event_type(DEVICE), "sync"]
             await later.close()
 
     asyncio.run(scenario())

@@ -23,13 +23,16 @@ class Parts:
         self.access_token = "token"
         self.away = False
         parts: Any = self
-        self.gate = Gate(parts, parts, parts, parts, self.send)
+        self.gate = Gate(parts, parts, parts, parts, parts.replace_keys, self.send)
 
     async def open_restored(self) -> None:
         self.asked.append("open")
 
     async def confirm(self) -> None:
         self.asked.append("confirm")
+
+    async def replace_keys(self) -> None:
+        self.asked.append("replace")
 
     async def flush_before_sending(self) -> None:
         self.asked.append("flush")
@@ -53,9 +56,11 @@ def ask(parts: Parts, path: str) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "before"),
     [
-        ("/sync?since=s1", ["open", "confirm", "flush"]),
-        ("/rooms/!r:s/send/m.room.message/1", ["open", "confirm", "flush"]),
+        ("/sync?since=s1", ["open", "confirm", "replace", "flush"]),
+        ("/rooms/!r:s/send/m.room.message/1", ["open", "confirm", "replace", "flush"]),
+        # What keys are replaced with.
         ("/keys/upload", ["once", "open", "confirm", "flush"]),
+        ("/keys/claim", ["open", "confirm", "flush"]),
         # Asked to confirm the identity; neither depends on a key.
         ("/keys/query", ["open", "flush"]),
         ("/account/whoami?x=1", ["open", "flush"]),
@@ -73,7 +78,7 @@ def test_nothing_leaves_when_the_flush_fails() -> None:
     parts.away = True
     with pytest.raises(BackendUnavailable):
         ask(parts, "/sync")
-    assert parts.asked == ["open", "confirm", "flush"]
+    assert parts.asked == ["open", "confirm", "replace", "flush"]
 
 
 def test_nothing_leaves_a_client_that_was_closed() -> None:

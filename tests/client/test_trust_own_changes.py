@@ -25,7 +25,7 @@ from own_identities import (
     uploads,
 )
 from small_homeserver import HangUp, Request
-from small_identities import Identities
+from small_identities import Identities, asked_for_data
 from spoiling import spoil, stored_rows
 
 
@@ -48,11 +48,11 @@ def test_a_sync_looks_again_only_where_something_changed(memory_url: str) -> Non
             await client.login_or_restore("password")
             for _ in range(2):
                 await client.sync()
-            asked = len(server.asked("/keys/query")), len(server.asked("/account_data/"))
+            asked = len(server.asked("/keys/query")), len(asked_for_data(server))
             known.put(USER, "m.direct", {"@somebody:small": ["!room:small"]})
             for _ in range(2):
                 await client.sync()
-            assert (len(server.asked("/keys/query")), len(server.asked("/account_data/"))) == asked
+            assert (len(server.asked("/keys/query")), len(asked_for_data(server))) == asked
 
     asyncio.run(scenario())
 
@@ -264,7 +264,7 @@ def test_a_first_start_and_a_later_one_ask_so_often(memory_url: str) -> None:
                 async with client_at(server, memory_url) as client:
                     await client.login_or_restore("password")
                 counts.append(len(server.requests))
-            # Of those, three and two are the login's.
-            assert counts == [27, 9]
+            # Of those, three and two are the login's, and two and two the anchor's.
+            assert counts == [29, 11]
 
     asyncio.run(scenario())

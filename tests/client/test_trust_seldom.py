@@ -115,7 +115,7 @@ def test_a_404_that_does_not_say_that_there_is_nothing_overwrites_nothing(memory
             before = dict(known.account_data[USER])
 
             def fault(asked: Request) -> web.StreamResponse | None:
-                is_meant = asked.method == "GET" and asked.is_for("account_data")
+                is_meant = asked.method == "GET" and asked.is_for("account_data/m.")
                 return web.json_response({"errcode": "M_UNRECOGNIZED"}, status=404) if is_meant else None
 
             server.faults.append(fault)

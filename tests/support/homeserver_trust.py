@@ -50,6 +50,11 @@ class TrustCommands:
         self._client._trust.key_backup.longest_delay = 3600.0
         self._client._trust.key_backup._uploads._most = most
 
+    async def do_is_whole(self) -> bool:
+        """Whether what a backup lacked that was put back is replaced."""
+        await self._client.flush()
+        return not self._client.production_store.restored.rows
+
     async def do_restore_backup(self) -> dict[str, int]:
         """Take in the whole backup."""
         restored = await self._client.restore_backup()

@@ -30,6 +30,8 @@ class Identities:
     signatures: dict[tuple[str, str, str], str] = field(default_factory=dict)
     #: By user and type: the content, and when it was put there.
     account_data: defaultdict[str, dict[str, tuple[int, Json]]] = field(default_factory=lambda: defaultdict(dict))
+    #: The same, of what clients keep there to notice a backup that was put back.
+    anchors: defaultdict[str, dict[str, tuple[int, Json]]] = field(default_factory=lambda: defaultdict(dict))
     #: What the homeserver offers where it wants more than the access token, and what it says of it.
     flows: list[list[str]] = field(default_factory=lambda: [["m.login.password"]])
     params: Json = field(default_factory=dict)
@@ -81,11 +83,14 @@ class Identities:
 
     def put(self, user: str, kind: str, content: Json) -> None:
         """Another client has put account data there."""
-        self.account_data[user][kind] = (self.server._advance(), content)
+        self._data_of(user, kind)[kind] = (self.server._advance(), content)
 
     def data(self, user: str, kind: str) -> Json:
         """Account data; empty if there is none."""
-        return self.account_data[user].get(kind, (0, {}))[1]
+        return self._data_of(user, kind).get(kind, (0, {}))[1]
+
+    def _data_of(self, user: str, kind: str) -> dict[str, tuple[int, Json]]:
+        return (self.anchors if is_anchor(kind) else self.account_data)[user]
 
     def is_signed(self, device: Device) -> bool:
         """Whether the present identity has signed the device's present keys."""
@@ -108,7 +113,7 @@ class Identities:
         if method == "PUT":
             self.put(user, kind, body)
             return web.json_response({})
-        there = self.account_data[user].get(kind)
+        there = self._data_of(user, kind).get(kind)
         return web.json_response(there[1]) if there else _error(404, "M_NOT_FOUND")
 
     def _upload(self, user: str, body: Json) -> web.StreamResponse:
@@ -201,10 +206,20 @@ class Identities:
     def _sync_answer(self, device: Device, after: int) -> Json:
         events = [
             {"type": kind, "content": content}
-            for kind, (at, content) in self.account_data[device[0]].items()
+            for kind, (at, content) in (self.account_data[device[0]] | self.anchors[device[0]]).items()
             if at > after
         ]
         return {"account_data": {"events": events}}
+
+
+def is_anchor(kind: str) -> bool:
+    """Whether this is the type of an anchor, or a path with it."""
+    return "matrix-cryptostore.anchor." in kind
+
+
+def asked_for_data(server: SmallHomeserver) -> list[Request]:
+    """The requests for account data, but for anchors."""
+    return [request for request in server.asked("/account_data/") if not is_anchor(request.path)]
 
 
 def _key_of(key: Json) -> str:

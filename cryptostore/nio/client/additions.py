@@ -118,7 +118,7 @@ class Additions:
         """
         given = RecoveryKey(recovery_key) if recovery_key else None
         answer = await self._login.log_in_or_restore(password, device_name, token, take_over=take_over)
-        await self._trust.own.settle(password, given, recovery_key_file)
+        await self._trust.logged_in(password, given, recovery_key_file)
         return answer
 
     async def reset_identity(self, password: str | None = None, *, recovery_key: str | None = None) -> None:

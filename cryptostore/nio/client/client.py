@@ -105,11 +105,11 @@ class ProductionMatrixClient(Additions, AsyncClient):
         self._session = session = Session(settings.store, settings.pickle_key, intervals, own, settings.policies)
         self.statistics = session.statistics
         homeserver = Homeserver(self, deadline)
-        self._trust = Trust(self, session, homeserver, settings)
-        self._key_uploads = KeyUploads(self, session, self.check_identity, super().keys_upload)
-        self._identity = Identity(self, session, homeserver, self, self._send, self._key_uploads.start_over)
+        self._trust = trust = Trust(self, session, homeserver, settings)
+        self._key_uploads = uploads = KeyUploads(self, session, self.check_identity, super().keys_upload)
+        self._identity = Identity(self, session, homeserver, self, self._send, uploads.start_over, trust.anchoring.look)
         self._login = Login(self, session, self._identity, homeserver, self.flush)
-        self._gate = Gate(self, session, self._identity, self._key_uploads, super().send)
+        self._gate = Gate(self, session, self._identity, uploads, trust.restoring.replace_keys, super().send)
 
     def _make_sharing_parts(self) -> None:
         session, send, turns = self._session, self._send, SharingTurns(self.sharing_session)

@@ -93,6 +93,15 @@ class FallbackKeys(KeptRecords[records.FallbackKey]):
         if _KEY in self.rows:
             self.put(replace(self.rows[_KEY], confirmed=False))
 
+    def offer_now(self) -> None:
+        """Offer the key that waits, or a new one where there is none, whether or not the homeserver knows of them."""
+        self._is_supported = True
+        self.try_now()
+
+    def is_newest(self, public_key: object) -> bool:
+        """Whether this is the public half of the newest key."""
+        return _KEY in self.rows and self.rows[_KEY].public_key == public_key
+
     def try_now(self) -> None:
         """What was refused before may be accepted now."""
         self._offers, self._next_offer = 0, 0.0

@@ -20,10 +20,15 @@ from .uploading import KeyUploads
 _NEEDS_NO_ACCOUNT: Final = ("/login", "/register", "/versions")
 #: What a client asks, and says, before its identity is known to be the device's: nothing of it depends on a key.
 _ASKED_BEFORE: Final = ("/account/whoami", "/keys/query", "/login", "/logout", "/register", "/versions")
+#: With what keys are replaced that a backup which was put back does not know.
+_REPLACES_KEYS: Final = ("/keys/claim", "/keys/upload")
 
 
 class Gate:
-    """Lets requests through when what they depend on is durable. `send` is nio's own."""
+    """Lets requests through when what they depend on is durable. `send` is nio's own.
+
+    `replace_keys` is done before whatever could use a key that was lost.
+    """
 
     def __init__(
         self,
@@ -31,12 +36,14 @@ class Gate:
         session: Session,
         identity: Identity,
         key_uploads: KeyUploads,
+        replace_keys: Callable[[], Awaitable[None]],
         send: Callable[..., Awaitable[ClientResponse]],
     ) -> None:
         self._device = device
         self._session = session
         self._identity = identity
         self._key_uploads = key_uploads
+        self._replace_keys = replace_keys
         self._send = send
 
     async def send(self, method: str, path: str, data: Any, *rest: Any) -> ClientResponse:
@@ -51,6 +58,8 @@ class Gate:
             await self._identity.open_restored()
         if not _ends(path, _ASKED_BEFORE):
             await self._identity.confirm()
+            if not _ends(path, _REPLACES_KEYS):
+                await self._replace_keys()
         return await self._durable(method, path, *rest)
 
     async def _durable(self, method: str, path: str, *rest: Any) -> ClientResponse:

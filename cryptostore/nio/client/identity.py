@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from nio import Api, ErrorResponse, KeysQueryResponse, WhoamiResponse
 
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, HomeserverUnavailable
 from cryptostore.logs import logger
 from cryptostore.plugins.urls import redact
 from cryptostore.records import Account
@@ -47,6 +47,7 @@ class Identity:
     """Refuses to run with another identity than the homeserver's.
 
     `send` is the client's `_send`. `on_confirmed` is called for each token that is known to be the device's.
+    `look_further` asks more about an account before it is taken over, with a token that is the device's.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Identity:
         client: Client,
         send: Callable[..., Awaitable[Any]],
         on_confirmed: Callable[[], None],
+        look_further: Callable[[Seen, str], Awaitable[None]],
     ) -> None:
         self._device = device
         self._session = session
@@ -64,6 +66,7 @@ class Identity:
         self._client = client
         self._send = send
         self._on_confirmed = on_confirmed
+        self._look_further = look_further
         #: The access tokens that are known to be this device's, and with which its keys were compared.
         self._shown_token = ""
         self._checked_token = ""
@@ -77,6 +80,10 @@ class Identity:
         answer = await self._show_token() or await self._compare_keys()
         if answer is not None:
             return answer
+        try:
+            await self._look_further(self._session.store.seen, self._device.access_token)
+        except HomeserverUnavailable as error:
+            return ErrorResponse(str(error))
         self._confirm_token()
         return None
 
@@ -115,7 +122,10 @@ class Identity:
         return None
 
     async def look_at_keys(self, seen: Seen, token: str) -> None:
-        """Raise ConfigurationError if the homeserver knows the device with other keys than the account's."""
+        """Raise ConfigurationError if the homeserver knows the device with other keys than the account's.
+
+        Raises what looking further raises, too.
+        """
         method, path, data = Api.keys_query(token, [seen.account.user_id])
         answer = await self._homeserver.ask(DeviceKeysResponse, method, path, data, token)
         if isinstance(answer, ErrorResponse):
@@ -123,6 +133,7 @@ class Identity:
         known = answer.device_keys.get(seen.account.user_id, {}).get(seen.account.device_id)
         if known is not None:
             self._check_keys(seen.account, seen.identity_keys or {}, known)
+        await self._look_further(seen, token)
         self._looked = _Looked(seen, token, known)
 
     def go_on(self) -> None:

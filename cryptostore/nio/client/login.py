@@ -101,7 +101,7 @@ class Login:
     async def _log_in_again(self, credentials: _Credentials) -> None:
         """Make sure of a token for the open account."""
         store = self._session.store
-        seen = Seen(store.account_id, self._identity.own_keys(), store.seen.login)
+        seen = Seen(store.account_id, self._identity.own_keys(), store.seen.login, store.seen.anchor)
         await self._look_and_log_in(credentials, seen)
         self._identity.go_on()
 

@@ -13,6 +13,7 @@ from nio.crypto import OlmAccount
 from cryptostore.errors import StoreClosed
 from cryptostore.records import Account
 
+from .anchor import StoredAnchor
 from .saved_login import SavedLogin
 
 
@@ -22,6 +23,7 @@ class Seen(NamedTuple):
     account: Account
     identity_keys: Mapping[str, str] | None = None
     login: SavedLogin | None = None
+    anchor: StoredAnchor | None = None
 
 
 def identity_keys(account: OlmAccount) -> dict[str, str]:

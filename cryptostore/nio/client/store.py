@@ -13,6 +13,7 @@ from cryptostore import records
 from cryptostore.errors import ConfigurationError
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.pickles import Pickles, if_valid
+from cryptostore.nio.receive_only import note_receive_only
 from cryptostore.nio.standins import stored_id, stored_token, token_record
 from cryptostore.nio.storage import Storage
 from cryptostore.nio.store import NioStore
@@ -27,6 +28,7 @@ from cryptostore.records.changes import Changes
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
+from .anchor import ANCHOR, AnchorRecord, StoredAnchor, parsed
 from .buffer import BufferedStorage
 from .fallback_keys import FallbackKeys
 from .gap_records import Gaps
@@ -109,10 +111,13 @@ class ProductionStore(NioStore):
             self.room_policies = RoomPolicies(self._storage)
             self.secrets = Secrets(self._storage, self._storage.secrets)
             self.own_notes = OwnNotes(self._storage)
+            self.anchor = AnchorRecord(self._storage)
+            self.restored = KeptRecords(self._storage, records.RestoredAccount)
             self.verifications = KeptRecords(self._storage, records.Verification)
             #: How far the account had read when it was opened.
             self.token_at_opening = self.load_sync_token()
-            self.tracking = TrackedUsers(self._storage, is_current=self._is_tracking_current(self.token_at_opening))
+            is_current = not self.restored.rows and self._is_tracking_current(self.token_at_opening)
+            self.tracking = TrackedUsers(self._storage, is_current=is_current)
         except BaseException:
             self._storage.close()
             raise
@@ -184,6 +189,7 @@ class ProductionStore(NioStore):
             self.sender_devices,
             self.secrets.kept,
             self.verifications,
+            self.restored,
             *self.gaps.kept,
         )
 
@@ -248,6 +254,9 @@ class ProductionStore(NioStore):
         self._changed_sessions[curve_key, session.id] = session
         if isinstance(session, InboundSession):
             self._account_changed = True
+            if self.restored.rows:
+                # It may have begun before a backup was put back, and have been used since.
+                note_receive_only(session)
         self._storage.touch()
 
     def save_inbound_group_session(self, session: InboundGroupSession) -> None:
@@ -297,6 +306,8 @@ class ProductionStore(NioStore):
             (records.Verification, ()),
             (records.Value, _TRACKED_UNTIL),
             (records.Value, OWN_IDENTITY),
+            (records.Value, ANCHOR),
+            (records.RestoredAccount, ()),
             (records.Value, (ROOMS,)),
         )
 
@@ -304,14 +315,17 @@ class ProductionStore(NioStore):
         super()._look(store)
         self._look_further(self.seen)
 
-    _looked_at = (HISTORY, ACCESS_TOKEN)
+    _looked_at = (HISTORY, ACCESS_TOKEN, ANCHOR)
+    _replaces_what_was_lost = True
 
     def _judge(self, store: CryptoStore, whole: Whole) -> None:
         super()._judge(store, whole)
         # One that cannot be read was reported, and a new login replaces it.
         login = saved_login(whole.values.get(ACCESS_TOKEN))
         keys = None if whole.olm_account is None else identity_keys(self._pickles.account(whole.olm_account))
-        self.seen = Seen(self._account_id, keys, login)
+        is_compared = whole.restored is None and ANCHOR not in whole.values.unreadable
+        anchor = StoredAnchor(parsed(whole.values.get(ANCHOR)), is_compared, store.secrets)
+        self.seen = Seen(self._account_id, keys, login, anchor)
         if self._history is None:
             turn = next_turn(store.ownership.owner, whole.values.get(HISTORY))
             if turn.pause:

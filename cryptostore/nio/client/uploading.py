@@ -10,6 +10,8 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from nio import ErrorResponse, KeysUploadError, KeysUploadResponse
 
+from cryptostore.logs import logger
+
 from .device import Device
 from .pauses import growing_pause
 from .session import Session
@@ -19,6 +21,16 @@ Uploaded = KeysUploadResponse | KeysUploadError
 _FIRST_PAUSE: Final = 2.0
 _LONGEST_PAUSE: Final = 3600.0
 _TOO_MANY_REQUESTS: Final = 429
+#: What Synapse says of a one-time key under whose id it has another one. A database that was not put back never repeats
+#: an id: the account, which counts them, is durable before a key leaves.
+_ID_IS_TAKEN: Final = "already exists"
+_WAS_PUT_BACK: Final = (
+    "the homeserver has other one-time keys of %s than this database made under the same ids (%s). Was a backup put "
+    "back, or did another store make them? Then run `cryptostore restored`, or what others send with them is lost"
+)
+_MOST_SHOWN: Final = 80
+
+_log: Final = logger(__name__)
 
 
 class _AlreadySentError(Exception):
@@ -81,6 +93,8 @@ class KeyUploads:
         if isinstance(response, KeysUploadResponse):
             self._failures = 0
         else:
+            if _ID_IS_TAKEN in response.message:
+                _log.warning(_WAS_PUT_BACK, self._device.user_id, response.message[:_MOST_SHOWN])
             self._failures += 1
             self._next = time.monotonic() + growing_pause(self._failures, _FIRST_PAUSE, _LONGEST_PAUSE)
         return response

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from nio import MatrixRoom, SyncResponse
 
+from cryptostore.nio.client.anchoring import Anchoring
 from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.pruner import Pruner
+from cryptostore.nio.client.restoring import Restoring
 from cryptostore.nio.client.session import Session
 from cryptostore.nio.configuration import ClientSettings
 
@@ -45,6 +48,8 @@ class Trust:
         self.sharing: Final = SecretSharing(client, session, self.requests, self.own)
         self.verifications: Final = Verifications(client, session, self.requests, self.sharing)
         self.pruner: Final = Pruner(client, session, self.requests.joined_rooms, settings.prune)
+        self.anchoring: Final = Anchoring(session, self.requests, homeserver)
+        self.restoring: Final = Restoring(client, session, self.requests)
         #: An account was opened, on the event loop or not; and the client is about to be closed.
         self.on_open: Final[list[Callable[[], None]]] = [
             self.own.opened,
@@ -53,12 +58,15 @@ class Trust:
             self.sharing.opened,
             self.verifications.opened,
             self.pruner.opened,
+            self.anchoring.opened,
         ]
         self.on_close: Final[list[Callable[[], Awaitable[None]]]] = [
             self.pruner.closing,
+            self.restoring.closing,
             self.key_backup.closing,
             self.sharing.closing,
             self.verifications.closing,
+            self.anchoring.closing,
         ]
         #: A to-device event, decrypted if that could be done; and an event of a room, likewise.
         self.on_to_device: Final[list[Callable[[Any], Awaitable[None]]]] = [
@@ -78,6 +86,8 @@ class Trust:
             self.sharing.synced,
             self.verifications.synced,
             self.pruner.after_sync,
+            self.restoring.after_sync,
+            self.anchoring.after_sync,
         ]
 
     def hand_on_with(self, hand_on: HandOnLate) -> None:
@@ -89,6 +99,14 @@ class Trust:
         self._session.store.identities.on_change = self._end_sessions_with
         for listener in self.on_open:
             listener()
+
+    async def logged_in(
+        self, password: str | None, given: RecoveryKey | None, file: str | os.PathLike[str] | None
+    ) -> None:
+        """The client has a login: see `login_or_restore` of the client."""
+        await self.restoring.replace_keys()
+        await self.anchoring.settle()
+        await self.own.settle(password, given, file)
 
     async def closing(self) -> None:
         """The client is about to be closed. All are told, also where one raises."""
