@@ -13,14 +13,20 @@ from sphinx.deprecation import RemovedInSphinx10Warning
 warnings.filterwarnings("ignore", category=RemovedInSphinx10Warning, module="sphinx_autodoc_typehints")
 
 _docs = Path(__file__).parent
-# For the extension beside this file, and the deliberately broken stores that it names.
+# For the extensions beside this file, and the deliberately broken stores that it names.
 sys.path[:0] = [str(_docs), str(_docs.parent / "contract_tests" / "mutants")]
 
 project = "matrix-cryptostore"
 author = "The matrix-cryptostore contributors"
 version = release = metadata.version("matrix-cryptostore")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_autodoc_typehints", "contract_pages.directives"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_autodoc_typehints",
+    "contract_pages.directives",
+    "error_pages.directives",
+]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_show_copyright = False
