@@ -39,14 +39,16 @@ def _client(database: Mapping[str, str], pickle_key: str = PICKLE_KEY) -> Produc
 
 
 @asynccontextmanager
-async def _opened(database: Mapping[str, str]) -> AsyncIterator[ProductionMatrixClient]:
+async def opened(database: Mapping[str, str]) -> AsyncIterator[ProductionMatrixClient]:
+    """A client with this database."""
     async with _client(database) as client:
         await client.open()
         await client.flush()
         yield client
 
 
-def _machine(client: ProductionMatrixClient) -> Olm:
+def machine_of(client: ProductionMatrixClient) -> Olm:
+    """The client's encryption machine."""
     machine = client.olm
     assert machine is not None, "the client is open"
     return machine
@@ -78,7 +80,7 @@ def messages(database: Mapping[str, str], rooms: int, devices: int, count: int) 
 
 async def _messages(database: Mapping[str, str], rooms: int, devices: int, count: int) -> Timings:
     timings = Timings()
-    async with _opened(database) as client:
+    async with opened(database) as client:
         room_id = await _share_keys(client, room_ids(rooms), devices)
         before = client.statistics.flushes
         began = time.monotonic()
@@ -99,7 +101,7 @@ async def _timed_message(client: ProductionMatrixClient, room_id: str, number: i
 
 async def _share_keys(client: ProductionMatrixClient, room_ids: list[str], devices: int) -> str:
     """A session for each room, as it is after its key was sent. Returns the room with the devices."""
-    machine = _machine(client)
+    machine = machine_of(client)
     for room_id in room_ids:
         client.rooms[room_id] = room = MatrixRoom(room_id, USER, encrypted=True)
         room.members_synced = True
@@ -127,7 +129,7 @@ def import_keys(database: Mapping[str, str], file: str, count: int) -> dict[str,
 
 async def _import_keys(database: Mapping[str, str], file: str, count: int) -> Timings:
     timings = Timings()
-    async with _opened(database) as client:
+    async with opened(database) as client:
         with _watched_loop() as holds, timings.all_of("a key", count):
             await client.import_keys(file, PASSPHRASE)
             await client.flush()
@@ -152,7 +154,7 @@ async def _watch(holds: list[float]) -> None:
         holds.append(time.perf_counter() - started - _TICK)
 
 
-class _Sender(NamedTuple):
+class Sender(NamedTuple):
     """Somebody's Megolm session, and who has it."""
 
     session: OutboundGroupSession
@@ -164,7 +166,7 @@ class _Sender(NamedTuple):
 def replays(database: Mapping[str, str], senders: int, each: int) -> dict[str, Any]:
     """Read so many messages of each sender. Tells by how many bytes a message the database has grown."""
     made = [
-        _Sender(_shared_session(), room_id, key_id(random.Random()), key_id(random.Random()))
+        Sender(shared_session(), room_id, key_id(random.Random()), key_id(random.Random()))
         for room_id in random.choices(room_ids(), k=senders)
     ]
     asyncio.run(_save(database, made))
@@ -174,34 +176,45 @@ def replays(database: Mapping[str, str], senders: int, each: int) -> dict[str, A
     return {"values": {"": grown / (senders * each)}, "spans": {}}
 
 
-def _shared_session() -> OutboundGroupSession:
+def shared_session() -> OutboundGroupSession:
+    """Somebody's session, ready for messages."""
     session = OutboundGroupSession()
     session.mark_as_shared()
     return session
 
 
-async def _save(database: Mapping[str, str], senders: list[_Sender]) -> None:
-    async with _opened(database) as client:
-        store = client.store
-        assert store is not None, "the client is open"
-        for session, room_id, sender_key, signing_key in senders:
-            store.save_inbound_group_session(InboundGroupSession(session.session_key, signing_key, sender_key, room_id))
+async def _save(database: Mapping[str, str], senders: list[Sender]) -> None:
+    async with opened(database) as client:
+        save_sessions(client, senders)
         await client.flush()
 
 
-async def _read(database: Mapping[str, str], senders: list[_Sender], each: int) -> None:
-    async with _opened(database) as client:
-        machine, read = _machine(client), 0
+def save_sessions(client: ProductionMatrixClient, senders: list[Sender]) -> None:
+    """Let the client have the keys of these sessions, as if they came."""
+    store = client.store
+    assert store is not None, "the client is open"
+    for session, room_id, sender_key, signing_key in senders:
+        store.save_inbound_group_session(InboundGroupSession(session.session_key, signing_key, sender_key, room_id))
+
+
+async def _read(database: Mapping[str, str], senders: list[Sender], each: int) -> None:
+    async with opened(database) as client:
+        read = 0
         for sender in senders:
             for _ in range(each):
-                machine.decrypt_megolm_event(_message(sender), sender.room_id)
+                read_message(client, sender)
                 read += 1
                 if read % _FLUSHED_AT_ONCE == 0:
                     await client.flush()
         await client.flush()
 
 
-def _message(sender: _Sender) -> MegolmEvent:
+def read_message(client: ProductionMatrixClient, sender: Sender) -> None:
+    """Let the client decrypt the next message of a session."""
+    machine_of(client).decrypt_megolm_event(_message(sender), sender.room_id)
+
+
+def _message(sender: Sender) -> MegolmEvent:
     content = {"type": "m.room.message", "room_id": sender.room_id, "content": {"msgtype": "m.text", "body": "hello"}}
     encrypted = {
         "algorithm": _GROUP_ALGORITHM,
