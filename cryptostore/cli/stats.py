@@ -1,11 +1,15 @@
-"""`cryptostore stats`: what is stored, counted without opening any of it."""
+"""`cryptostore stats`: what is stored, counted without opening any of it, and a picture of how it grew."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
@@ -13,7 +17,10 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
 from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, open_for
-from .output import AsJson, print_json, print_table
+from .exits import ExitCode
+from .output import AsJson, counting, print_json, print_table, say
+from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
+from .plots import count_days, write_plot
 from .rows import kind_of_row
 
 
@@ -25,19 +32,45 @@ class Stored:
     size: Counter[str] = field(default_factory=Counter)
 
 
+@takes_pickle_keys
 def stats(
     url: DatabaseUrl,
     user_id: UserId = None,
     device_id: DeviceId = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Also draw sessions over time, by the day they came.")
+    ] = None,
+    pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     as_json: AsJson = False,
 ) -> None:
     """Count what is stored of each account, by kind: rows, and bytes.
 
-    Needs no pickle key, takes nothing over, and opens no record.
+    Takes nothing over. Without --plot, it needs no pickle key and opens no record.
+
+    --plot draws the kinds whose records say when they came, which are sealed: all accounts that are chosen must have
+    the same pickle key. What was deleted is not in the picture, which is written in place of an older one.
     """
+    pickle_key = None if plot is None else current_pickle_key(pickle_key_options)
     with open_for("stats", url) as backend:
         wanted = accounts_to_show(backend, url, user_id, device_id)
+        unreadable = 0 if pickle_key is None or plot is None else _draw(backend, wanted, pickle_key, plot)
         _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
+    if unreadable:
+        say(f"{unreadable:,} records cannot be read, and are not in the plot; `cryptostore verify` lists them")
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _draw(backend: Backend, accounts: Iterable[Account], pickle_key: str, file: Path) -> int:
+    days: dict[str, Counter[date]] = {}
+    names, unreadable = [], 0
+    with counting("reading") as advance:
+        for account in accounts:
+            names.append(str(account))
+            with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+                unreadable += count_days(store, days, advance)
+    write_plot(file, f"Records of {names[0] if len(names) == 1 else f'{len(names)} accounts'}", days)
+    say(f"wrote the plot to {file}")
+    return unreadable
 
 
 def count(backend: Backend, account: Account) -> Stored:
