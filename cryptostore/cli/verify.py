@@ -42,13 +42,14 @@ def verify(
     pickle_key = current_pickle_key(pickle_key_options)
     with open_for("verify", url) as backend:
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
-        verified = {account: _with_progress(backend, account, pickle_key) for account in chosen.accounts}
+        verified = {account: with_progress(backend, account, pickle_key) for account in chosen.accounts}
     _report(url, verified, as_json=as_json)
     if chosen.is_one_missing or any(each.unreadable for each in verified.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def _with_progress(backend: Backend, account: Account, pickle_key: str) -> Verified:
+def with_progress(backend: Backend, account: Account, pickle_key: str) -> Verified:
+    """Open and check every record of an account; on a terminal, people see how far it is."""
     console = messages()
     if not console.is_terminal:
         return verify_account(backend, account, pickle_key)

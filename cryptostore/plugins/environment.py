@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -60,6 +60,15 @@ def found_variables(env_file: str | os.PathLike[str] | None = ENV_FILE) -> list[
     """Every variable as often as it is set; a later one hides an earlier one. Raises and warns as `variables` does."""
     in_file = _found_in(Path(env_file)) if env_file else []
     return [*in_file, *(Found(name, value, "the environment") for name, value in os.environ.items())]
+
+
+def has_secrets(found: Iterable[Found]) -> bool:
+    """Whether one of the variables is a secret, or holds one."""
+    return any(
+        (each.name in _SECRETS and each.value)
+        or (each.name == "CRYPTOSTORE_URL" and _URL_WITH_A_PASSWORD.search(each.value))
+        for each in found
+    )
 
 
 def is_postgres_wanted(variables: Mapping[str, str]) -> bool:
@@ -119,13 +128,12 @@ def _found_in(file: Path) -> list[Found]:
             return []
         raise ConfigurationError(f"there is no file {file}, which env_file names; correct it, or give env_file=None")
     lines = _parsed(file, read_private(file, "the settings"))
-    found = {each.name: each.value for each in lines}
-    if any(map(found.get, _COMMANDS)) and is_others_to_write(file):
+    if any(each.value for each in lines if each.name in _COMMANDS) and is_others_to_write(file):
         raise ConfigurationError(
             f"{file} names a command to run, and belongs to another user or may be written by everybody; make it yours "
             "(chown, chmod 600), or set the variable in the environment"
         )
-    if any(map(found.get, _SECRETS)) or _URL_WITH_A_PASSWORD.search(found.get("CRYPTOSTORE_URL", "")):
+    if has_secrets(lines):
         warn_if_shared(file, "the secret")
     return lines
 

@@ -38,12 +38,13 @@ from cryptostore.cli.doctor import account as account_checks
 from cryptostore.cli.doctor import checks
 from cryptostore.cli.exits import ExitCode
 from cryptostore.store.keys import encode_key
+from cryptostore.store.marks import MARK_KEY, Mark, Whereabouts, encode_mark
 from cryptostore_postgres.diagnosis import CHECKS as POSTGRES
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.diagnosis import CHECKS as SQLITE
 from hostile_text import WORST, raw_in
 from left_alone import contents
-from spoiling import spoil
+from spoiling import put_rows, spoil
 
 ALICE: Final = Account("@alice:example.org", "A")
 KEY: Final = new_pickle_key()
@@ -308,6 +309,29 @@ def test_an_account_that_was_moved_and_one_that_is_coming(run: Run, url: str, tm
     assert (home["level"], ended.code) == ("note", 0)
     assert "elsewhere.db" in home["seen"]
     assert "home" not in faults(run("doctor", elsewhere, "--json"))
+
+
+@pytest.mark.parametrize("whereabouts", [Whereabouts.COMING, Whereabouts.RESTORING])
+def test_an_account_that_has_not_all_come(run: Run, either: str, whereabouts: Whereabouts) -> None:
+    mark = Mark(whereabouts, 1, 2, "there", healthy_bots.MADE_AT)
+    put_rows(either, ALICE, Row(MARK_KEY, encode_mark(ALICE, mark)))
+    ended = run("doctor", either, "--json")
+    home = faults(ended)["home"]
+    assert (home["level"], ended.code) == ("problem", ExitCode.CHECK_FAILED)
+    assert "run the same" in home["remedy"]
+
+
+def test_a_mark_that_is_damaged(run: Run, url: str) -> None:
+    put_rows(url, ALICE, Row(MARK_KEY, b"damaged"))
+    assert "mark" in faults(run("doctor", url, "--json"))["ring"]["seen"]
+
+
+@pytest.mark.parametrize(("is_disarmed", "level"), [(False, "problem"), (True, "note")])
+def test_an_account_whose_backup_was_put_back(run: Run, url: str, is_disarmed: bool, level: str) -> None:
+    change(url, lambda _: Changes([records.RestoredAccount(healthy_bots.MADE_AT, is_disarmed=is_disarmed)]))
+    found = faults(run("doctor", url, "--json"))["restored"]
+    assert found["level"] == level
+    assert "2026-01-02" in found["seen"]
 
 
 def test_a_take_over_that_was_lately_is_worth_a_note(run: Run, url: str) -> None:

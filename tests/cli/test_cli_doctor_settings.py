@@ -264,13 +264,13 @@ def test_where_the_pickle_key_is_from(run: Run, url: str, monkeypatch: pytest.Mo
     file = tmp_path / "it's key"
     file.write_text(f"{KEY}\n")
     file.chmod(0o600)
-    assert "a generated key, given by CRYPTOSTORE_PICKLE_KEY\n" in run("doctor", url).out
+    assert "a generated key, given by CRYPTOSTORE_PICKLE_KEY (the environment)\n" in run("doctor", url).out
     assert "a generated key, given by --pickle-key-file\n" in run("doctor", url, "--pickle-key-file", file).out
     monkeypatch.delenv("CRYPTOSTORE_PICKLE_KEY")
     monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY_FILE", str(file))
     ended = run("doctor", url)
     assert (ended.code, ended.err) == (0, "")
-    assert "a generated key, given by CRYPTOSTORE_PICKLE_KEY_FILE\n" in ended.out
+    assert "a generated key, given by CRYPTOSTORE_PICKLE_KEY_FILE (the environment)\n" in ended.out
     file.chmod(0o644)
     found = fault(run, url)
     assert "(mode 0644)" in found["seen"]
@@ -279,6 +279,25 @@ def test_where_the_pickle_key_is_from(run: Run, url: str, monkeypatch: pytest.Mo
     found = faults(run("doctor", url, "--json"))
     assert found["pickle key"]["level"] == "problem"
     assert "cannot be read" in found["pickle key"]["seen"]
+
+
+def test_a_pickle_key_in_the_env_file(run: Run, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CRYPTOSTORE_PICKLE_KEY")
+    monkeypatch.chdir(tmp_path)
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"# settings\nCRYPTOSTORE_PICKLE_KEY={KEY}\n")
+    env_file.chmod(0o600)
+    ended = run("doctor", url)
+    assert (ended.code, ended.err) == (0, "")
+    assert "given by CRYPTOSTORE_PICKLE_KEY (.env, line 2)\n" in ended.out
+    env_file.chmod(0o640)
+    found = fault(run, url)
+    assert (found["check"], found["level"]) == ("env file", "warning")
+    assert found["commands"] == ["chmod 600 .env"]
+    env_file.write_text(f"CRYPTOSTORE_PICKLE_KEY='{KEY}\n")
+    assert faults(run("doctor", url, "--json"))["env file"]["level"] == "problem"
+    env_file.write_text("MATRIX_USER_ID=@alice:x\n")
+    assert "env file" not in faults(run("doctor", url, "--json"))
 
 
 def test_two_places_for_one_pickle_key(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

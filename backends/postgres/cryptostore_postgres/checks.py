@@ -73,10 +73,10 @@ def refuse_unsafe(connection: Connection, options: PostgresOptions) -> Policies 
     return policies
 
 
-def unsafe(connection: Connection, options: PostgresOptions) -> list[str]:
-    """Each reason for which `refuse_unsafe` refuses the tables, with the remedy."""
+def unsafe(connection: Connection, options: PostgresOptions) -> tuple[list[str], Policies | None]:
+    """Each reason for which `refuse_unsafe` refuses the tables, with the remedy; and what it would return."""
     parts, policies = _look_at(connection, options)
-    return list(_reasons(parts, policies, connection.info.user, options))
+    return list(_reasons(parts, policies, connection.info.user, options)), policies
 
 
 def _look_at(connection: Connection, options: PostgresOptions) -> tuple[list[_Part], Policies | None]:

@@ -12,10 +12,11 @@ import psycopg
 from cryptostore import BackendUnavailable, ConfigurationError, CryptoStoreError, Finding, Level
 
 from .checks import refuse_encoding
-from .connecting import Connection
+from .connecting import Connection, Connector
 from .connections import Connections
 from .diagnosis_of_server import Server, look_at_server
 from .diagnosis_of_tables import Tables, look_at_tables
+from .hosts import Hosts
 from .options import PostgresOptions, parse
 from .pipeline import Statement, run
 from .poolers import Pooling, look_at_pooler
@@ -24,8 +25,9 @@ from .tls import look_at_encryption
 #: What is looked at, by the names of the findings.
 CHECKS: Final[Mapping[str, str]] = {
     "driver": "psycopg and libpq, and whether they are the fast ones",
-    "server": "PostgreSQL answers, takes writes and stores UTF-8",
-    "database": "the database that the URL names is there",
+    "server": "PostgreSQL answers and takes writes",
+    "hosts": "where the URL names several, those that it would fail over to",
+    "database": "the database that the URL names is there, and stores UTF-8",
     "role": "the server lets the role in",
     "TLS": "connections to another host are encrypted, and its certificate is checked",
     "latency": "how long one round trip takes",
@@ -40,6 +42,11 @@ CHECKS: Final[Mapping[str, str]] = {
 #: Above this, a client spends most of its time on waiting.
 _SLOW_MILLISECONDS: Final = 20.0
 _ROUND_TRIPS: Final = 5
+
+#: For a host that may be silent.
+_OTHER_HOST_SECONDS: Final = 2.0
+#: What libpq says of one, whatever language the server speaks.
+_OF_A_STANDBY: Final = ("session is read-only", "server is in hot standby mode")
 
 
 def diagnose(url: str, options: Mapping[str, Any], timeout: float) -> Iterator[Finding]:
@@ -61,6 +68,7 @@ def diagnose(url: str, options: Mapping[str, Any], timeout: float) -> Iterator[F
 def _look(connection: Connection, options: PostgresOptions) -> Iterator[Finding]:
     server = Server.read(connection)
     yield from look_at_server(server, connection.place)
+    yield from _hosts(connection, options)
     yield from _places(connection, server)
     yield look_at_encryption(connection.host.connection, is_encrypted=bool(connection.pgconn.ssl_in_use))
     yield _latency(connection)
@@ -69,6 +77,27 @@ def _look(connection: Connection, options: PostgresOptions) -> Iterator[Finding]
     tables = Tables.read(connection, options.schema)
     yield server.look_at_connections(tables.accounts, options.pool_size, is_pooled=pooling is not Pooling.NONE)
     yield from look_at_tables(connection, options, tables, server)
+
+
+def _hosts(connection: Connection, options: PostgresOptions) -> Iterator[Finding]:
+    others = [host for host in Hosts(options).in_order() if host.place != connection.place]
+    if not others:
+        yield Finding("hosts", Level.OK, "the URL names no other host")
+    for host in others:
+        try:
+            Connector(host).connect(time.monotonic() + _OTHER_HOST_SECONDS).close()
+        except (BackendUnavailable, ConfigurationError) as error:
+            yield _no_help(host, error)
+        else:
+            yield Finding("hosts", Level.OK, f"{host.place} takes writes, too")
+
+
+def _no_help(host: PostgresOptions, error: CryptoStoreError) -> Finding:
+    """A host that was not let in to, as a standby's is where the URL wants to write."""
+    seen, _, remedy = str(error).partition("; ")
+    if any(sign in seen for sign in _OF_A_STANDBY):
+        return Finding("hosts", Level.OK, f"{host.place} is a standby")
+    return Finding("hosts", Level.WARNING, f"no client could fail over to it: {seen}", remedy)
 
 
 def _driver() -> Finding:

@@ -140,12 +140,13 @@ def look_at_tables(
     if not tables.of_ours:
         yield from _rights_to_create(options, tables, server)
         return
-    reasons = [
-        Finding.of_error("tables", ConfigurationError(text), prevents_opening=True)
-        for text in unsafe(connection, options)
-    ]
-    owners = " and ".join(sorted({repr(table.owner) for table in tables.of_ours.values()}))
-    yield from reasons or [Finding("tables", Level.OK, f"owned by {owners}; no row is hidden, all are logged")]
+    reasons, policies = unsafe(connection, options)
+    for text in reasons:
+        yield Finding.of_error("tables", ConfigurationError(text), prevents_opening=True)
+    if not reasons:
+        owners = " and ".join(sorted({repr(table.owner) for table in tables.of_ours.values()}))
+        shown = "every account" if policies is None else "its own accounts alone (row security)"
+        yield Finding("tables", Level.OK, f"owned by {owners}, and all are logged; this role sees {shown}")
     yield _rights(options, tables, server.role)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,6 +14,7 @@ from cryptostore import Changes, Finding, Level, SyncToken, load_backend, open_b
 from cryptostore.plugins.urls import options_of
 from cryptostore_contract.handles import own
 from cryptostore_contract.ports import free_port
+from cryptostore_contract.proxy import Direction, Proxy
 from cryptostore_postgres.diagnosis import CHECKS
 from postgres_database import DATABASE, PASSWORD, ROLE, PostgresDatabase
 from postgres_server import PASSWORD_ROLE, SUPERUSER, PostgresServer
@@ -97,6 +99,15 @@ def test_a_server_that_is_away(url: str, server: PostgresServer) -> None:
     found = fault(url.replace(f":{server.port}/", f":{free_port()}/"))
     assert (found.check, found.level, found.prevents_opening) == ("server", Level.PROBLEM, True)
     assert "check that the server runs" in found.remedy
+
+
+def test_each_other_host_of_the_url_is_asked(url: str, server: PostgresServer) -> None:
+    open_backend(url).close()
+    found = fault(url.replace(f":{server.port}/", f":{server.port},127.0.0.1:{free_port()}/"))
+    assert (found.check, found.level, found.prevents_opening) == ("hosts", Level.WARNING, False)
+    assert "no client could fail over to it" in found.seen
+    told = {each.check: each for each in diagnosed(url.replace("@", f"@localhost:{server.port},"))}
+    assert told["hosts"].level is Level.OK
 
 
 def test_a_server_that_takes_no_writes(url: str, admin: psycopg.Connection) -> None:
@@ -250,6 +261,31 @@ def test_a_stranger_who_owns_tables(url: str, guest: str, admin: psycopg.Connect
     found = faults(url)
     assert {each.check: each.level for each in found} == {"tables": Level.PROBLEM, "rights": Level.PROBLEM}
     assert "migrate=never" in found[0].remedy
+
+
+def test_a_server_that_is_far_away(breakable_database: PostgresDatabase, schema: str) -> None:
+    def delay(_number: int, direction: Direction, _chunk: bytes) -> None:
+        if direction is Direction.TO_SERVER:
+            time.sleep(0.025)
+
+    open_backend(breakable_database.url(schema)).close()
+    with Proxy(breakable_database.address, tap=delay) as proxy:
+        found = fault(breakable_database.url(schema, proxy.port))
+    assert (found.check, found.level) == ("latency", Level.NOTE)
+    assert "nearer" in found.remedy
+
+
+def test_a_role_that_sees_its_own_accounts_alone(
+    guest: str, url: str, breakable_database: PostgresDatabase, schema: str
+) -> None:
+    open_backend(url).close()
+    told = {each.check: each.seen for each in diagnosed(url)}
+    assert told["tables"].endswith("this role sees every account")
+    quoted = Identifier(GUEST).as_string()
+    rights = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {quoted}"
+    run_as(ROLE, breakable_database, (f"GRANT USAGE ON SCHEMA {schema} TO {quoted}", rights))
+    told = {each.check: each.seen for each in diagnosed(f"{guest}&migrate=never")}
+    assert told["tables"].endswith("this role sees its own accounts alone (row security)")
 
 
 def test_settings_that_lose_what_was_acknowledged(url: str, server: PostgresServer) -> None:

@@ -18,6 +18,7 @@ INSTALLATION: Final = {
 }
 #: Of the settings.
 SETTINGS: Final = {
+    "env file": "`.env` is understood, and no other user may read the secrets in it",
     "pickle key": "there is one, where it comes from, who else may read its file, and whether it can be guessed",
 }
 #: Of the database, beside what its backend looks at.

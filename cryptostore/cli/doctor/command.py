@@ -16,6 +16,7 @@ from cryptostore.cli.pickle_keys import NO_OPTIONS, PickleKeyOptions, takes_pick
 
 from .checks import Group, has_to_be_changed
 from .database import Wanted, look_at_database
+from .env_file import look_at_env_file
 from .installation import look_at_installation
 from .pickle_key import look_at_pickle_key
 from .report import report
@@ -52,7 +53,7 @@ def _groups(options: PickleKeyOptions, wanted: Wanted) -> Iterator[Group]:
     installation = Group("Installation", list(look_at_installation(wanted.url)))
     yield installation
     pickle_key, findings = look_at_pickle_key(options)
-    yield Group("Settings", findings)
+    yield Group("Settings", [look_at_env_file(), *findings])
     if not any(each.prevents_opening for each in installation.findings):
         yield from look_at_database(wanted, pickle_key)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from cryptostore.cli.databases import chosen, open_for
+from cryptostore.cli.output import say
 from cryptostore.errors import CryptoStoreError
 from cryptostore.plugins import load_backend
 from cryptostore.plugins.findings import Finding, Level
@@ -100,7 +101,9 @@ def _look_again(
     """Add what has become of the accounts meanwhile."""
     if not groups:
         return
-    time.sleep(seconds)
+    if seconds:
+        say(f"watching the owners for {seconds:g} s")
+        time.sleep(seconds)
     try:
         now = backend.accounts()
     except CryptoStoreError as error:

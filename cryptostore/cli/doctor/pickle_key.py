@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptostore.cli.pickle_keys import VARIABLE, PickleKeyOptions, given_pickle_key
 from cryptostore.errors import ConfigurationError
-from cryptostore.plugins.environment import variables
+from cryptostore.plugins.environment import Found, found_variables
 from cryptostore.plugins.findings import Finding, Level
 from cryptostore.store.pickle_key_sources import PLACES
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS, is_generated, is_weak
@@ -17,6 +17,7 @@ from cryptostore.store.private_files import open_to_others
 
 #: What nio encrypts pickles with unless it is told otherwise.
 _DEFAULT: Final = "DEFAULT_KEY"
+_EMPTY: Final = Found(VARIABLE, "", "the environment")
 _NEW_KEY: Final = (
     "make one with `cryptostore new-key`, bring it into force with `cryptostore rekey`, and give it to the client"
 )
@@ -56,6 +57,8 @@ def _origin(options: PickleKeyOptions) -> tuple[str, Path | None]:
     """Where it is from, in words, and the file that holds nothing else."""
     if options.names():
         return f"given by {options.names()[0]}", options.file
-    found = variables()
-    name = next(name for name in (*(VARIABLE + place for place in PLACES), VARIABLE) if name in found)
-    return f"given by {name}", Path(found[name]) if name == f"{VARIABLE}_FILE" else None
+    places = {VARIABLE, *(VARIABLE + place for place in PLACES)}
+    # The last one hides those before it.
+    found = [each for each in found_variables() if each.name in places and each.value] or [_EMPTY]
+    file = Path(found[-1].value) if found[-1].name == f"{VARIABLE}_FILE" else None
+    return f"given by {found[-1].name} ({found[-1].origin})", file

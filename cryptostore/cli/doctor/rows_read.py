@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cryptostore.cli.rows import row_name
+from cryptostore.cli.verify import with_progress
 from cryptostore.plugins.findings import Finding, Level
 from cryptostore.records import Account
 from cryptostore.store.backend import Backend
@@ -13,7 +14,7 @@ from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.interface import MAX_KEY_BYTES, Row
 from cryptostore.store.marks import MARK_KEY
 from cryptostore.store.ring import RING_KEYS
-from cryptostore.store.verifying import UnreadableRow, verify
+from cryptostore.store.verifying import UnreadableRow
 
 _NAMED: Final = 3
 
@@ -23,7 +24,7 @@ def look_at_rows(
 ) -> Iterator[Finding]:
     """The rows that cannot be read, and how many were looked at."""
     if all_rows:
-        verified = verify(backend, account, pickle_key)
+        verified = with_progress(backend, account, pickle_key)
         yield _told(verified.named, verified.unreadable.total(), f"all of {verified.readable.total():,}")
         return
     sample = list(sampled(backend, account))
