@@ -15,6 +15,7 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.nio.pruning import Pruning
 from cryptostore.nio.trust.policies import Policies, policy
 from cryptostore.plugins.environment import ENV_FILE, database_url, postgres_url, variables
+from cryptostore.plugins.observers import load_observers
 from cryptostore.plugins.urls import scheme_of
 from cryptostore.store.pickle_key_sources import pickle_key_from, secret_from
 
@@ -71,6 +72,7 @@ def client_settings(
     Raises ConfigurationError for a setting that is missing, given twice, or of the wrong form; what `variables` raises.
     """
     found = variables(env_file)
+    load_observers(found)
     return ClientSettings(
         homeserver=homeserver or _required(found, "MATRIX_HOMESERVER", "the homeserver's URL", "homeserver"),
         user_id=user_id or _required(found, "MATRIX_USER_ID", "the user's id", "user"),

@@ -46,6 +46,12 @@ class ObserverHooks:
     """
 
     @hookspec
+    def cryptostore_event(self, event: str, facts: Mapping[str, object]) -> None:
+        """Any of the events below, for who writes them all down: the hook's name without `cryptostore_`, and its
+        arguments.
+        """
+
+    @hookspec
     def cryptostore_database_opened(
         self, backend: str, database: str, connections: Callable[[], Connections | None]
     ) -> None:

@@ -30,7 +30,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.interface import INTERFACE_VERSION
 
 from .hookspecs import PROJECT, BackendHooks
-from .observers import notify
+from .observers import notify, observers
 from .plugin import BackendPlugin
 from .urls import CommonOptions, options_of, redact, scheme_of
 
@@ -69,6 +69,8 @@ def open_backend(url: str, **options: Any) -> Backend:
     plugin = load_backend(scheme_of(url))
     remaining = options_of(url, options)
     common = CommonOptions.take_from(remaining)
+    # Before there is something to close.
+    observers()
     database = Attempts(common.deadline).run(lambda timeout: plugin.open(url, remaining, timeout))
     return Backend(
         database,

@@ -136,6 +136,13 @@ def test_an_observer_that_cannot_be_loaded(run: Run, site: FakeSite, url: str) -
     assert found["seen"] == "wrecks:wreck cannot be loaded (RuntimeError: hit a rock)"
 
 
+def test_an_observer_that_there_is_not(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYPTOSTORE_OBSERVERS", "loging")
+    found = fault(run, url)
+    assert (found["check"], found["level"]) == ("observers", "problem")
+    assert "names 'loging'; it takes logging and opentelemetry" in found["seen"] + found["remedy"]
+
+
 def test_observers_are_named(run: Run, site: FakeSite, url: str) -> None:
     site.install("scribes", {"cryptostore.observers": {"scribe": "scribe"}}, scribe="")
     out = run("doctor", url).out

@@ -34,12 +34,11 @@ def test_how_long_the_oldest_change_waited(tmp_path: Path, told: Told) -> None:
     of_alice = [(name, facts) for name, facts in told if facts.get("account") == ALICE]
     failed = [facts for name, facts in of_alice if name == "flush_failed"]
     flushed = [facts for name, facts in of_alice if name == "flushed"]
-    # The deadline is a second. What was not written went on waiting.
-    assert failed[0]["age"] > 0.9
+    # The deadline is a second, and the first attempt has a half of it. What was not written went on waiting.
+    assert failed[0]["age"] > 0.3
     assert failed[0]["error"] == "BackendUnavailable"
     assert flushed[0]["age"] > failed[-1]["age"]
     assert flushed[0]["records"] > 0
-    assert [facts for facts in flushed if facts["age"] < 0.9]
 
 
 def test_hooks_of_a_flush_are_called_in_a_thread(memory_url: str) -> None:

@@ -42,7 +42,7 @@ AWAY: dict[str, Any] = {**BACKEND, "reason": "away"}
 
 
 def test_facts_are_delivered() -> None:
-    observers, metrics = Observers(), Metrics()
+    observers, metrics = Observers({}), Metrics()
     observers.add("metrics", metrics)
     observers.notify("cryptostore_batch_applied", FACTS)
     observers.notify("cryptostore_unavailable", AWAY)
@@ -53,7 +53,7 @@ def test_facts_are_delivered() -> None:
 def test_an_observer_that_raises_is_reported_and_dropped(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    observers, faulty, metrics = Observers(), Faulty(error), Metrics()
+    observers, faulty, metrics = Observers({}), Faulty(error), Metrics()
     observers.add("faulty", faulty)
     observers.add("metrics", metrics)
     observers.notify("cryptostore_batch_applied", FACTS)
@@ -66,7 +66,7 @@ def test_an_observer_that_raises_is_reported_and_dropped(
 
 
 def test_an_interrupt_is_not_held_back() -> None:
-    observers = Observers()
+    observers = Observers({})
     observers.add("faulty", Faulty(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         observers.notify("cryptostore_batch_applied", FACTS)
@@ -78,11 +78,11 @@ def test_a_hook_that_does_not_exist_is_refused() -> None:
         def cryptostore_batch_aplied(self) -> None: ...
 
     with pytest.raises(pluggy.PluginValidationError, match="cryptostore_batch_aplied"):
-        Observers().add("misspelt", Misspelt())
+        Observers({}).add("misspelt", Misspelt())
 
 
 def test_an_observer_can_be_removed() -> None:
-    observers, metrics = Observers(), Metrics()
+    observers, metrics = Observers({}), Metrics()
     observers.add("metrics", metrics)
     observers.remove("metrics")
     observers.remove("metrics")
@@ -118,7 +118,7 @@ def test_an_observer_that_cannot_be_loaded_is_left_out(
 ) -> None:
     site.install("broken", {"cryptostore.observers": {"broken": "broken_observer"}}, broken_observer=source)
     site.install("works", {"cryptostore.observers": {"works": "working_observer"}}, working_observer=OBSERVER)
-    Observers().notify("cryptostore_unavailable", AWAY)
+    Observers({}).notify("cryptostore_unavailable", AWAY)
     assert site.module("working_observer").seen == [ALICE]
     assert "observer 'broken:broken' cannot be loaded and is left out" in caplog.text
 
@@ -126,7 +126,7 @@ def test_an_observer_that_cannot_be_loaded_is_left_out(
 def test_a_misspelt_hook_is_reported(site: FakeSite, caplog: pytest.LogCaptureFixture) -> None:
     source = OBSERVER.replace("unavailable", "unavialable")
     site.install("misspelt", {"cryptostore.observers": {"misspelt": "misspelt_observer"}}, misspelt_observer=source)
-    Observers()
+    Observers({})
     assert "observer 'misspelt:misspelt' cannot be loaded" in caplog.text
     assert "cryptostore_unavialable" in caplog.text
 

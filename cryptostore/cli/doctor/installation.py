@@ -8,6 +8,7 @@ from typing import Final
 
 from cryptostore.errors import ConfigurationError, PluginError
 from cryptostore.plugins import load_backend
+from cryptostore.plugins.environment import variables
 from cryptostore.plugins.findings import Finding, Level
 from cryptostore.plugins.observers import Observers
 from cryptostore.plugins.urls import scheme_of
@@ -67,7 +68,10 @@ def _nio() -> Finding:
 
 def _observers() -> Finding:
     # Not the process's own: those were loaded at the first use.
-    found = Observers()
+    try:
+        found = Observers(variables())
+    except ConfigurationError as error:
+        return Finding.of_error("observers", error, prevents_opening=True)
     if found.left_out:
         seen = ", ".join(f"{name} cannot be loaded ({why})" for name, why in found.left_out.items())
         return Finding("observers", Level.WARNING, seen, "install another version of its distribution, or remove it")

@@ -136,6 +136,8 @@ class Flusher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # Some changes are not told, and wait from now on.
+        self._waiting_since = self._waiting_since or self._loop.time()
         self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(_retrieve)
         return self._running
