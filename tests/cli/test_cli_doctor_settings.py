@@ -140,7 +140,8 @@ def test_an_observer_that_there_is_not(run: Run, url: str, monkeypatch: pytest.M
     monkeypatch.setenv("CRYPTOSTORE_OBSERVERS", "loging")
     found = fault(run, url)
     assert (found["check"], found["level"]) == ("observers", "problem")
-    assert "names 'loging'; it takes logging and opentelemetry" in found["seen"] + found["remedy"]
+    assert found["seen"] == "CRYPTOSTORE_OBSERVERS names 'loging'"
+    assert found["remedy"] == "it takes logging and opentelemetry"
 
 
 def test_observers_are_named(run: Run, site: FakeSite, url: str) -> None:
