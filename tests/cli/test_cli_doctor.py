@@ -118,6 +118,23 @@ def test_people_read_a_line_a_check_in_a_pipe(either: str) -> None:
     assert all(re.match(r"  ok       [\w ]{13}  \S", line) for line in lines if line.startswith(" "))
 
 
+def test_of_many_accounts_only_what_is_amiss_is_shown(run: Run, url: str) -> None:
+    for number in range(3):
+        healthy_bots.save(url, Account(f"@bot{number}:x", "D"), KEY)
+    change(url, lambda _: Changes(deletes=[(KeyBackup, ())]))
+    lines = run("doctor", url).out.splitlines()
+    [start] = [number for number, line in enumerate(lines) if line == f"Account {ALICE}"]
+    assert [line[2:24].split()[:2] for line in lines[start + 1 : start + 5]] == [
+        ["note", "owner"],
+        ["->", "if"],
+        ["note", "backup"],
+        ["->", "with"],
+    ]
+    assert lines[start + 5 : -1] == [
+        line for number in range(3) for line in (f"Account @bot{number}:x D", "  ok       all            9 checks")
+    ]
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_terminal_of_few_columns(url: str, width: int) -> None:
     change(url, lambda _: Changes(deletes=[(CrossSigningKeys, (ALICE.user_id,)), (KeyBackup, ())]))

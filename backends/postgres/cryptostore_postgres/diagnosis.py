@@ -70,7 +70,7 @@ def _look(connection: Connection, options: PostgresOptions) -> Iterator[Finding]
     yield from look_at_server(server, connection.place)
     yield from _hosts(connection, options)
     yield from _places(connection, server)
-    yield look_at_encryption(connection.host.connection, is_encrypted=bool(connection.pgconn.ssl_in_use))
+    yield look_at_encryption(_in_force(connection), is_encrypted=bool(connection.pgconn.ssl_in_use))
     yield _latency(connection)
     pooling = Pooling.read(connection, options)
     yield look_at_pooler(pooling)
@@ -121,6 +121,11 @@ def _places(connection: Connection, server: Server) -> Iterator[Finding]:
         yield Finding("role", Level.WARNING, f"{seen}, and is a superuser", remedy)
     else:
         yield Finding("role", Level.OK, seen)
+
+
+def _in_force(connection: Connection) -> dict[str, str]:
+    """libpq's parameters, also those of the environment, of a service and by default."""
+    return {each.keyword.decode(): each.val.decode() for each in connection.pgconn.info if each.val}
 
 
 def _latency(connection: Connection) -> Finding:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from cryptostore import Finding, Level
 
@@ -16,14 +15,14 @@ _REMEDY: Final = (
 )
 
 
-def look_at_encryption(connection: Mapping[str, Any], *, is_encrypted: bool) -> Finding:
-    """What to say of a connection that was made with these parameters."""
-    host, mode = _given(connection, "hostaddr") or _given(connection, "host"), _given(connection, "sslmode")
+def look_at_encryption(parameters: Mapping[str, str], *, is_encrypted: bool) -> Finding:
+    """What to say of a connection that was made with these parameters of libpq's."""
+    host, mode = parameters.get("hostaddr") or parameters.get("host", ""), parameters.get("sslmode")
     if not is_encrypted and is_local(host):
         return Finding("TLS", Level.OK, "off, and the server is on this machine")
     if not is_encrypted:
         return Finding("TLS", Level.WARNING, f"off, and {host} is another host: who is in between reads along", _REMEDY)
-    if mode == "verify-full" or _given(connection, "sslrootcert") == "system":
+    if mode == "verify-full" or parameters.get("sslrootcert") == "system":
         return Finding("TLS", Level.OK, "on, and the server's certificate and name are checked")
     if mode == "verify-ca":
         return Finding("TLS", Level.NOTE, "on; the server's certificate is checked, its name is not", _REMEDY)
@@ -37,7 +36,3 @@ def is_local(host: str) -> bool:
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
-
-
-def _given(connection: Mapping[str, Any], name: str) -> str:
-    return str(connection.get(name) or os.environ.get(f"PG{name.upper()}", ""))

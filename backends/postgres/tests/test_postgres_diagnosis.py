@@ -337,7 +337,9 @@ def test_a_database_that_is_full_of_connections(url: str) -> None:
     assert [each.level for each in found] == [Level.WARNING]
 
 
-def test_encryption_is_told_by_what_the_server_speaks(url: str, server: PostgresServer) -> None:
+def test_encryption_is_told_by_what_the_server_speaks(
+    url: str, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not server.speaks_tls:
         pytest.skip("not verified: these binaries were built without TLS")
     with server.only_encrypted() as (trusted, stranger):
@@ -349,6 +351,9 @@ def test_encryption_is_told_by_what_the_server_speaks(url: str, server: Postgres
         assert "sslmode=verify-full" in believed.remedy
         assert fault(f"{url}&sslmode=verify-ca&sslrootcert={trusted}").level is Level.NOTE
         assert faults(f"{url}&sslmode=verify-full&sslrootcert={trusted}") == []
+        monkeypatch.setenv("PGSSLMODE", "verify-full")
+        monkeypatch.setenv("PGSSLROOTCERT", str(trusted))
+        assert faults(url) == []
 
 
 def test_options_that_nobody_understands_are_the_cores_to_tell(url: str) -> None:

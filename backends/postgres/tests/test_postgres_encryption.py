@@ -27,12 +27,5 @@ def test_the_address_decides_where_there_is_one() -> None:
     assert look_at_encryption({"host": "localhost", "hostaddr": "10.0.0.5"}, is_encrypted=False).level is Level.WARNING
 
 
-def test_what_the_environment_gives_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGHOST", "db")
-    assert look_at_encryption({}, is_encrypted=False).level is Level.WARNING
-    monkeypatch.setenv("PGSSLMODE", "verify-full")
-    assert look_at_encryption({}, is_encrypted=True).level is Level.OK
-
-
 def test_the_systems_authorities_are_checked_by_libpq_whatever_the_mode() -> None:
     assert look_at_encryption({"host": "db", "sslrootcert": "system"}, is_encrypted=True).level is Level.OK

@@ -78,8 +78,11 @@ def _file(given: Given, path: Path) -> Finding:
 
 
 def _absent(given: Given, path: Path) -> Finding:
-    if not path.parent.is_dir():
+    # Unlike a Path's own question, this does not raise.
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         return _problem("file", f"the folder {path.parent} does not exist", "create it, or correct the path in the URL")
+    if not may(os.X_OK, path.parent):
+        return _problem("file", f"this user may not enter the folder {path.parent}", "let it, or run as the client's")
     seen = f"there is no database {path}"
     doubt = "is a disk not mounted, or the path in the URL wrong? Else"
     if not given.may_create:

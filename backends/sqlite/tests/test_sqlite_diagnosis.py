@@ -131,6 +131,19 @@ def test_what_this_user_may_not_write(ordinary_users_folder: Path) -> None:
     assert fault(url).level is Level.WARNING
 
 
+def test_a_folder_that_this_user_may_not_enter(ordinary_users_folder: Path) -> None:
+    inner = ordinary_users_folder / "inner"
+    inner.mkdir()
+    url = f"sqlite:///{inner}/keys.db"
+    open_backend(url).close()
+    inner.chmod(0o000)
+    assert f"may not enter the folder {inner}" in fault(url).seen
+    inner.chmod(0o700)
+    ordinary_users_folder.chmod(0o000)
+    assert f"the folder {inner} does not exist" in fault(url).seen
+    ordinary_users_folder.chmod(0o700)
+
+
 def test_modes_that_let_others_in(url: str, path: Path) -> None:
     with open_backend(url):
         path.chmod(0o644)

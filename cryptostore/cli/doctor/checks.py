@@ -46,6 +46,7 @@ class Group:
 
     title: str
     findings: list[Finding]
+    is_account: bool = False
 
 
 def has_to_be_changed(groups: Iterable[Group]) -> bool:

@@ -76,7 +76,7 @@ def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: s
         yield found
         return
     yield found
-    groups = {account: Group(f"Account {account}", []) for account in chosen(owners, *wanted[:3])}
+    groups = {account: Group(f"Account {account}", [], is_account=True) for account in chosen(owners, *wanted[:3])}
     for account, group in groups.items():
         owner = owners[account]
         group.findings.extend(look_at_account(backend, account, owner, pickle_key, all_rows=wanted.all_rows))

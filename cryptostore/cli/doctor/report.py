@@ -16,6 +16,8 @@ _STYLES: Final = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow"
 #: As wide as the longest level and the longest name of a check.
 _LEVEL_WIDTH: Final = 7
 _CHECK_WIDTH: Final = 13
+#: With more accounts, what is as it should be is left out.
+_MOST_IN_FULL: Final = 3
 
 
 def report(url: str, groups: Sequence[Group], *, as_json: bool) -> None:
@@ -23,11 +25,18 @@ def report(url: str, groups: Sequence[Group], *, as_json: bool) -> None:
     if as_json:
         print_json({"database": shown_url(url), "findings": list(_documents(groups))})
         return
+    in_short = sum(group.is_account for group in groups) > _MOST_IN_FULL
     for group in groups:
         print_line(group.title, style="bold")
-        for finding in group.findings:
+        for finding in _in_short(group) if in_short and group.is_account else group.findings:
             _print(finding)
     print_line(_summary(groups))
+
+
+def _in_short(group: Group) -> list[Finding]:
+    """What is not as it should be, or that all is."""
+    amiss = [each for each in group.findings if each.level is not Level.OK]
+    return amiss or [Finding("all", Level.OK, f"{len(group.findings)} checks")]
 
 
 def _print(finding: Finding) -> None:
