@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, LiteralString
 
 import psycopg
@@ -34,9 +36,11 @@ from cryptostore_contract.ports import free_port
 from cryptostore_contract.samples import samples
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.diagnosis import diagnose
-from postgres_database import DATABASE, ROLE, PostgresDatabase
+from postgres_database import PASSWORD, ROLE, PostgresDatabase
+from postgres_roles import ALICES, BOBS, Roles
 
 PGBOUNCER: Final = os.environ.get("CRYPTOSTORE_TEST_PGBOUNCER") or shutil.which("pgbouncer")
+PAGE: Final = Path(__file__).parents[3] / "docs" / "postgresql.md"
 PATIENCE: Final = 30.0
 
 # The one thing here that no wheel brings.
@@ -54,20 +58,23 @@ def pooler_port(breakable_database: PostgresDatabase) -> Iterator[int]:
 
 @contextlib.contextmanager
 def pooler(breakable_database: PostgresDatabase, *settings_of_a_test: str) -> Iterator[int]:
-    """The port of a PgBouncer in front of the server."""
+    """The port of a PgBouncer in front of the server, with the settings that the page recommends."""
     assert breakable_database.server is not None
     port = free_port()
     # PgBouncer runs as the server's user, who can enter this folder.
     folder = breakable_database.server.folder
     users = folder / "users.txt"
-    users.write_text(f'"{ROLE}" ""\n')
+    users.write_text("".join(f'"{role}" "{PASSWORD}"\n' for role in (ROLE, ALICES, BOBS)))
     settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n* = host=127.0.0.1 port={breakable_database.server.port}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 2\n"
-        "server_login_retry = 1\n" + "\n".join(settings_of_a_test)
-    )
+    recommended = recommended_settings()
+    for page, here in {
+        "keys = host=db.example.org port=5432": f"* = host=127.0.0.1 port={breakable_database.server.port}",
+        "listen_port = 6432": f"listen_port = {port}",
+        "/etc/pgbouncer/userlist.txt": str(users),
+    }.items():
+        assert page in recommended
+        recommended = recommended.replace(page, here)
+    settings.write_text("\n".join([recommended, "unix_socket_dir =", *settings_of_a_test]))
     wrapper = breakable_database.server.wrapper
     assert PGBOUNCER is not None
     process = subprocess.Popen([*wrapper, PGBOUNCER, str(settings)], stderr=subprocess.DEVNULL)
@@ -77,6 +84,12 @@ def pooler(breakable_database: PostgresDatabase, *settings_of_a_test: str) -> It
     finally:
         process.kill()
         process.wait()
+
+
+def recommended_settings() -> str:
+    """Those on the page about PostgreSQL."""
+    [settings] = re.findall(r"```ini\n(\[databases\].*?)```", PAGE.read_text(), re.DOTALL)
+    return str(settings)
 
 
 def wait_for(port: int) -> None:
@@ -94,7 +107,7 @@ def wait_for(port: int) -> None:
 @pytest.fixture
 def backend(breakable_database: PostgresDatabase, pooler_port: int) -> Iterator[Backend]:
     schema = breakable_database.new_schema()
-    with open_backend(f"postgresql://{ROLE}@127.0.0.1:{pooler_port}/{DATABASE}?schema={schema}&deadline=30") as opened:
+    with open_backend(f"{breakable_database.url(schema, pooler_port)}&deadline=30") as opened:
         yield opened
     breakable_database.drop_schema(schema)
 
@@ -141,7 +154,7 @@ def test_an_older_owner_is_fenced(backend: Backend) -> None:
 
 def test_what_keeps_the_pooler_from_the_server_is_told(breakable_database: PostgresDatabase, schema: str) -> None:
     with pooler(breakable_database, "server_login_retry = 600") as port:
-        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}?schema={schema}&deadline=2"
+        url = f"{breakable_database.url(schema, port)}&deadline=2"
         with open_backend(url) as backend:
             store = own(backend)
             set_role(breakable_database, "NOLOGIN")
@@ -156,21 +169,24 @@ def test_what_keeps_the_pooler_from_the_server_is_told(breakable_database: Postg
 
 def test_a_pooler_without_a_free_place_for_a_client_is_told(breakable_database: PostgresDatabase, schema: str) -> None:
     with pooler(breakable_database, "max_client_conn = 1") as port:
-        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}"
-        with psycopg.connect(url), pytest.raises(BackendUnavailable, match=r"\(max_client_conn\).* lower pool_size"):
-            open_backend(f"{url}?schema={schema}&deadline=1")
+        url = breakable_database.url(schema, port)
+        with (
+            psycopg.connect(url.partition("?")[0]),
+            pytest.raises(BackendUnavailable, match=r"\(max_client_conn\).* lower pool_size"),
+        ):
+            open_backend(f"{url}&deadline=1")
 
 
 def test_a_pooler_without_a_free_session_of_the_server_is_told(
     breakable_database: PostgresDatabase, schema: str
 ) -> None:
     with pooler(breakable_database, "default_pool_size = 1", "query_wait_timeout = 1") as port:
-        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}"
-        with psycopg.connect(url) as holder:
+        url = breakable_database.url(schema, port)
+        with psycopg.connect(url.partition("?")[0]) as holder:
             # A transaction keeps the only session.
             holder.execute("SELECT 1")
             with pytest.raises(BackendUnavailable, match=r"query_wait_timeout.* raise its default_pool_size"):
-                open_backend(f"{url}?schema={schema}&deadline=6")
+                open_backend(f"{url}&deadline=6")
 
 
 def set_role(database: PostgresDatabase, may_log_in: LiteralString) -> None:
@@ -194,7 +210,7 @@ def test_rows_that_a_policy_hides_are_an_error_here_too(backend: Backend, breaka
 def test_the_doctor_tells_the_mode(breakable_database: PostgresDatabase, mode: str) -> None:
     schema = breakable_database.new_schema()
     with pooler(breakable_database, f"pool_mode = {mode}", "default_pool_size = 5") as port:
-        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}?schema={schema}"
+        url = breakable_database.url(schema, port)
         # Another client's session must not be taken for the doctor's second one.
         with open_backend(url):
             found = {each.check: each for each in diagnose(url, {"schema": schema}, PATIENCE)}
@@ -208,7 +224,44 @@ def test_the_doctor_tells_a_pooler_that_has_no_second_session(breakable_database
     schema = breakable_database.new_schema()
     settings = ("pool_mode = session", "default_pool_size = 1", "query_wait_timeout = 1")
     with pooler(breakable_database, *settings) as port:
-        url = f"postgresql://{ROLE}@127.0.0.1:{port}/{DATABASE}"
+        url = breakable_database.url(schema, port).partition("?")[0]
         found = {each.check: each for each in diagnose(url, {"schema": schema}, PATIENCE)}
     assert found["pooler"].level is Level.WARNING
     assert "default_pool_size" in found["pooler"].remedy
+
+
+def test_a_restart_of_the_server_behind_it_costs_no_batch(
+    breakable_database: PostgresDatabase, backend: Backend
+) -> None:
+    """Inside the usual deadline: the pooler asks the server again after a second."""
+    assert breakable_database.server is not None
+    assert "server_login_retry = 1\n" in recommended_settings()
+    store = own(backend)
+    store.apply(Changes([SyncToken("before")]))
+    applied = threading.Thread(target=lambda: store.apply(Changes([SyncToken("meanwhile")])))
+    breakable_database.server.kill()
+    applied.start()
+    breakable_database.server.start()
+    applied.join(PATIENCE)
+    store.apply(Changes([SyncToken("after")]))
+    again = own(backend)
+    assert again.ownership.sequence == 3
+    assert again.get(SyncToken, [()]) == {(): SyncToken("after")}
+
+
+def test_each_role_sees_its_own_accounts_also_where_all_share_one_session(
+    breakable_database: PostgresDatabase, roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    accounts = {role: Account("@bot:example.org", role[:3]) for role in (ALICES, BOBS)}
+    with pooler(breakable_database, "max_db_connections = 1") as port, contextlib.ExitStack() as stack:
+        backends = {role: stack.enter_context(open_backend(roles.url(role, port))) for role in accounts}
+        stores = {role: own(backends[role], account) for role, account in accounts.items()}
+        for number in range(3):
+            for role, store in stores.items():
+                store.apply(Changes([SyncToken(f"{role} {number}")]))
+        for role, account in accounts.items():
+            assert list(backends[role].accounts()) == [account]
+            assert stores[role].get(SyncToken, [()]) == {(): SyncToken(f"{role} 2")}
+        with pytest.raises(ConfigurationError, match="belongs to another role"):
+            own(backends[ALICES], accounts[BOBS])
