@@ -117,7 +117,6 @@ def _restored(file: BackupFile, url: str, pickle_key: str) -> Restored:
 def _tell(backend: Backend, file: BackupFile, restored: Restored) -> None:
     facts = {"records": restored.counted.rows.total(), "way": "restore", "source": str(file.path)}
     backend.notify("cryptostore_keys_imported", account=file.account, owner=backend.owner, **facts)
-    backend.notify("cryptostore_account_restored", account=file.account, owner=backend.owner)
 
 
 @contextmanager

@@ -96,4 +96,4 @@ def _report(url: str, account: Account, done: Counter[str], *, dry_run: bool, as
     for kind, words in _LINES.items():
         print_line(f"  {done[kind]:>9,}  {words}")
     if not dry_run:
-        print_line("Start its client now: ProductionMatrixClient does the rest with the homeserver, and says when.")
+        print_line("Start ProductionMatrixClient: it does the rest, and logs when that is done.")

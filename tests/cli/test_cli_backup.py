@@ -143,7 +143,7 @@ def test_programs_get_json(run: Run, places: Places) -> None:
     kinds = {"outbound_group_session": 1, "sync_token": 1, "tracked_user": USERS}
     assert (document["user_id"], document["file"], document["unreadable"]) == (ALICE.user_id, "alice.backup", [])
     assert (document["kinds"], document["rows"]) == (kinds, USERS + 2)
-    told = [("backup", ALICE, USERS + 2), ("restore", ALICE, USERS + 2), ("restored", ALICE)]
+    told = [("backup", ALICE, USERS + 2), ("restored", ALICE), ("restore", ALICE, USERS + 2)]
     assert audit.told == told
     looked = run("restore", "alice.backup", *PASS, "--dry-run", "--json").document
     assert (looked["kinds"], looked["user_id"], looked["dry_run"]) == (kinds, ALICE.user_id, True)
