@@ -14,13 +14,14 @@ import typer
 
 from cryptostore.errors import ConfigurationError, InvalidRecord
 from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.observers import notify
 from cryptostore.records import Account, InboundGroupSession, OlmAccount, check_key
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 from cryptostore.trust import unpadded_base64
 from cryptostore.trust.key_backup import MEGOLM
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
+from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, owner_of, the_account
 from .exits import ExitCode
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .key_file import KeyFile
@@ -107,6 +108,8 @@ def import_keys(
         if not even_if_used:
             refuse_used(backend, seen, watch, "Nothing was imported: stop that program, or give --even-if-used")
     imported = _import(keys, account, owned_url("import-keys", url), pickle_key)
+    facts = {"records": imported.taken_in, "way": "import-keys", "source": str(file)}
+    notify("cryptostore_keys_imported", account=account, owner=owner_of("import-keys"), **facts)
     _report(url, account, file, imported, as_json=as_json)
     if imported.skipped:
         raise typer.Exit(ExitCode.CHECK_FAILED)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.observers import notify
 from cryptostore.records import Account
 
-from .databases import DatabaseUrl, refuse_process_local
+from .databases import DatabaseUrl, owned_url, owner_of, refuse_process_local
 from .exits import ExitCode
 from .output import AsJson, bars, messages, print_json, print_line, print_table
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -56,21 +58,35 @@ def import_nio(
 
     with importing.open_source(source) as opened:
         imports = importing.read_accounts(opened, pickle_key, findings, wanted)
-        counts = _count(imports) if dry_run else _transfer(imports, destination, findings)
+        counts = _count(imports) if dry_run else _transfer(imports, source, destination, findings)
     _report(source, destination, counts, findings, dry_run=dry_run, as_json=as_json)
     if findings:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def _transfer(imports: list[AccountImport], destination: str, findings: Findings) -> Mapping[Account, Counter[str]]:
+def _transfer(
+    imports: list[AccountImport], source: Path, destination: str, findings: Findings
+) -> Mapping[Account, Counter[str]]:
     from cryptostore.nio.importing import transfer
 
+    url = owned_url("import-nio", destination)
+    with _progress(imports) as advance:
+        counts = transfer(imports, url, findings, advance)
+    for account, of_account in counts.items():
+        facts = {"records": of_account.total(), "way": "import-nio", "source": str(source)}
+        notify("cryptostore_keys_imported", account=account, owner=owner_of("import-nio"), **facts)
+    return counts
+
+
+@contextmanager
+def _progress(imports: list[AccountImport]) -> Iterator[Callable[[], None]]:
     console = messages()
     if not console.is_terminal:
-        return transfer(imports, destination, findings)
+        yield lambda: None
+        return
     with bars(console) as progress:
         task = progress.add_task("importing", total=sum(each.total() for each in imports))
-        return transfer(imports, destination, findings, lambda: progress.advance(task))
+        yield lambda: progress.advance(task)
 
 
 def _count(imports: list[AccountImport]) -> Mapping[Account, Counter[str]]:
