@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from nio import (
@@ -33,7 +34,7 @@ from nio import (
 from nio.store import SqliteStore
 
 from cryptostore import MissedEvents
-from cryptostore.nio import NioStore, ProductionMatrixClient, transaction_id
+from cryptostore.nio import NioStore, ProductionMatrixClient, Pruning, transaction_id
 from homeserver_points import Points, install, slow_down
 from homeserver_trust import TrustCommands
 
@@ -227,6 +228,15 @@ class Worker:
     async def do_flush(self) -> None:
         """Make everything durable."""
         await self._client.flush()
+
+    async def do_prune(self, **ages: float) -> int:
+        """Delete what is older than so many seconds, by rules of `Pruning`; how many records."""
+        pruner, statistics = self._client._trust.pruner, self._client.statistics
+        rules: Any = {rule: timedelta(seconds=age) for rule, age in ages.items()}
+        pruner._settings = Pruning(**rules)
+        before = int(statistics.pruned)
+        await pruner.round()
+        return int(statistics.pruned) - before
 
     async def do_statistics(self) -> dict[str, int]:
         """The client's own counts."""
