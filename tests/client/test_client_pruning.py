@@ -7,14 +7,16 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from backed_up import backed_up, hear_new_sessions, until
-from client_pairs import ALICE, BOB, ROOM, Person, people, say_in_new_sessions
+from client_pairs import ALICE, BOB, ROOM, Person, lockable, locked, people, say_in_new_sessions
 from clock import Clock
 from cryptostore import (
+    BackendUnavailable,
     Changes,
     CryptoStore,
     Device,
@@ -62,6 +64,16 @@ async def talking(url: str, prune: Pruning, messages: int = 4) -> AsyncIterator[
 
 def pruner(person: Person) -> Pruner:
     return person.client._trust.pruner
+
+
+async def add_old_sessions(person: Person, number: int) -> None:
+    """So many sessions more, with a replay page each."""
+    many = [
+        example(InboundGroupSession, room_id=ROOM, session_id=f"{each}", received_at=now()) for each in range(number)
+    ]
+    pages = [ReplayPage(each.session_id, each.sender_key, 0, b"", b"", 1) for each in many]
+    person.store.storage.write(Changes([*many, *pages]))
+    await person.client.flush()
 
 
 def after_each_look(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[None]]) -> None:
@@ -171,12 +183,7 @@ def test_batches_are_small_and_syncs_go_on_between_them(url: str, monkeypatch: p
 
     async def scenario() -> None:
         async with talking(url, EVERYTHING) as (_, alice, bob):
-            many = [
-                example(InboundGroupSession, room_id=ROOM, session_id=f"{n}", received_at=now()) for n in range(600)
-            ]
-            pages = [ReplayPage(each.session_id, each.sender_key, 0, b"", b"", 1) for each in many]
-            bob.store.storage.write(Changes([*many, *pages]))
-            await bob.client.flush()
+            await add_old_sessions(bob, 600)
             say_in_new_sessions(alice, ["meanwhile"])
             monkeypatch.setattr(CryptoStore, "apply", counted)
             pruning = asyncio.create_task(pruner(bob).round())
@@ -368,5 +375,39 @@ def test_a_client_that_was_fenced_out_deletes_nothing(url: str) -> None:
             await other.client.close()
             with suppress(FencedOut):
                 await bob.client.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_database_that_is_away_takes_no_more_than_it_was_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with talking(lockable(tmp_path), EVERYTHING) as (_, _, bob):
+            with locked(tmp_path), pytest.raises(BackendUnavailable):
+                await pruner(bob).round()
+            # In memory they are gone, and with the next flush in the database, whole.
+            (session, *_) = bob.stored(InboundGroupSession)
+            assert bob.store.load_inbound_group_sessions().get(ROOM, session.sender_key, session.session_id) is None
+            await bob.client.flush()
+            await pruner(bob).round()
+            assert (bob.stored(InboundGroupSession), bob.stored(ReplayPage)) == ([], [])
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_is_closed_in_the_middle_leaves_whole_sessions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruner_module, "_BATCH", 10)
+    monkeypatch.setattr(pruner_module, "_FIRST", (0, 0))
+
+    async def scenario() -> None:
+        async with people(url) as (_, _, bob):
+            await add_old_sessions(bob, 200)
+            pruner(bob)._settings = EVERYTHING
+            await bob.round()
+            await until(lambda: bob.client.statistics.pruned > 30)
+            await bob.client.close()
+            sessions, pages = bob.stored(InboundGroupSession), bob.stored(ReplayPage)
+            assert 0 < len(sessions) < 200
+            assert {each.session_id for each in sessions} == {each.session_id for each in pages}
+            await bob.restart()
 
     asyncio.run(scenario())

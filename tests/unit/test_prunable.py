@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -248,3 +249,24 @@ def test_no_batch_is_larger_than_it_may_be(backend: Backend, monkeypatch: pytest
         prune(store, Rules(received_before=ago(50)))
     # Two sessions with three pages each; and never a part of one.
     assert sizes == [8] * 25
+
+
+def test_what_is_held_does_not_grow_with_what_is_there(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    sessions = [session(number) for number in range(3_000)]
+    saved(backend, SyncToken("s"), *sessions, *(page(each, 90) for each in sessions))
+    del sessions
+    held: list[int] = []
+
+    def count(_number: int = 0) -> None:
+        held.append(sum(isinstance(each, InboundGroupSession | ReplayPage) for each in gc.get_objects()))
+
+    gc.collect()
+    count()
+    before = held.pop()
+    with backend.open_store(ALICE, Mode.READ, pickle_key=KEY) as store:
+        done = prune(store, Rules(unused_since=ago(60)), dry_run=True, advance=count)
+    assert done.deleted == {"inbound_group_session": 3_000, "replay_page": 3_000}
+    assert len(held) == 6
+    # Two pages of sessions, and the replay pages of a piece of one.
+    assert 500 <= max(held) - before <= 2 * 500 + 2 * 100
