@@ -22,6 +22,7 @@ PASSED_ON: Final = {
     ("ConfigurationError", "cryptostore.nio.trust.own_identity"),
     ("ConfigurationError", "cryptostore.nio.trust.secret_storage"),
     ("ConfigurationError", "cryptostore_postgres.connecting"),
+    ("ConfigurationError", "cryptostore_postgres.diagnosis_of_tables"),
     ("ConfigurationError", "cryptostore_sqlite.checks"),
     ("ConfigurationError", "cryptostore_sqlite.diagnosis"),
     ("InvalidRecord", "cryptostore.records.record"),

@@ -56,7 +56,7 @@ class Procedure:
         self.server: Final = server
         self.port: Final = free_port()
         self.time = ""
-        self.backup, self.restore, self.copy, self.end = blocks("sh")
+        self.backup, self.restore, self.copy, self.make_safe, self.end = blocks("sh")
 
     def run(self, commands: str, *wrapper: str) -> str:
         folder, port = self.server.folder, self.server.port
@@ -106,17 +106,23 @@ def test_one_account_comes_back_as_it_was_and_nobody_elses_is_touched(archiving:
         other.apply(Changes([SyncToken("after")]))
         try:
             page.run(page.restore, *archiving.wrapper)
-            told = page.run(page.copy)
-            assert "too late" not in told
+            page.run(page.copy)
+            assert contents(roles) == sorted(map(repr, map(exact, records)))
+            told = page.run(page.make_safe)
+            assert f"made safe: {RELAY}" in told
             other.apply(Changes([SyncToken("after all")]))
         finally:
             page.run(page.end, *archiving.wrapper)
         assert other.get(SyncToken, [()]) == {(): SyncToken("after all")}
+
+
+def contents(roles: Roles) -> list[str]:
+    """Every record of the bot's only account."""
     with open_backend(roles.url(ALICES)) as backend:
         assert list(backend.accounts()) == [RELAY]
         with backend.open_store(RELAY, Mode.READ, pickle_key=KEY) as store:
             found = [record for kind in KINDS for record in store.select(kind, [()])[()]]
-    assert sorted(map(repr, map(exact, found))) == sorted(map(repr, map(exact, records)))
+    return sorted(map(repr, map(exact, found)))
 
 
 def now(server: PostgresServer) -> str:
