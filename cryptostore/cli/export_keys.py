@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -16,12 +16,10 @@ from cryptostore.plugins.new_files import new_private_file
 from cryptostore.records import Account, InboundGroupSession, Key
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.ownership import Mode
-from cryptostore.trust import unpadded_base64
-from cryptostore.trust.key_backup import MEGOLM
+from cryptostore.trust.key_file import KeyFileWriter
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
-from .key_file import KeyFileWriter
 from .output import AsJson, messages, print_json, print_line, rates
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -77,30 +75,16 @@ def export_keys(
 def _export(store: CryptoStore, prefixes: Sequence[Key], file: Path, passphrase: str) -> Exported:
     # First, because a key that comes meanwhile is no unreadable one.
     stored = sum(1 for prefix in prefixes for _ in store.keys(InboundGroupSession, prefix))
-    written = 0
     with new_private_file(file, "exported room keys") as opened, _progress(stored) as advance:
-        writer = KeyFileWriter(opened, passphrase)
-        for prefix in prefixes:
-            for session in store.scan(InboundGroupSession, prefix):
-                writer.write((b"," if written else b"[") + _encoded(session))
-                written += 1
-                advance()
-        writer.write(b"]" if written else b"[]")
-        writer.end()
+        sessions = chain.from_iterable(store.scan(InboundGroupSession, prefix) for prefix in prefixes)
+        written = KeyFileWriter(opened, passphrase).write_all(_counted(sessions, advance))
     return Exported(written, max(0, stored - written))
 
 
-def _encoded(session: InboundGroupSession) -> bytes:
-    document = {
-        "algorithm": MEGOLM,
-        "forwarding_curve25519_key_chain": session.forwarding_chain,
-        "room_id": session.room_id,
-        "sender_claimed_keys": {"ed25519": session.signing_key},
-        "sender_key": session.sender_key,
-        "session_id": session.session_id,
-        "session_key": unpadded_base64.encode(session.session_key),
-    }
-    return json.dumps(document, separators=(",", ":")).encode()
+def _counted(sessions: Iterable[InboundGroupSession], advance: Callable[[], None]) -> Iterator[InboundGroupSession]:
+    for session in sessions:
+        yield session
+        advance()
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 from cryptostore.trust import unpadded_base64
 from cryptostore.trust.key_backup import MEGOLM
+from cryptostore.trust.key_file import KeyFile
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, owner_of, the_account
 from .exits import ExitCode
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
-from .key_file import KeyFile
 from .output import AsJson, counting, print_json, print_line
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys

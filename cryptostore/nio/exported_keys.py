@@ -21,7 +21,7 @@ from nio.crypto.key_export import FOOTER, HEADER
 from nio.exceptions import EncryptionError
 
 from cryptostore.logs import logger
-from cryptostore.store.passphrases import spellings
+from cryptostore.trust.passphrases import spellings
 
 _STEP: Final = 256 * 1024
 _LINE_BREAKS: Final = b"\r\n"

@@ -68,6 +68,11 @@ class Reports:
         """A row cannot be read."""
         self._notify("cryptostore_unreadable_row", account=self._account, kind=kind, key=key, reason=reason)
 
+    def exported(self, records: int, way: str, destination: str) -> None:
+        """So many keys left the database."""
+        facts = {"records": records, "way": way, "destination": destination}
+        self._notify("cryptostore_keys_exported", account=self._account, owner=self._owner, **facts)
+
     def pruned(self, deleted: Mapping[str, int]) -> None:
         """So many records of each kind were deleted because they were old."""
         self._notify("cryptostore_pruned", account=self._account, deleted=dict(deleted), owner=self._owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from nio.crypto import OlmAccount
 
 from command_line import run_process
 from cryptostore import Account, InboundGroupSession, Mode, new_pickle_key, open_backend
-from cryptostore.nio import NioStore
+from cryptostore.nio import NioStore, ProductionMatrixClient
 from nio_places import Ratchet
 from peer_install import PROGRAM, peer_command
 
@@ -60,3 +61,13 @@ def test_keys_go_to_elements_sdk_and_come_back_the_same(tmp_path: Path) -> None:
     assert imported.code == 0, imported
     assert (imported.document["total"], imported.document["taken_in"]) == (KEYS, KEYS)
     assert sessions(url, BOB) == sessions(url, ALICE)
+    # What a running client exports is the same to it.
+    asyncio.run(exported_by_a_client(url, tmp_path / "client.txt"))
+    assert through_the_sdk(tmp_path / "client.txt", tmp_path / "back.txt") == {"total": KEYS, "imported": KEYS}
+
+
+async def exported_by_a_client(url: str, file: Path) -> None:
+    client = ProductionMatrixClient("http://nowhere", ALICE.user_id, ALICE.device_id, store=url, pickle_key=KEY)
+    await client.open()
+    await client.export_keys(str(file), PASSPHRASE)
+    await client.close()

@@ -12,9 +12,10 @@ from typing import Any, Final
 import pytest
 from nio.crypto.key_export import decrypt_and_read, encrypt_and_save
 
-from cryptostore import ConfigurationError
-from cryptostore.cli import key_file
-from cryptostore.cli.key_file import FOOTER, HEADER, KeyFile, KeyFileWriter
+from cryptostore import ConfigurationError, InboundGroupSession
+from cryptostore.trust import key_file
+from cryptostore.trust.key_file import FOOTER, HEADER, KeyFile, KeyFileWriter
+from example_records import example
 
 PASSPHRASE: Final = "a passphrase, ünguessable"
 
@@ -74,6 +75,25 @@ def test_nio_reads_what_is_written_and_what_nio_writes_is_read(file: Path, numbe
     other = file.with_name("nio.txt")
     encrypt_and_save(json.dumps(items).encode(), str(other), PASSPHRASE, count=1_000)
     assert read(other) == items
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_sessions_are_written_as_clients_export_them(file: Path, number: int) -> None:
+    sessions = [example(InboundGroupSession, session_id=str(each), session_key=b"\x01\x02") for each in range(number)]
+    with file.open("wb") as opened:
+        assert KeyFileWriter(opened, PASSPHRASE, 10).write_all(sessions) == number
+    items = read(file)
+    assert [each["session_id"] for each in items] == [each.session_id for each in sessions]
+    for item, session in zip(items, sessions, strict=True):
+        assert item == {
+            "algorithm": "m.megolm.v1.aes-sha2",
+            "forwarding_curve25519_key_chain": list(session.forwarding_chain),
+            "room_id": session.room_id,
+            "sender_claimed_keys": {"ed25519": session.signing_key},
+            "sender_key": session.sender_key,
+            "session_id": session.session_id,
+            "session_key": "AQI",
+        }
 
 
 def test_a_file_is_larger_than_a_step(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,10 @@ from nio import (
     AsyncClient,
     AsyncClientConfig,
     JoinedMembersResponse,
-    KeysQueryError,
-    KeysQueryResponse,
-    KeysUploadError,
-    KeysUploadResponse,
     LocalProtocolError,
     LoginResponse,
     RegisterResponse,
     Response,
-    RoomSendError,
-    RoomSendResponse,
     ShareGroupSessionResponse,
     SyncResponse,
     WhoamiResponse,
@@ -38,20 +32,20 @@ from .handling import Handling
 from .homeserver import Homeserver
 from .identity import Identity
 from .key_files import KeyFiles
-from .key_queries import Claimed, KeyQueries
+from .key_queries import Claimed, KeyQueries, Queried
 from .login import Login
 from .prefetch import Prefetching, wanted_by
 from .reaching import Reaching, Shared
 from .rooms import Rooms
 from .session import Callbacks, Intervals, Opened, Session
-from .sharing import RoomKeySharing
+from .sharing import RoomKeySharing, Sent
 from .sharing_turns import SharingTurns
 from .store import ProductionStore
 from .sync_answer import SyncAnswer
 from .sync_loop import Rounds, SyncLoop, all_of
 from .syncs import Synced, Syncs
 from .to_device import ToDevicePages
-from .uploading import KeyUploads
+from .uploading import KeyUploads, Uploaded
 from .windows import RoomCalls, Windows
 from .withholding import Withholding
 
@@ -244,14 +238,14 @@ class ProductionMatrixClient(Additions, AsyncClient):
         """As nio's, but after a failure not before a pause, longer each time: every upload takes new keys."""
         return bool(super().should_upload_keys) and self._key_uploads.is_due
 
-    async def keys_upload(self) -> KeysUploadResponse | KeysUploadError:
+    async def keys_upload(self) -> Uploaded:
         """As nio's. The keys count as published before they leave, and go out once; one upload waits for another.
 
         Raises what `check_identity` and `flush` raise, and as nio's LocalProtocolError if there is nothing to upload.
         """
         return await self._key_uploads.upload()
 
-    async def keys_query(self) -> KeysQueryResponse | KeysQueryError:
+    async def keys_query(self) -> Queried:
         """As nio's; users who change while the question is under way are asked about again."""
         return await self._key_queries.query()
 
@@ -278,7 +272,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         content: dict[Any, Any],
         tx_id: str | None = None,
         ignore_unverified_devices: bool = False,
-    ) -> RoomSendResponse | RoomSendError:
+    ) -> Sent:
         """As nio's. The ratchet is durable before the message leaves.
 
         Raises what `flush` raises, with nothing sent, GroupEncryptionError if the room's key could not be shared, and
@@ -287,9 +281,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         # Without an open account nio would send plaintext.
         await self.open_restored()
         await self._sharing.make_ready(room_id, ignore_unverified_devices)
-        sent: RoomSendResponse | RoomSendError = await super().room_send(
-            room_id, message_type, content, tx_id, ignore_unverified_devices
-        )
+        sent: Sent = await super().room_send(room_id, message_type, content, tx_id, ignore_unverified_devices)
         return sent
 
     async def share_group_session(self, room_id: str, ignore_unverified_devices: bool = False) -> Shared:
@@ -326,6 +318,14 @@ class ProductionMatrixClient(Additions, AsyncClient):
         with nothing imported; errors of the file; and what `flush` raises: importing it again takes in what is missing.
         """
         await self._key_files.take_in(infile, passphrase)
+
+    async def export_keys(self, outfile: str, passphrase: str, count: int = 500_000) -> None:
+        """As nio's, in a thread, with the rounds and the UTF-8 of Element; `outfile` is replaced by a whole file.
+
+        Raises LocalProtocolError before the client is open, ConfigurationError or StorageFull where the file cannot be
+        written, and what `flush` raises.
+        """
+        await self._key_files.write_out(outfile, passphrase, count)
 
     async def sync(
         self,

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from nio import LocalProtocolError
 from nio.crypto import InboundGroupSession
 
+from cryptostore.errors import ConfigurationError
+from cryptostore.logs import logger
 from cryptostore.nio.exported_keys import ExportedKeys
+from cryptostore.plugins.new_files import new_private_file
+from cryptostore.records import InboundGroupSession as Stored
+from cryptostore.records import Key
+from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.trust.key_file import KeyFileWriter
 
 from .session import Session
+from .threads import in_thread
 
 #: Keys that are taken in between two turns of the event loop. Each takes about 0.1 ms of it.
 _PIECE: Final = 100
 
+_log: Final = logger(__name__)
+
 
 class KeyFiles:
-    """Imports any number of room keys while the client goes on syncing and sending."""
+    """Imports and exports any number of room keys while the client goes on syncing and sending."""
 
     def __init__(self, session: Session, flush: Callable[[], Awaitable[None]]) -> None:
         self._session = session
@@ -34,9 +47,57 @@ class KeyFiles:
             self._take_in_piece(piece)
             await self._flush()
 
+    async def write_out(self, outfile: str, passphrase: str, rounds: int) -> None:
+        """Export all room keys: the file is there whole when this returns, and as it was before after an error."""
+        if not self._session.is_open:
+            raise LocalProtocolError("this client is not open; `await client.open()` before room keys are exported")
+        store, is_given_up = self._session.store, threading.Event()
+        if store.is_dirty:
+            await self._flush()
+        call = _Export(store.storage.durable, is_given_up)
+        try:
+            await in_thread(self._session.threads, call.write, Path(outfile), passphrase, rounds)
+        finally:
+            # The thread does not notice that nobody waits for it any more.
+            is_given_up.set()
+
     def _take_in_piece(self, sessions: Sequence[InboundGroupSession]) -> None:
         store = self._session.store
         known = store.load_inbound_group_sessions()
         for session in sessions:
             if known.add(session):
                 store.save_inbound_group_session(session)
+
+
+class _GivenUpError(Exception):
+    """Nobody waits for an export any more."""
+
+
+class _Export:
+    """All room keys on their way into a file, in a thread."""
+
+    def __init__(self, store: CryptoStore, is_given_up: threading.Event) -> None:
+        self._store = store
+        self._is_given_up = is_given_up
+        self._unreadable: dict[Key | None, str] = {}
+
+    def write(self, file: Path, passphrase: str, rounds: int) -> None:
+        with new_private_file(file, "exported room keys", replace=True) as opened:
+            written = KeyFileWriter(opened, _checked(passphrase), rounds).write_all(self._sessions())
+        if self._unreadable:
+            _log.warning("left out %d room keys that cannot be read", len(self._unreadable))
+        self._store.reports.exported(written, "client.export_keys", str(file))
+
+    def _sessions(self) -> Iterator[Stored]:
+        for session in self._store.scan(Stored, unreadable=self._unreadable):
+            if self._is_given_up.is_set():
+                raise _GivenUpError
+            yield session
+
+
+def _checked(passphrase: str) -> str:
+    # The codec's error carries the passphrase, so it must not become the context of ours.
+    with suppress(UnicodeEncodeError):
+        passphrase.encode()
+        return passphrase
+    raise ConfigurationError("the passphrase is not UTF-8 text")

@@ -28,6 +28,7 @@ from .session import Session
 from .threads import in_thread
 
 Claimed = KeysClaimResponse | KeysClaimError
+Queried = KeysQueryResponse | KeysQueryError
 
 #: Of how many users an answer is handled before other tasks get their turn.
 _USERS_AT_ONCE: Final = 20
@@ -41,7 +42,7 @@ class KeyQueries:
         self._session = session
         self._send = send
 
-    async def query(self) -> KeysQueryResponse | KeysQueryError:
+    async def query(self) -> Queried:
         """Ask about the users who are out of date; those who change meanwhile are asked about again."""
         users = self._session.machine.users_for_key_query if self._session.is_open else set()
         if not users:
@@ -49,7 +50,7 @@ class KeyQueries:
         tracking = self._session.machine.tracking
         asked = tracking.generations(users)
         method, path, data = Api.keys_query(self._device.access_token, users)
-        response: KeysQueryResponse | KeysQueryError = await self._send(DeviceKeysResponse, method, path, data)
+        response: Queried = await self._send(DeviceKeysResponse, method, path, data)
         if isinstance(response, KeysQueryResponse):
             self._session.machine.tracking.answered(asked)
         return response

@@ -15,6 +15,8 @@ from nio import (
     KeysQueryResponse,
     LocalProtocolError,
     MatrixRoom,
+    RoomSendError,
+    RoomSendResponse,
     ShareGroupSessionError,
     ShareGroupSessionResponse,
 )
@@ -36,6 +38,9 @@ from .withholding import Withholding
 _ROUNDS: Final = 5
 
 _log: Final = logger(__name__)
+
+#: What becomes of a message.
+Sent = RoomSendResponse | RoomSendError
 
 
 class Requests(Protocol):

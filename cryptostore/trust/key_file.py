@@ -17,16 +17,20 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple, Protocol
 
 import ijson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cryptostore.errors import ConfigurationError
-from cryptostore.store.passphrases import spellings
+
+from . import unpadded_base64
+from .key_backup import MEGOLM
+from .passphrases import spellings
 
 HEADER: Final = b"-----BEGIN MEGOLM SESSION DATA-----"
 FOOTER: Final = b"-----END MEGOLM SESSION DATA-----"
@@ -56,6 +60,23 @@ def _derived(passphrase: bytes, head: bytes) -> _Keys:
     return _Keys(Cipher(algorithms.AES(derived[:32]), modes.CTR(counter)), derived[32:])
 
 
+class RoomKey(Protocol):
+    """A Megolm session as far as it is exported; `session_key` is in the format of exports, as bytes."""
+
+    @property
+    def room_id(self) -> str: ...
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def sender_key(self) -> str: ...
+    @property
+    def signing_key(self) -> str: ...
+    @property
+    def forwarding_chain(self) -> Sequence[str]: ...
+    @property
+    def session_key(self) -> bytes: ...
+
+
 class KeyFileWriter:
     """Writes such a file piece by piece; `end` completes it."""
 
@@ -70,6 +91,16 @@ class KeyFileWriter:
         self._hmac = hmac.new(keys.hmac_key, head, "sha256")
         self._waiting = head
         file.write(HEADER + b"\n")
+
+    def write_all(self, sessions: Iterable[RoomKey]) -> int:
+        """Write the list of these sessions, complete the file, and return how many there are."""
+        number = 0
+        for session in sessions:
+            self.write((b"," if number else b"[") + _encoded(session))
+            number += 1
+        self.write(b"]" if number else b"[]")
+        self.end()
+        return number
 
     def write(self, plain: bytes) -> None:
         """Encrypt and write a part of the JSON."""
@@ -88,6 +119,19 @@ class KeyFileWriter:
     def _write_lines(self, payload: bytes) -> None:
         for start in range(0, len(payload), _LINE_BYTES):
             self._file.write(binascii.b2a_base64(payload[start : start + _LINE_BYTES]))
+
+
+def _encoded(session: RoomKey) -> bytes:
+    document = {
+        "algorithm": MEGOLM,
+        "forwarding_curve25519_key_chain": session.forwarding_chain,
+        "room_id": session.room_id,
+        "sender_claimed_keys": {"ed25519": session.signing_key},
+        "sender_key": session.sender_key,
+        "session_id": session.session_id,
+        "session_key": unpadded_base64.encode(session.session_key),
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 class KeyFile:
