@@ -44,7 +44,13 @@ def config(
 
 def _report(found: InForce) -> None:
     # Lines, not columns: values and names of variables leave no room beside each other on a terminal.
-    for title, settings in (("Database", found.database), ("Secrets", found.secrets), ("Client", found.client)):
+    sections = {
+        "Database": found.database,
+        "Secrets": found.secrets,
+        "Client": found.client,
+        "Observers": found.observers,
+    }
+    for title, settings in sections.items():
         _section(title, [f"{each.name:<{_WIDTH}} {each.value} ({each.origin})" for each in settings])
     _section("Set, and not in force", [f"{each.name} ({each.origin}): {each.reason}" for each in found.hidden])
     _section("Not known", [f"{each.name} ({each.origin}){_near(each)}" for each in found.unknown])
@@ -67,6 +73,7 @@ def _document(found: InForce) -> dict[str, Any]:
         "database": [_shown(each) for each in found.database],
         "secrets": [_shown(each) for each in found.secrets],
         "client": [_shown(each) for each in found.client],
+        "observers": [_shown(each) for each in found.observers],
         "not_in_force": [each._asdict() for each in found.hidden],
         "not_known": [each._asdict() for each in found.unknown],
         "problems": found.problems,

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptostore.errors import ConfigurationError, CryptoStoreError
+from cryptostore.observing.audit import VARIABLE as AUDIT_LOG
+from cryptostore.observing.chosen import VARIABLE as OBSERVERS
+from cryptostore.observing.chosen import named_observers
 from cryptostore.plugins import load_backend
 from cryptostore.plugins.environment import Found, database_url, is_postgres_wanted
 from cryptostore.plugins.loading import shown_url
@@ -23,10 +26,18 @@ from cryptostore.store.system_keyring import entry_of
 _URL: Final = "CRYPTOSTORE_URL"
 _WANTED: Final = "USE_POSTGRES_STORE"
 _POSTGRES: Final = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD")
+_OBSERVERS: Final = (OBSERVERS, AUDIT_LOG)
 _CLIENT: Final = ("MATRIX_HOMESERVER", "MATRIX_USER_ID", "MATRIX_DEVICE_ID")
 _SECRETS: Final = {"pickle key": "CRYPTOSTORE_PICKLE_KEY", "recovery key": "CRYPTOSTORE_RECOVERY_KEY"}
 _KNOWN: Final = frozenset(
-    {_URL, _WANTED, *_POSTGRES, *_CLIENT, *(secret + form for secret in _SECRETS.values() for form in ("", *PLACES))}
+    {
+        _URL,
+        _WANTED,
+        *_POSTGRES,
+        *_CLIENT,
+        *_OBSERVERS,
+        *(secret + form for secret in _SECRETS.values() for form in ("", *PLACES)),
+    }
 )
 _PREFIX: Final = "CRYPTOSTORE_"
 #: What the contract suite and the tests of backends have for themselves.
@@ -57,6 +68,7 @@ class InForce:
     database: list[Setting] = field(default_factory=list)
     secrets: list[Setting] = field(default_factory=list)
     client: list[Setting] = field(default_factory=list)
+    observers: list[Setting] = field(default_factory=list)
     hidden: list[Hidden] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
     #: Why a client or a command would not start.
@@ -76,12 +88,21 @@ def in_force(found: Iterable[Found], argument: str | None) -> InForce:
     for what, variable in _SECRETS.items():
         _add_secret(answer, latest, what, variable)
     answer.client += [Setting(*latest[name]) for name in _CLIENT if _is_set(latest, name)]
+    _add_observers(answer, latest)
     answer.unknown += _unknown(latest.values())
     return answer
 
 
 def _is_set(found: Mapping[str, Found], name: str) -> bool:
     return name in found and bool(found[name].value)
+
+
+def _add_observers(answer: InForce, found: Mapping[str, Found]) -> None:
+    answer.observers += [Setting(*found[name]) for name in _OBSERVERS if _is_set(found, name)]
+    try:
+        named_observers({name: each.value for name, each in found.items()})
+    except ConfigurationError as error:
+        answer.problems.append(str(error))
 
 
 def _add_database(answer: InForce, found: Mapping[str, Found], argument: str | None) -> None:

@@ -22,18 +22,20 @@ def chosen_observers(variables: Mapping[str, str]) -> dict[str, object]:
     Raises ConfigurationError for a name that there is not, for one whose library is not installed, and for an audit log
     that cannot be written: who asked for an observer is not to find out later that there was none.
     """
-    names = [each.strip() for each in variables.get(VARIABLE, "").split(",")]
-    found = {plugin: made for name in filter(None, names) for plugin, made in _made(name).items()}
+    found = {plugin: made for name in named_observers(variables) for plugin, made in _BY_NAME[name]().items()}
     if file := variables.get(AUDIT_LOG, ""):
         found["audit"] = AuditLog(Path(file).absolute())
     return found
 
 
-def _made(name: str) -> dict[str, object]:
-    if name not in _BY_NAME:
-        hint = f"; the audit log is switched on by {AUDIT_LOG}" if name == "audit" else ""
-        raise ConfigurationError(f"{VARIABLE} names {name!r}; it takes {' and '.join(_BY_NAME)}{hint}")
-    return _BY_NAME[name]()
+def named_observers(variables: Mapping[str, str]) -> list[str]:
+    """The names in the variable. Raises ConfigurationError for one that there is not."""
+    names = [each.strip() for each in variables.get(VARIABLE, "").split(",") if each.strip()]
+    for name in names:
+        if name not in _BY_NAME:
+            hint = f"; the audit log is switched on by {AUDIT_LOG}" if name == "audit" else ""
+            raise ConfigurationError(f"{VARIABLE} names {name!r}; it takes {' and '.join(_BY_NAME)}{hint}")
+    return names
 
 
 def _opentelemetry() -> dict[str, object]:

@@ -180,3 +180,19 @@ def test_a_name_that_is_near_is_no_problem_of_ours(run: Run, monkeypatch: pytest
     assert ended.code == 0, ended.out
     (near,) = ended.document["not_known"]
     assert (near["name"], near["near"]) == ("MATRIX_USERID", "MATRIX_USER_ID")
+
+
+def test_observers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("CRYPTOSTORE_URL=sqlite:///keys.db", f"{KEY}=x", "CRYPTOSTORE_AUDIT_LOG=/var/log/audit.jsonl")
+    monkeypatch.setenv("CRYPTOSTORE_OBSERVERS", "logging,opentelemetry")
+    ended = run("config", "--json")
+    assert (ended.code, ended.document["not_known"]) == (0, [])
+    assert settings(ended.document, "observers") == {
+        "CRYPTOSTORE_OBSERVERS": ("logging,opentelemetry", "the environment"),
+        "CRYPTOSTORE_AUDIT_LOG": ("/var/log/audit.jsonl", ".env, line 3"),
+    }
+    assert "Observers\n" in run("config").out
+    monkeypatch.setenv("CRYPTOSTORE_OBSERVERS", "loging")
+    ended = run("config", "--json")
+    assert ended.code == ExitCode.CHECK_FAILED
+    assert ended.document["problems"] == ["CRYPTOSTORE_OBSERVERS names 'loging'; it takes logging and opentelemetry"]

@@ -12,10 +12,11 @@ import pytest
 from client_gaps import causes, fault, numbered, refuse, write
 from client_pairs import ALICE, BOB, ROOM, lockable, locked, people
 from cross_signed import identities
-from cryptostore import BackendUnavailable, hookimpl
+from cryptostore import Account, BackendUnavailable, hookimpl
 from cryptostore.plugins.observers import observers
 from own_identities import client_at, kept_seeds
 from own_identities import identities as own_identities
+from patience import PATIENCE
 from told import Told, told
 
 __all__ = ["told"]
@@ -63,6 +64,32 @@ def test_hooks_of_a_flush_are_called_in_a_thread(memory_url: str) -> None:
     finally:
         observers().remove("watching")
     assert threads == {False}
+
+
+def test_an_observer_that_is_slow_holds_up_neither_the_loop_nor_another_client(memory_url: str) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow:
+        @hookimpl
+        def cryptostore_batch_applied(self, account: Account) -> None:
+            if account == ALICE:
+                entered.set()
+                assert leave.wait(PATIENCE)
+
+    async def scenario() -> None:
+        async with people(memory_url) as (_server, alice, bob):
+            observers().add("slow", Slow())
+            slowly = asyncio.create_task(alice.say("hello"))
+            assert await asyncio.to_thread(entered.wait, PATIENCE)
+            await bob.say("I am not held up")
+            assert not slowly.done()
+            leave.set()
+            await slowly
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        observers().remove("slow")
 
 
 def test_gaps_that_are_found_and_filled(memory_url: str, told: Told) -> None:
