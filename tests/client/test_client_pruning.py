@@ -40,6 +40,9 @@ from cryptostore.nio.times import now
 from example_records import example
 from small_homeserver import SmallHomeserver
 from small_joined_rooms import JoinedRooms
+from told import Told, told
+
+__all__ = ["told"]
 
 NO_TIME: Final = timedelta(0)
 EVERYTHING: Final = Pruning(older_than=NO_TIME)
@@ -411,3 +414,17 @@ def test_a_client_that_is_closed_in_the_middle_leaves_whole_sessions(url: str, m
             await bob.restart()
 
     asyncio.run(scenario())
+
+
+def test_what_was_deleted_is_told_once_a_round(memory_url: str, told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def scenario() -> None:
+        async with talking(memory_url, EVERYTHING) as (_, _, bob):
+            for _ in range(2):
+                await pruner(bob).round()
+
+    asyncio.run(scenario())
+    assert told.of("pruned", "account", "deleted") == [(BOB, {"inbound_group_session": 4, "replay_page": 4})]
+    said = [each for each in caplog.messages if "deleted what was old" in each]
+    assert said == [f"deleted what was old of {BOB}: 4 inbound_group_session, 4 replay_page"]
