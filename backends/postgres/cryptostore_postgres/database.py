@@ -48,6 +48,9 @@ _HEALTH: Final = Statement(
     b"pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes')"
 )
 
+#: Not always that which has logged in.
+_CURRENT_ROLE: Final = Statement(b"SELECT current_user")
+
 _log: Final = logger(__name__)
 
 
@@ -83,6 +86,7 @@ class PostgresDatabase(Database):
                 explain_lock(connection)
                 raise
             except InsufficientPrivilege as error:
+                connection.rollback()
                 self._refuse_hidden(connection, error, user_id, device_id)
                 raise
             return AccountRow._make(row)
@@ -180,7 +184,7 @@ class PostgresDatabase(Database):
     def _refuse_hidden(self, connection: Connection, error: psycopg.Error, user_id: str, device_id: str) -> None:
         """Raise ConfigurationError where the server said that the account is another role's."""
         if is_hidden_row(error):
-            role, schema = connection.info.user, self._options.schema
+            [[(role,)]], schema = run(connection, _CURRENT_ROLE), self._options.schema
             remedy = SQL("UPDATE {} SET role = {} WHERE user_id = {} AND device_id = {}").format(
                 Identifier(schema, "account"), Literal(role), Literal(user_id), Literal(device_id)
             )

@@ -9,7 +9,7 @@ from typing import Final, LiteralString
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from cryptostore import (
     AccountNotFound,
@@ -24,7 +24,7 @@ from cryptostore_contract.handles import own, read
 from cryptostore_contract.samples import ALICE, BOB
 from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.database import open_postgres
-from postgres_database import DATABASE, PostgresDatabase
+from postgres_database import DATABASE, ROLE, PostgresDatabase
 from postgres_roles import ALICES, BOBS, OWNER, Roles
 from raw_databases import TIMEOUT, commit, next_batch, take_over
 
@@ -161,6 +161,23 @@ def test_who_owns_the_tables_sees_every_account(roles: Roles) -> None:
         backend.delete_account(BOB)
     with open_backend(roles.url(BOBS)) as backend:
         assert not backend.accounts()
+
+
+def test_roles_that_log_in_as_one_share_their_accounts(roles: Roles, admin: psycopg.Connection) -> None:
+    """As for a password that is changed without a gap, by two roles in turn."""
+    names = Identifier(ALICES), Identifier(BOBS)
+    admin.execute(SQL("GRANT {0} TO {1}; ALTER ROLE {1} SET role = {0}").format(*names))
+    for role in (ALICES, BOBS, ALICES):
+        with open_backend(roles.url(role)) as backend:
+            store = own(backend)
+            assert store.get(SyncToken, [()]) in ({}, {(): SyncToken("t")})
+            store.apply(Changes([SyncToken("t")]))
+            assert list(backend.accounts()) == [ALICE]
+    admin.execute(SQL("UPDATE {} SET role = {}").format(Identifier(roles.schema, "account"), Literal(ROLE)))
+    with open_backend(roles.url(BOBS)) as backend, pytest.raises(ConfigurationError, match="another role") as told:
+        own(backend)
+    # The one that they are here, not the one that logged in.
+    assert f"SET role = {Literal(ALICES).as_string()}" in str(told.value)
 
 
 #: What may be made of the policies: no rows, all rows, fewer rows or others are seen, or other roles' policies apply.
