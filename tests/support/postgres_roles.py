@@ -14,7 +14,7 @@ from command_line import run_process
 from cryptostore import open_backend
 from cryptostore_postgres.roles import statements
 from postgres_database import DATABASE
-from postgres_server import PostgresServer
+from postgres_server import SUPERUSER, PostgresServer
 
 #: Names that have to be quoted, each in another way.
 OWNER, ALICES, BOBS = 'keys "owner"', "alice's $$ bot", "Bob\\s-bot"
@@ -40,10 +40,10 @@ class Roles(NamedTuple):
         words = ["postgres-roles", "--owner", OWNER, "--bot", ALICES, "--bot", BOBS, "--schema", self.schema]
         return run_process(*words).out
 
-    def make(self) -> None:
-        """The same as the script's, without a process."""
+    def make(self, admin: str = SUPERUSER) -> None:
+        """Do what the script says, without a process."""
         made = statements(Identifier(OWNER), [Identifier(ALICES), Identifier(BOBS)], self.schema)
-        with self.server.connect(DATABASE) as connection:
+        with psycopg.connect(self.server.url(DATABASE, admin), autocommit=True) as connection:
             connection.execute(SQL("; ").join(made))
 
     def remove(self) -> None:

@@ -17,11 +17,16 @@ _LONGEST: Final = 63
 
 _INTRODUCTION: Final = """\
 -- A role that makes the tables of matrix-cryptostore, and for each bot a role that sees its own accounts alone.
--- For a superuser in the database of the keys, as often as you like:
+-- For a superuser, or a role that may create roles and schemas, in the database of the keys, as often as you like:
 --   psql --set=ON_ERROR_STOP=1 --dbname=… --file=…
 -- Then give each role its password with \\password ROLE, and let the owner run `cryptostore migrate`."""
 
 _ROLE: Final = SQL("BEGIN CREATE ROLE {} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END")
+# Only a member may act for the owner, unless a superuser runs this: where the server is rented, nobody is one.
+_MEMBER: Final = SQL(
+    "BEGIN IF NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) "
+    "THEN GRANT {} TO CURRENT_USER; END IF; END"
+)
 _TABLES: Final = ("schema_version", "account", "ownership", "record")
 
 
@@ -50,6 +55,7 @@ def statements(owner: Composable, bots: list[Identifier], name: str) -> Iterator
     for role in (owner, *bots):
         # The block as a literal, since a role's name may hold what ends a block in dollars.
         yield SQL("DO {}").format(Literal(_ROLE.format(role).as_string()))
+    yield SQL("DO {}").format(Literal(_MEMBER.format(owner).as_string()))
     yield SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(schema, owner)
     # Where a bot has made them itself.
     yield SQL("ALTER SCHEMA {} OWNER TO {}").format(schema, owner)

@@ -30,6 +30,7 @@ from postgres_database import DATABASE
 from postgres_roles import ALICES, BOBS, OWNER, Roles
 from postgres_server import SUPERUSER, PostgresServer
 
+NAME: Final = Identifier(DATABASE)
 KEY, NEW_KEY = new_pickle_key(), new_pickle_key()
 
 
@@ -156,6 +157,25 @@ def test_tables_that_a_bot_made_become_the_owners_and_its_accounts_stay_its_own(
             connection.execute(SQL("CREATE TABLE {} ()").format(Identifier(schema, "mine")))
     finally:
         roles.remove()
+
+
+def test_where_nobody_is_a_superuser_a_role_that_makes_others_is_enough(
+    server: PostgresServer, admin: psycopg.Connection, schema: str
+) -> None:
+    """As on a server that is rented."""
+    roles = Roles(server, schema)
+    admin.execute(SQL("CREATE ROLE master LOGIN CREATEROLE; GRANT CREATE ON DATABASE {} TO master").format(NAME))
+    try:
+        roles.make("master")
+        open_backend(roles.url(OWNER)).close()
+        roles.make("master")
+        with open_backend(roles.url(ALICES)) as backend:
+            own(backend).apply(Changes([SyncToken("t")]))
+        with open_backend(roles.url(BOBS)) as backend:
+            assert not backend.accounts()
+    finally:
+        roles.remove()
+        admin.execute("DROP OWNED BY master CASCADE; DROP ROLE master")
 
 
 def test_newer_tables_are_told_by_a_bots_role_too(roles: Roles, admin: psycopg.Connection) -> None:
