@@ -320,7 +320,7 @@ def test_another_pickle_key(run: Run, either: str) -> None:
 
 def test_an_account_that_was_moved_and_one_that_is_coming(run: Run, url: str, tmp_path: Path) -> None:
     elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
-    assert run("copy", url, elsewhere).code == 0
+    assert run("copy", url, elsewhere, "--watch", 0).code == 0
     ended = run("doctor", url, "--json")
     home = faults(ended)["home"]
     assert (home["level"], ended.code) == ("note", 0)
