@@ -16,6 +16,7 @@ import healthy_bots
 from command_line import Ended, Run
 from cryptostore import Account, new_pickle_key, open_backend
 from cryptostore.cli.exits import ExitCode
+from cryptostore.plugins import observers
 from cryptostore.store import aead
 from cryptostore_contract.ports import free_port
 from fake_distributions import FakeSite
@@ -58,6 +59,13 @@ def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/keys.db"
     healthy_bots.save(url, ALICE, KEY)
     return url
+
+
+@pytest.fixture
+def first_use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Observers are looked for once a process."""
+    assert url
+    monkeypatch.setattr(observers, "_observers", None)
 
 
 @pytest.fixture
@@ -128,6 +136,7 @@ def test_a_nio_that_cannot_be_imported(run: Run, url: str, monkeypatch: pytest.M
     assert found["commands"] == ["pip install --force-reinstall 'matrix-nio[e2e]'"]
 
 
+@pytest.mark.usefixtures("first_use")
 def test_an_observer_that_cannot_be_loaded(run: Run, site: FakeSite, url: str) -> None:
     group = {"cryptostore.observers": {"wreck": "wreck", "scribe": "scribe"}}
     site.install("wrecks", group, wreck="raise RuntimeError('hit a rock')", scribe="")
@@ -136,6 +145,7 @@ def test_an_observer_that_cannot_be_loaded(run: Run, site: FakeSite, url: str) -
     assert found["seen"] == "wrecks:wreck cannot be loaded (RuntimeError: hit a rock)"
 
 
+@pytest.mark.usefixtures("first_use")
 def test_an_observer_that_there_is_not(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYPTOSTORE_OBSERVERS", "loging")
     found = fault(run, url)
@@ -144,6 +154,7 @@ def test_an_observer_that_there_is_not(run: Run, url: str, monkeypatch: pytest.M
     assert found["remedy"] == "it takes logging and opentelemetry"
 
 
+@pytest.mark.usefixtures("first_use")
 def test_observers_are_named(run: Run, site: FakeSite, url: str) -> None:
     site.install("scribes", {"cryptostore.observers": {"scribe": "scribe"}}, scribe="")
     out = run("doctor", url).out

@@ -11,7 +11,8 @@ from .connecting import Connection
 from .errors import READ_ONLY_REMEDY
 from .pipeline import Statement, run
 
-# Everybody may ask this. A limit of -1 is none. The sum counts sessions of every role.
+# Everybody may ask this. A role that logs in may be set to act as another one: its own are the limit and the sessions.
+# A limit of -1 is none. The sum counts sessions of every role.
 _SERVER: Final = Statement(
     b"""
     SELECT pg_catalog.current_setting('server_version'),
@@ -23,12 +24,13 @@ _SERVER: Final = Statement(
             coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::pg_catalog.int4,
         (SELECT pg_catalog.sum(numbackends)::pg_catalog.int4 FROM pg_catalog.pg_stat_database),
         (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM pg_catalog.pg_stat_activity
-            WHERE usename OPERATOR(pg_catalog.=) current_user),
-        here.datconnlimit, role.rolconnlimit, current_user::pg_catalog.text, role.rolsuper,
+            WHERE usename OPERATOR(pg_catalog.=) session_user),
+        here.datconnlimit, login.rolconnlimit, current_user::pg_catalog.text, role.rolsuper,
         pg_catalog.pg_get_userbyid(here.datdba)::pg_catalog.text,
         pg_catalog.has_database_privilege(here.oid, 'CREATE')
     FROM pg_catalog.pg_database AS here
     JOIN pg_catalog.pg_roles AS role ON role.rolname OPERATOR(pg_catalog.=) current_user
+    JOIN pg_catalog.pg_roles AS login ON login.rolname OPERATOR(pg_catalog.=) session_user
     WHERE here.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"""
 )
 

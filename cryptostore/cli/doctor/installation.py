@@ -10,7 +10,7 @@ from cryptostore.errors import ConfigurationError, PluginError
 from cryptostore.plugins import load_backend
 from cryptostore.plugins.environment import variables
 from cryptostore.plugins.findings import Finding, Level
-from cryptostore.plugins.observers import Observers
+from cryptostore.plugins.observers import load_observers
 from cryptostore.plugins.urls import scheme_of
 from cryptostore.store.aead import KEY_BYTES, cipher
 
@@ -67,9 +67,8 @@ def _nio() -> Finding:
 
 
 def _observers() -> Finding:
-    # Not the process's own: those were loaded at the first use.
     try:
-        found = Observers(variables())
+        found = load_observers(variables())
     except ConfigurationError as error:
         return Finding.of_error("observers", error, prevents_opening=True)
     if found.left_out:
