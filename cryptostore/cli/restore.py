@@ -25,6 +25,7 @@ from .exits import ExitCode
 from .output import AsJson, counting, messages, print_json, print_line, rates, say, shown_time
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
+from .restored import START_THE_CLIENT, print_changes
 from .rows import kind_name, print_wrong, row_document
 
 
@@ -163,10 +164,9 @@ def _report_success(file: BackupFile, url: str, restored: Restored, seconds: flo
             f"  {rows:,} records, {counted.size:,} bytes, read back and compared, in {seconds:.1f} s "
             f"({rows / seconds:,.0f}/s)"
         )
-    print_line(
-        f"  made safe: {restored.made_safe.total():,} records of sessions encrypt nothing any more; the client does "
-        "the rest at its next start"
-    )
+    print_line("and made it safe: others have seen newer keys than those of a backup", style="bold")
+    print_changes(restored.made_safe)
+    print_line(START_THE_CLIENT)
 
 
 def _document(file: BackupFile, counted: Counted) -> dict[str, Any]:

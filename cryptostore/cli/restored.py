@@ -20,6 +20,9 @@ from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .output import AsJson, ask_first, counting, print_json, print_line
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
+#: What is to be done after it.
+START_THE_CLIENT: Final = "Start ProductionMatrixClient: it does the rest, and logs when that is done."
+
 #: What is shown of each kind of record that is touched.
 _LINES: Final = {
     "outbound_group_session": "Megolm sessions that sent into rooms are dropped",
@@ -93,7 +96,12 @@ def _report(url: str, account: Account, done: Counter[str], *, dry_run: bool, as
         print_json({**names, "dry_run": dry_run, "changed": dict(done)})
         return
     print_line(f"{'would be made safe' if dry_run else 'made safe'}: {account} in {shown_url(url)}", style="bold")
+    print_changes(done)
+    if not dry_run:
+        print_line(START_THE_CLIENT)
+
+
+def print_changes(done: Counter[str]) -> None:
+    """For people: how many records of each kind encrypt nothing more."""
     for kind, words in _LINES.items():
         print_line(f"  {done[kind]:>9,}  {words}")
-    if not dry_run:
-        print_line("Start ProductionMatrixClient: it does the rest, and logs when that is done.")
