@@ -20,7 +20,7 @@ from cryptostore.store.ownership import Mode
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
-from .output import AsJson, messages, print_json, print_line, rates, say
+from .output import AsJson, if_interrupted, messages, print_json, print_line, rates
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .rows import kind_name, print_wrong, row_document
@@ -66,12 +66,12 @@ def backup(
 
 
 def _written(backend: Backend, account: Account, pickle_key: str, passphrase: str, file: Path) -> Counted:
-    try:
-        with new_private_file(file, f"the backup of {account}") as opened, _progress(backend, account) as passed:
-            return back_up(backend, account, pickle_key, passphrase, opened, passed)
-    except KeyboardInterrupt:
-        say(f"the backup of {account} was not made, and nothing was changed: run the same command again")
-        raise
+    with (
+        if_interrupted(f"the backup of {account} was not made, and nothing was changed: run the same command again"),
+        new_private_file(file, f"the backup of {account}") as opened,
+        _progress(backend, account) as passed,
+    ):
+        return back_up(backend, account, pickle_key, passphrase, opened, passed)
 
 
 @contextmanager

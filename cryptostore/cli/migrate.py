@@ -6,7 +6,7 @@ from cryptostore.plugins import open_backend
 from cryptostore.plugins.loading import shown_url
 
 from .databases import DatabaseUrl, owner_of, refuse_process_local
-from .output import AsJson, print_json, print_line
+from .output import AsJson, if_interrupted, print_json, print_line
 
 
 def migrate(
@@ -19,7 +19,8 @@ def migrate(
     backup first. One transaction: when this is interrupted, the old tables are whole; run it again.
     """
     refuse_process_local(url)
-    with open_backend(url, owner=owner_of("migrate")) as backend:
+    how_to_go_on = "interrupted: the tables are as they were, or up to date already; run the same command again"
+    with if_interrupted(how_to_go_on), open_backend(url, owner=owner_of("migrate")) as backend:
         schema, accounts = backend.schema(), len(backend.accounts())
     if as_json:
         print_json(

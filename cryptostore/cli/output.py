@@ -144,6 +144,16 @@ def print_error(text: str) -> None:
     sys.stderr.write(f"error: {shown(text)}\n")
 
 
+@contextmanager
+def if_interrupted(text: str) -> Iterator[None]:
+    """Say how to go on where the block is interrupted with ^C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(text)
+        raise
+
+
 def ask_before_deleting(question: str) -> None:
     """As `ask_first`, before something is deleted."""
     ask_first(question, "to delete", "nothing was deleted")

@@ -18,7 +18,7 @@ from cryptostore.store.prunable import Pruned, Rules
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
-from .output import AsJson, ask_before_deleting, counting, print_json, print_line, say
+from .output import AsJson, ask_before_deleting, counting, if_interrupted, print_json, print_line, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 OlderThan = Annotated[int | None, typer.Option(metavar="DAYS", min=0, help="Megolm sessions that came longer ago.")]
@@ -146,6 +146,7 @@ class _Work(NamedTuple):
         if watch is not None:
             refuse_used(self.backend, seen, watch, "Nothing was deleted: stop that program, or give --even-if-used")
         with (
+            if_interrupted("interrupted: some of it may be deleted, and the rest is whole; run this again to go on"),
             self.backend.open_store(self.account, pickle_key=self.pickle_key) as store,
             counting("deleting") as advance,
         ):
