@@ -1,21 +1,21 @@
 #!/bin/sh
-# matrix-nio: a room that the account has left, or was banned from, stays among the client's rooms, with the account among
-# its members, until the process ends.
+# matrix-nio: a room that the account has left, or was banned from, stays among the client's rooms, with the account
+# among its members, until the process ends.
 #
 # Versions: matrix-nio 0.26.0.
 #
 # Guess, of a reader who has not met it: `client.rooms` has the rooms that the account is in. A sync lists a room under
 #   `leave` when that ends, and it goes.
 #
-# Seen: after a sync with the room under `leave`, with the account's own ban in its timeline, `client.rooms` has the room,
-#   and the room's members have the account.
+# Seen: after a sync with the room under `leave`, with the account's own ban in its timeline, `client.rooms` has the
+#   room, and the room's members have the account.
 #
-# Why the guess is wrong: nio parses `leave` of a sync, and nothing reads it. A room goes when the client itself forgets it
-#   with `room_forget`.
+# Why the guess is wrong: nio parses `leave` of a sync, and nothing reads it. A room goes when the client itself forgets
+#   it with `room_forget`.
 #
-# For somebody who deletes keys of rooms that were left: ask the homeserver (`GET /joined_rooms`), and more than once; what
-#   nio has says "still there". The first sync of the next process, on the other hand, says "gone" of every room that its
-#   filter leaves out.
+# For somebody who deletes keys of rooms that were left: ask the homeserver (`GET /joined_rooms`), and more than once;
+#   what nio has says "still there". The first sync of the next process, on the other hand, says "gone" of every room
+#   that its filter leaves out.
 . "$(dirname "$0")/common.sh"
 install matrix-nio==0.26.0
 cd "$work"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 
@@ -99,6 +100,28 @@ def test_nothing_is_deleted_unless_it_is_asked_for(memory_url: str) -> None:
             await pruner(bob).round()
             assert len(bob.stored(InboundGroupSession)) == 4
             assert bob.client.statistics.pruned == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_start_costs_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    read: Any = CryptoStore._read
+
+    def counted(store: CryptoStore, attempt: Any) -> Any:
+        looks.append(str(attempt))
+        return read(store, attempt)
+
+    monkeypatch.setattr(CryptoStore, "_read", counted)
+
+    async def looks_with(prune: Pruning) -> int:
+        looks.clear()
+        async with people(f"memory://{uuid4()}", prune=prune) as (_, _, bob):
+            assert (pruner(bob)._task is None) is (prune == Pruning())
+        return len(looks)
+
+    async def scenario() -> None:
+        assert await looks_with(Pruning()) == await looks_with(EVERYTHING)
 
     asyncio.run(scenario())
 
