@@ -78,7 +78,18 @@ from .records import (
 from .store.answers import Found, Selected
 from .store.backend import Backend
 from .store.crypto_store import CryptoStore
-from .store.interface import INTERFACE_VERSION, AccountRow, Batch, Database, Health, Range, Row, Schema, TakeOver
+from .store.interface import (
+    INTERFACE_VERSION,
+    AccountRow,
+    Batch,
+    Connections,
+    Database,
+    Health,
+    Range,
+    Row,
+    Schema,
+    TakeOver,
+)
 from .store.ownership import Mode, Ownership
 from .store.pickle_keys import new_pickle_key
 
@@ -104,6 +115,7 @@ __all__ = [
     "Changes",
     "Claim",
     "ConfigurationError",
+    "Connections",
     "CrossSigningKeys",
     "CryptoStore",
     "CryptoStoreError",
