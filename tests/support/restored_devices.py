@@ -7,18 +7,25 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import uuid4
 
+import pytest
+
 from backed_up import until
 from client_pairs import ALICE, BOB, ROOM, Person, abandon
-from cryptostore import CryptoStoreError, RestoredAccount, open_backend
+from cryptostore import Backend, CryptoStoreError, DatabaseWentBack, RestoredAccount, open_backend
 from cryptostore.nio.client.anchor import event_type
 from cryptostore.store.restoring import mark_restored
 from cryptostore_contract.samples import KEY
+from held_keys import held_keys
 from put_back import backup_of
 from ratchet_uses import Use, megolm_use, olm_uses, used_twice
 from small_homeserver import Json, SmallHomeserver, small_homeserver
 from small_identities import Identities
 from small_room_keys import RoomKeys
 
+REFUSED: Final = (
+    r"is older than what .* has written since.*"
+    rf"`cryptostore restored (sqlite|postgresql)://.* --user-id {BOB.user_id} --device-id {BOB.device_id}`"
+)
 PHONE: Final = (BOB.user_id, BOB.device_id)
 
 
@@ -31,9 +38,16 @@ class Device(Person):
         return self
 
     async def begin_again(self) -> None:
-        """A new process, after the old one was closed or killed."""
+        """A new process, after the old one was closed, killed or refused."""
+        await self.client.close()
         self.client = self._make()
         await self.start()
+
+    async def begin_again_refused(self) -> None:
+        """A new process, which sees that the database was put back."""
+        with pytest.raises(DatabaseWentBack, match=REFUSED) as refused:
+            await self.begin_again()
+        assert refused.value.acknowledged >= refused.value.found
 
     async def killed(self) -> None:
         """The process ends."""
@@ -55,12 +69,18 @@ class Talk:
 
     def __init__(self, server: SmallHomeserver, alice: Device, bob: Device) -> None:
         self.server, self.alice, self.bob = server, alice, bob
+        #: What is to be there until the end.
+        self.kept_open: Backend | None = None
         self.identities = Identities(server)
         self.room_keys = RoomKeys(server)
 
     def anchor(self) -> Json:
         """What the homeserver keeps as Bob's anchor."""
         return self.identities.data(BOB.user_id, event_type(BOB.device_id))
+
+    def token_of_bob(self) -> str:
+        """An access token of Bob's that is good."""
+        return [token for token, device in self.server.tokens.items() if device == PHONE][-1]
 
     def set_anchor(self, content: Json) -> None:
         """Somebody else puts something there."""
@@ -75,6 +95,12 @@ class Talk:
                 await one.say(said := f"{text} {number} of {one.account.user_id}")
                 await other.round()
                 assert said in other.read, other.read[-3:]
+
+    def lost_keys(self) -> list[str]:
+        """The keys that the homeserver hands out for Bob, and whose private halves he does not have."""
+        held = held_keys(self.bob.client.machine.account)
+        handed_out = [*self.server.one_time_keys[PHONE].values(), *self.server.fallback_keys[PHONE].values()]
+        return [key["key"] for key in handed_out if key["key"] not in held]
 
     def used_twice(self) -> list[object]:
         """The positions of ratchets with which Bob encrypted more than one thing."""
@@ -106,6 +132,8 @@ async def talking(url: str) -> AsyncIterator[Talk]:
             for person in (alice, bob):
                 with suppress(CryptoStoreError):
                     await person.client.close()
+            if talk.kept_open is not None:
+                talk.kept_open.close()
 
 
 @asynccontextmanager
@@ -119,7 +147,6 @@ async def put_back(url: str) -> AsyncIterator[Talk]:
         await talk.bob.client.back_up()
         await talk.bob.client.close()
         restore()
-        talk.bob.client = talk.bob._make()
         yield talk
 
 
