@@ -145,7 +145,7 @@ def _round_trip(connection: Connection) -> float:
 def _check_of(error: CryptoStoreError) -> str:
     """Which check has failed where no connection was had."""
     text = str(error).lower()
-    if isinstance(error, BackendUnavailable):
+    if isinstance(error, BackendUnavailable) or "parameters in the database url" in text:
         return "server"
     if "ssl" in text.partition("; ")[0] or "certificate" in text:
         return "TLS"

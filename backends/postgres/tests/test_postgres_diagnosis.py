@@ -87,6 +87,7 @@ def test_nothing_is_wrong_with_a_database_in_use(url: str) -> None:
         (f"{ROLE}:", "nobody:", "role", "create the role"),
         (f"{ROLE}:", f"{PASSWORD_ROLE}:", "role", "check user and password"),
         ("?schema", "?sslmode=require&schema", "TLS", "enable TLS on the server"),
+        ("?schema", "?keepalives=perhaps&schema", "server", "check the parameters"),
     ],
 )
 def test_what_keeps_a_client_from_logging_in(url: str, changed: str, into: str, check: str, remedy: str) -> None:

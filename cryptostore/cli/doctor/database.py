@@ -20,6 +20,9 @@ from cryptostore.store.ownership import Ownership
 from .account import look_again, look_at_account
 from .checks import Group
 
+_NOT_LOOKED_AT: Final = Finding(
+    "accounts", Level.NOTE, "not looked at: the database cannot be opened as it is", "mend that, and look again"
+)
 #: For a look at the raw rows of accounts.
 _SECONDS: Final = 5.0
 
@@ -38,12 +41,13 @@ def look_at_database(wanted: Wanted, pickle_key: str | None) -> Iterator[Group]:
     """The findings of the database, and then those of each account in it."""
     found = Group(f"Database {shown_url(wanted.url)}", list(_told_by_backend(wanted.url)))
     if any(each.prevents_opening for each in found.findings):
+        found.findings.append(_NOT_LOOKED_AT)
         yield found
         return
     try:
         backend = open_for("doctor", wanted.url)
     except CryptoStoreError as error:
-        found.findings.append(Finding.of_error("opening", error))
+        found.findings.extend([Finding.of_error("opening", error), _NOT_LOOKED_AT])
         yield found
         return
     with backend:
