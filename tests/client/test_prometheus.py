@@ -113,11 +113,17 @@ def test_alerts_and_dashboard_read_what_is_exported_and_nothing_is_left_out(samp
         shown |= names
     own = {each.name for each in samples if each.name.startswith(("cryptostore_", "db_client_"))}
     assert {_base(each) for each in own} == {_base(each) for each in shown}
+    page = (DOCS / "monitoring.md").read_text()
+    documented = set(re.findall(r"`((?:cryptostore|db\.client\.(?:operation|connection))\.[a-z_.]+)`", page))
+    others = {f"cryptostore.{name}" for name in ("command", "events", "errors", "observers")}
+    documented -= others | {"db.client.connection.pool.name"}
+    without_unit = {re.sub(r"_(total|seconds|bytes_total)$", "", _base(each)) for each in own}
+    assert {each.replace(".", "_") for each in documented} == without_unit
 
 
 def _base(name: str) -> str:
     """A histogram's name, without what tells its three metrics apart."""
-    return re.sub(r"_(bucket|count|sum|created)$", "", name)
+    return re.sub(r"_seconds_(bucket|count|sum)$", "_seconds", name.removesuffix("_created"))
 
 
 def test_the_dashboard_can_be_imported() -> None:
