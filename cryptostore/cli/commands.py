@@ -8,13 +8,18 @@ imported; the help imports all.
 from __future__ import annotations
 
 from importlib import metadata
+from shutil import get_terminal_size
 from typing import Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from cryptostore.errors import PluginError
 
 GROUP: Final = "cryptostore.commands"
+
+#: Columns that a box with options needs; in a narrower one their names would be cut.
+_ROOM_FOR_BOXES: Final = 80
 
 #: Ours are declared like everybody else's, so that they are imported in the same way, when they are needed.
 _OUR_OWN: Final = tuple(
@@ -48,6 +53,15 @@ _OUR_OWN: Final = tuple(
 )
 
 
+class _Command(TyperCommand):
+    """A command whose help is plain where there is no room for boxes."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if get_terminal_size().columns < _ROOM_FOR_BOXES:
+            self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
+
+
 def add_commands(app: typer.Typer, wanted: str | None) -> None:
     """Add the command named `wanted` to `app`, or every command if none is known by that name."""
     found = _all_commands()
@@ -74,11 +88,14 @@ def _add(app: typer.Typer, name: str, entry_point: metadata.EntryPoint) -> None:
     if isinstance(command, typer.Typer):
         for each in command.registered_commands if entry_point in _OUR_OWN else ():
             each.help = _joined(getattr(each.callback, "__doc__", ""))
+            each.cls = _Command
         app.add_typer(command, name=name)
     else:
         help_text = _joined(command.__doc__) if entry_point in _OUR_OWN else None
         # What follows the name of a program belongs to that program.
-        app.command(name, help=help_text, context_settings={"allow_interspersed_args": name != "run"})(command)
+        app.command(name, cls=_Command, help=help_text, context_settings={"allow_interspersed_args": name != "run"})(
+            command
+        )
 
 
 def _joined(text: str) -> str:
