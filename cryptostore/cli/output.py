@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -84,29 +84,75 @@ def print_json(document: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table for people to standard output: a box on a terminal, and elsewhere a line a row.
 
-    On a terminal the first column says once what it says in many rows.
+    On a terminal the first column says once what it says in many rows. Where a box would break words, such as ids, it
+    is a line of its own, with the other columns below it, or where that is too wide, too, each with its name.
     """
     # Not the table's own title, which is broken at the table's width: it may be a URL to copy.
     print_line(title, style="bold")
     escaped = [[shown(cell) for cell in row] for row in rows]
-    if not _console().is_terminal:
+    console = _console()
+    if not console.is_terminal:
         _print_aligned([list(columns), *escaped])
         return
+    widths = _widths([columns, *escaped], console.width)
+    if widths is None:
+        _print_grouped(columns, escaped, console.width)
+    else:
+        _print_box(columns, escaped, widths)
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """How wide each column of a box is, so that no word is broken; None where that takes more room than there is."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    # A line and two blanks beside each column, and a line at the end.
+    left = room - sum(widths) - 3 * len(columns) - 1
+    if left < 0:
+        return None
+    for number, column in enumerate(columns):
+        more = min(left, max(map(cell_len, column)) - widths[number])
+        widths[number] += more
+        left -= more
+    return widths
+
+
+def _print_box(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
     table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for before, row in pairwise([[""], *escaped]):
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, width=width, overflow="fold")
+    for before, row in pairwise([[""], *rows]):
         table.add_row("" if row[0] == before[0] else row[0], *row[1:])
     _console().print(table)
 
 
+def _print_grouped(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> None:
+    """Write each cell of the first column as a line, and below it the others: as columns, or each with its name."""
+    names, *cells = _aligned([row[1:] for row in (columns, *rows)])
+    fits = all(cell_len(line) + 2 <= room for line in (names, *cells))
+    if fits:
+        print_line(f"  {names}")
+    for first, group in groupby(zip(rows, cells, strict=True), key=lambda pair: pair[0][0]):
+        print_line(first)
+        for row, line in group:
+            named = [f"{name}: {cell}" for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
+            for each in [line] if fits else named:
+                print_line(f"  {each}")
+
+
 def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
-    """Write each row as one line, whatever its length: it may be searched, or cut by its columns."""
+    for line in _aligned(rows):
+        print_line(line)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Each row as one line, whatever its length: it may be searched, or cut by its columns."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for row in rows:
         # Before the last column: what follows it would be blanks alone.
         cells = [set_cell_size(cell, width) for cell, width in zip(row[:-1], widths, strict=False)]
-        print_line("  ".join([*cells, row[-1]]).rstrip())
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return lines
 
 
 def print_line(text: str, style: str | None = None) -> None:
@@ -154,6 +200,25 @@ def if_interrupted(text: str) -> Iterator[None]:
         raise
 
 
+def ask_secret(what: str, instead: str, *, twice: bool = False) -> str:
+    """Ask a person on the terminal for a secret, which is not shown.
+
+    Raises ConfigurationError where there is no terminal; `instead` says how to give the secret then.
+    """
+    if not has_terminal():
+        raise ConfigurationError(f"there is no terminal to ask for the {what} on; give {instead}")
+    return str(typer.prompt(what.capitalize(), hide_input=True, err=True, confirmation_prompt=twice))
+
+
+def has_terminal() -> bool:
+    """Whether somebody can be asked, even where standard input is a file or a pipe."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+    return True
+
+
 def ask_before_deleting(question: str) -> None:
     """As `ask_first`, before something is deleted."""
     ask_first(question, "to delete", "nothing was deleted")
@@ -164,7 +229,7 @@ def ask_first(question: str, purpose: str, nothing_done: str) -> None:
 
     Raises ConfigurationError where there is no terminal.
     """
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigurationError(f"there is no terminal to ask on; give --yes {purpose} without being asked")
     if not typer.confirm(shown(question), err=True):
         say(nothing_done)

@@ -11,6 +11,8 @@ from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.environment import ENV_FILE, variables
 from cryptostore.store.pickle_key_sources import read_secret
 
+from .output import ask_secret
+
 PassphraseVariable = Annotated[
     str | None, typer.Option(metavar="NAME", help="Take the file's passphrase from this variable.")
 ]
@@ -39,7 +41,7 @@ def _read(variable: str | None, file: Path | None, *, twice: bool) -> str:
     if file is not None:
         return read_secret(file, "the passphrase")
     if variable is None:
-        return str(typer.prompt("Passphrase of the file", hide_input=True, err=True, confirmation_prompt=twice))
+        return ask_secret("passphrase of the file", "--passphrase-file or --passphrase-env", twice=twice)
     found = variables().get(variable)
     if found is None:
         raise ConfigurationError(f"the environment has no variable {variable}, nor has {ENV_FILE}")

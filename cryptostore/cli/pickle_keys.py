@@ -16,7 +16,7 @@ from cryptostore.store.pickle_key_sources import pickle_key_from, read_pickle_ke
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 from cryptostore.store.system_keyring import secret_in_keyring
 
-from .output import say
+from .output import ask_secret, say
 
 #: Where clients find theirs.
 VARIABLE: Final = "CRYPTOSTORE_PICKLE_KEY"
@@ -131,7 +131,7 @@ def _given(options: PickleKeyOptions, *, twice: bool = False) -> str | None:
     if len(names) > 1:
         raise ConfigurationError(f"give either {names[0]} or {names[1]}, not both")
     if options.ask:
-        return str(typer.prompt(what[4:].capitalize(), hide_input=True, err=True, confirmation_prompt=twice))
+        return ask_secret(what.removeprefix("the "), f"--{options.words}-file or --{options.words}-env", twice=twice)
     if options.file is not None:
         return read_pickle_key(options.file)
     if options.command is not None:

@@ -20,7 +20,7 @@ from cryptostore.store.pickle_key_sources import read_secret, secret_from
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, the_account
 from .exits import ExitCode
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
-from .output import AsJson, bars, messages, print_json, print_line
+from .output import AsJson, ask_secret, bars, messages, print_json, print_line
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _recovery_key(file: Path | None, *, ask: bool) -> str | None:
     if file is not None and ask:
         raise ConfigurationError("give one of --recovery-key-file and --ask-recovery-key")
     if ask:
-        return str(typer.prompt("Recovery key", hide_input=True, err=True))
+        return ask_secret("recovery key", f"--recovery-key-file, or set {_VARIABLE}")
     if file is not None:
         return read_secret(file, "the recovery key")
     return secret_from(variables(), _VARIABLE, "the recovery key") or None

@@ -258,6 +258,7 @@ def test_the_passphrase_comes_from_a_prompt_or_a_file(
         asked.append(confirmation_prompt)
         return PASSPHRASE
 
+    monkeypatch.setattr("cryptostore.cli.output.has_terminal", lambda: True)
     monkeypatch.setattr("typer.prompt", prompt)
     assert run("export-keys", "keys.txt", url, *ALICES, "--ask-passphrase").code == 0
     assert run("import-keys", "keys.txt", url, *BOBS, "--ask-passphrase").code == 0

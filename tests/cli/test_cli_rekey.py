@@ -221,6 +221,7 @@ def from_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
         "Pickle key": lambda twice: "" if twice else OLD,
         "New pickle key": lambda twice: NEW if twice else "",
     }
+    monkeypatch.setattr("cryptostore.cli.output.has_terminal", lambda: True)
     monkeypatch.setattr(
         "typer.prompt",
         lambda text, *, hide_input, err, confirmation_prompt: answers[text](confirmation_prompt) * (hide_input and err),

@@ -115,6 +115,7 @@ def test_the_pickle_key_from_a_variable_of_another_name(
 def test_the_pickle_key_from_a_prompt(
     run: Run, alice: Client, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cryptostore.cli.output.has_terminal", lambda: True)
     monkeypatch.setattr("typer.prompt", lambda *_, **options: KEY if options["hide_input"] else "shown")
     assert run("import-nio", alice.path, sqlite_url, "--ask-pickle-key").code == 0
 
