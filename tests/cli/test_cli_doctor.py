@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 import healthy_bots
-from command_line import Ended, Run, run_process
+from command_line import Ended, Run, interrupted, run_process
 from cryptostore import (
     Account,
     Changes,
@@ -44,6 +44,7 @@ from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.diagnosis import CHECKS as SQLITE
 from hostile_text import WORST, raw_in
 from left_alone import contents
+from postgres_database import PostgresDatabase
 from spoiling import put_rows, spoil
 
 ALICE: Final = Account("@alice:example.org", "A")
@@ -116,6 +117,23 @@ def test_people_read_a_line_a_check_in_a_pipe(either: str) -> None:
     assert titles[-2] == f"Account {ALICE}"
     assert re.fullmatch(r"\d+ ok, 0 notes, 0 warnings, 0 problems", titles[-1])
     assert all(re.match(r"  ok       [\w ]{13}  \S", line) for line in lines if line.startswith(" "))
+
+
+def test_whoever_waits_no_longer_has_seen_what_was_found(postgres_database: PostgresDatabase) -> None:
+    schema = postgres_database.new_schema()
+    url = postgres_database.url(schema)
+    healthy_bots.save(url, ALICE, KEY)
+    waiting = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{schema}.record'::regclass"
+    with postgres_database.connect() as holder, postgres_database.connect() as watcher, holder.transaction():
+        holder.execute(f"LOCK TABLE {schema}.record IN ACCESS EXCLUSIVE MODE".encode())
+        ended = interrupted(
+            "doctor", url, is_at_work=lambda _: watcher.execute(waiting.encode()).fetchone() == (1,)
+        )
+    postgres_database.drop_schema(schema)
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    assert "  ok       opening        it can be opened\n" in ended.out
+    assert f"Account {ALICE}" not in ended.out
 
 
 def test_of_many_accounts_only_what_is_amiss_is_shown(run: Run, url: str) -> None:

@@ -72,6 +72,7 @@ def locked(
         (("stats", "--json"), "record", READS, ""),
         (("verify",), "record", READS, ""),
         (("health",), "schema_version", READS, ""),
+        (("doctor", "--json"), "record", READS, ""),
         (("show", "URL", *ALICE_S), "record", READS, ""),
         (("migrate",), "schema_version", READS, "or up to date already; run the same command again\n"),
         (("backup", "a.backup", "URL", *PASS), "record", READS, "was not made, and nothing was changed: run the same"),

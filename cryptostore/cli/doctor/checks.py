@@ -46,7 +46,8 @@ class Group:
 
     title: str
     findings: list[Finding]
-    is_account: bool = False
+    #: Whether people are shown only what is not as it should be.
+    is_in_short: bool = False
 
 
 def has_to_be_changed(groups: Iterable[Group]) -> bool:

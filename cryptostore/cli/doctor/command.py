@@ -43,8 +43,8 @@ def doctor(
     where something has, a server that is away included.
     """
     with _silent_logs():
-        groups = list(_groups(pickle_key_options, Wanted(url, user_id, device_id, all_rows, watch)))
-    report(url, groups, as_json=as_json)
+        wanted = Wanted(url, user_id, device_id, all_rows, watch)
+        groups = report(url, _groups(pickle_key_options, wanted), as_json=as_json)
     if has_to_be_changed(groups):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 

@@ -20,6 +20,8 @@ from cryptostore.store.ownership import Ownership
 from .account import look_again, look_at_account
 from .checks import Group
 
+#: Of more accounts, what is as it should be is left out.
+_MOST_IN_FULL: Final = 3
 _NOT_LOOKED_AT: Final = Finding(
     "accounts", Level.NOTE, "not looked at: the database cannot be opened as it is", "mend that, and look again"
 )
@@ -80,7 +82,8 @@ def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: s
         yield found
         return
     yield found
-    groups = {account: Group(f"Account {account}", [], is_account=True) for account in chosen(owners, *wanted[:3])}
+    accounts = chosen(owners, *wanted[:3])
+    groups = {account: Group(f"Account {account}", [], len(accounts) > _MOST_IN_FULL) for account in accounts}
     for account, group in groups.items():
         owner = owners[account]
         group.findings.extend(look_at_account(backend, account, owner, pickle_key, all_rows=wanted.all_rows))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from cryptostore.cli.output import print_hanging, print_json, print_line
+from cryptostore.cli.output import flush_output, print_hanging, print_json, print_line
 from cryptostore.plugins.findings import Finding, Level
 from cryptostore.plugins.loading import shown_url
 
@@ -16,21 +16,24 @@ _STYLES: Final = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow"
 #: As wide as the longest level and the longest name of a check.
 _LEVEL_WIDTH: Final = 7
 _CHECK_WIDTH: Final = 13
-#: With more accounts, what is as it should be is left out.
-_MOST_IN_FULL: Final = 3
 
 
-def report(url: str, groups: Sequence[Group], *, as_json: bool) -> None:
-    """Write it to standard output."""
+def report(url: str, groups: Iterable[Group], *, as_json: bool) -> list[Group]:
+    """Write the groups to standard output, for people each as it comes. Returns all of them."""
     if as_json:
-        print_json({"database": shown_url(url), "findings": list(_documents(groups))})
-        return
-    in_short = sum(group.is_account for group in groups) > _MOST_IN_FULL
+        found = list(groups)
+        print_json({"database": shown_url(url), "findings": list(_documents(found))})
+        return found
+    found = []
     for group in groups:
+        found.append(group)
         print_line(group.title, style="bold")
-        for finding in _in_short(group) if in_short and group.is_account else group.findings:
+        for finding in _in_short(group) if group.is_in_short else group.findings:
             _print(finding)
-    print_line(_summary(groups))
+        # Whoever waits for the rest, and gives up, has seen this.
+        flush_output()
+    print_line(_summary(found))
+    return found
 
 
 def _in_short(group: Group) -> list[Finding]:
