@@ -126,9 +126,7 @@ def test_whoever_waits_no_longer_has_seen_what_was_found(postgres_database: Post
     waiting = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{schema}.record'::regclass"
     with postgres_database.connect() as holder, postgres_database.connect() as watcher, holder.transaction():
         holder.execute(f"LOCK TABLE {schema}.record IN ACCESS EXCLUSIVE MODE".encode())
-        ended = interrupted(
-            "doctor", url, is_at_work=lambda _: watcher.execute(waiting.encode()).fetchone() == (1,)
-        )
+        ended = interrupted("doctor", url, is_at_work=lambda _: watcher.execute(waiting.encode()).fetchone() == (1,))
     postgres_database.drop_schema(schema)
     assert ended.code == 130
     assert "Traceback" not in ended.err

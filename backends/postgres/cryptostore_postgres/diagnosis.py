@@ -54,15 +54,26 @@ def diagnose(url: str, options: Mapping[str, Any], timeout: float) -> Iterator[F
     yield _driver()
     parsed = parse(url, options)
     connections = Connections(parsed)
-    ends = time.monotonic() + timeout
     try:
-        connections.open(ends)
-        with connections.use(ends - time.monotonic()) as connection:
-            yield from _look(connection, parsed)
-    except (BackendUnavailable, ConfigurationError) as error:
-        yield Finding.of_error(_check_of(error), error, prevents_opening=True)
+        yield from _connected(connections, parsed, time.monotonic() + timeout)
     finally:
         connections.close()
+
+
+def _connected(connections: Connections, options: PostgresOptions, ends: float) -> Iterator[Finding]:
+    try:
+        connections.open(ends)
+    except (BackendUnavailable, ConfigurationError) as error:
+        yield Finding.of_error(_check_of(error), error, prevents_opening=True)
+        return
+    try:
+        with connections.use(ends - time.monotonic()) as connection:
+            yield from _look(connection, options)
+    except BackendUnavailable as error:
+        yield Finding.of_error("server", error)
+    except CryptoStoreError as error:
+        # Clients may do without what was asked here.
+        yield Finding("server", Level.WARNING, "not everything could be looked at", str(error))
 
 
 def _look(connection: Connection, options: PostgresOptions) -> Iterator[Finding]:

@@ -289,6 +289,28 @@ def test_a_role_that_sees_its_own_accounts_alone(
     assert told["tables"].endswith("this role sees its own accounts alone (row security)")
 
 
+def test_a_server_that_hides_its_statistics(url: str, admin: psycopg.Connection) -> None:
+    open_backend(url).close()
+    admin.execute("REVOKE SELECT ON pg_catalog.pg_stat_database FROM PUBLIC")
+    try:
+        found = fault(url)
+    finally:
+        admin.execute("GRANT SELECT ON pg_catalog.pg_stat_database TO PUBLIC")
+    assert (found.check, found.level, found.prevents_opening) == ("server", Level.WARNING, False)
+    assert "pg_stat_database" in found.remedy
+
+
+def test_a_table_that_somebody_has_locked(url: str, admin: psycopg.Connection, schema: str) -> None:
+    open_backend(url).close()
+    diagnose = load_backend("postgresql").diagnose
+    assert diagnose is not None
+    with admin.transaction():
+        admin.execute(SQL("LOCK TABLE {}").format(Identifier(schema, "schema_version")))
+        found = list(diagnose(url, options_of(url, {}), 1.0))[-1]
+    assert (found.check, found.level) == ("server", Level.PROBLEM)
+    assert "pg_locks" in found.remedy
+
+
 def test_settings_that_lose_what_was_acknowledged(url: str, server: PostgresServer) -> None:
     open_backend(url).close()
     with server.set_to({"fsync": "off", "full_page_writes": "off"}):
