@@ -17,10 +17,11 @@ from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.backups import Counted, back_up
 from cryptostore.store.ownership import Mode
+from cryptostore.store.pickle_keys import SAFE_PASSPHRASE_CHARACTERS
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
-from .output import AsJson, if_interrupted, messages, print_json, print_line, rates
+from .output import AsJson, if_interrupted, messages, print_json, print_line, rates, say
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .rows import kind_name, print_wrong, row_document
@@ -47,6 +48,11 @@ def backup(
     they are, and the exit code is 1.
     """
     passphrase = given_passphrase(passphrase_env, passphrase_file, ask=ask_passphrase, twice=True)
+    if len(passphrase) < SAFE_PASSPHRASE_CHARACTERS:
+        say(
+            f"warning: the passphrase has less than {SAFE_PASSPHRASE_CHARACTERS} characters, and may be guessed by who "
+            "has the file; `cryptostore new-key` makes one that cannot"
+        )
     pickle_key = current_pickle_key(pickle_key_options)
     with open_for("backup", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account is backed up at a time")

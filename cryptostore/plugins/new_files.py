@@ -41,8 +41,11 @@ def new_private_file(file: Path, what: str, *, replace: bool = False) -> Iterato
                 yield opened
                 opened.flush()
                 os.fsync(opened.fileno())
+                if not _is_ours(opened.fileno(), unfinished):
+                    raise FileExistsError(errno.EEXIST, "another process writes it at the same time")
             except BaseException:
-                unfinished.unlink()
+                if _is_ours(opened.fileno(), unfinished):
+                    unfinished.unlink()
                 raise
         if replace:
             unfinished.replace(file)
@@ -55,6 +58,11 @@ def new_private_file(file: Path, what: str, *, replace: bool = False) -> Iterato
                 f"cannot write {what} to {file}: {error.strerror}; make room, or name a file on another disk"
             ) from error
         raise ConfigurationError(f"cannot write {what} to {file}: {error.strerror}; name a new file") from error
+
+
+def _is_ours(written: int, unfinished: Path) -> bool:
+    """Whether no other process that writes the same file has taken the name meanwhile."""
+    return unfinished.exists() and os.path.samestat(os.fstat(written), unfinished.stat())
 
 
 def _give_name(unfinished: Path, file: Path) -> None:

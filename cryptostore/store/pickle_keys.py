@@ -40,7 +40,8 @@ _ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _RAW_CHARACTERS: Final = 52
 _CHECKSUM_CHARACTERS: Final = 6
 _CHARACTERS: Final = len(PREFIX) + _RAW_CHARACTERS + _CHECKSUM_CHARACTERS
-_SAFE_PASSPHRASE_CHARACTERS: Final = 16
+#: A passphrase with less may be guessed.
+SAFE_PASSPHRASE_CHARACTERS: Final = 16
 
 _log: Final = logger(__name__)
 
@@ -60,7 +61,7 @@ def is_generated(pickle_key: str) -> bool:
 
 def is_weak(pickle_key: str) -> bool:
     """Whether this is a passphrase that is short enough to be guessed. Raises ConfigurationError as `derive` does."""
-    return not is_generated(pickle_key) and len(pickle_key) < _SAFE_PASSPHRASE_CHARACTERS
+    return not is_generated(pickle_key) and len(pickle_key) < SAFE_PASSPHRASE_CHARACTERS
 
 
 def warn_if_weak(account: Account, pickle_key: str) -> None:
@@ -76,7 +77,7 @@ def warn_if_weak(account: Account, pickle_key: str) -> None:
             "the pickle key of %s is a passphrase of less than %d characters, which can be guessed from a copy of the "
             "database; make a better one with `cryptostore new-key` and change to it with `cryptostore rekey`",
             account,
-            _SAFE_PASSPHRASE_CHARACTERS,
+            SAFE_PASSPHRASE_CHARACTERS,
         )
 
 

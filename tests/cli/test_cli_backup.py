@@ -237,6 +237,15 @@ def test_mistakes_write_no_file(run: Run, places: Places, words: tuple[str, ...]
 
 
 @one_backend
+def test_a_passphrase_that_may_be_guessed(run: Run, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSPHRASE", "only short")
+    ended = run("backup", "alice.backup", places.source, *ALICES, *PASS)
+    assert ended.code == 0
+    assert ended.err.startswith("warning: the passphrase has less than 16 characters")
+    assert "only short" not in ended.err
+
+
+@one_backend
 def test_no_other_file_is_replaced(run: Run, places: Places) -> None:
     Path("alice.backup").write_text("the only copy")
     ended = run("backup", "alice.backup", places.source, *ALICES, *PASS)

@@ -107,6 +107,24 @@ def test_an_account_comes_back_with_the_pickle_key_that_is_given_then(
         destination.backend.open_store(ALICE, pickle_key=KEY)
 
 
+def test_what_is_read_is_written_before_the_rest_is_read(
+    source: Place, destination: Place, file: BackupFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_file, "_CHUNK_BYTES", 100)
+    read, sizes, opened = [0], set(), io.BytesIO()
+
+    def passed(number: int) -> None:
+        read.append(read[-1] + number)
+        sizes.add(opened.tell())
+
+    back_up(source.backend, ALICE, KEY, PASSPHRASE, opened, passed)
+    assert len(read) == len(sizes) + 1 > 4
+    file.path.write_bytes(opened.getvalue())
+    written: list[int] = []
+    restored(BackupFile(file.path, PASSPHRASE), destination, Restoring(written=written.append))
+    assert written == [10, 10, 10, 1]
+
+
 def test_what_is_in_it_can_be_counted(file: BackupFile) -> None:
     passed: list[int] = []
     assert check(file, passed.append).rows.total() == sum(passed) == len(RECORDS)

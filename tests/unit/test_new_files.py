@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,31 @@ def test_a_file_that_comes_meanwhile_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="File exists"), new_private_file(file, "keys"):
         file.write_bytes(b"another's")
     assert file.read_bytes() == b"another's"
+
+
+def written(file: Path, text: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
+    with new_private_file(file, "keys") as opened:
+        opened.write(text)
+        meanwhile()
+
+
+def test_two_that_write_the_same_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    with pytest.raises(ConfigurationError, match="another process writes it at the same time"):
+        written(file, b"half of it", lambda: written(file, b"all of the other"))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("keys.txt", b"all of the other")]
+
+
+def test_one_that_loses_its_name_leaves_that_of_the_other(tmp_path: Path) -> None:
+    other = tmp_path / "keys.txt.unfinished"
+
+    def begin() -> None:
+        other.unlink()
+        other.write_bytes(b"half of the other")
+
+    with pytest.raises(ConfigurationError, match="another process writes it at the same time"):
+        written(tmp_path / "keys.txt", b"half of it", begin)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(other.name, b"half of the other")]
 
 
 def test_a_file_system_without_second_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
