@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.store.prunable import Rules
@@ -47,7 +47,8 @@ class Pruning:
             given = getattr(self, each.name)
             if given is not None and each.name not in ("olm_sessions", "answered_requests"):
                 _check_time(each.name, given)
-        if self.olm_sessions is not None and self.olm_sessions < 1:
+        kept: Any = self.olm_sessions
+        if kept is not None and not (isinstance(kept, int) and kept >= 1):
             raise ConfigurationError("prune: olm_sessions must be 1 or more")
         self.rules(now())
 

@@ -218,6 +218,7 @@ def test_the_repr_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"gone_devices": timedelta(days=-1)}, "gone_devices must be a timedelta, and not below 0"),
         ({"unused_for": timedelta.max}, "is before the calendar; give less"),
         ({"olm_sessions": 0}, "olm_sessions must be 1 or more"),
+        ({"olm_sessions": "3"}, "olm_sessions must be 1 or more"),
         (
             {"unused_for": timedelta(days=90), "replay_rows": timedelta(days=89)},
             "keep them for as long as sessions that are not used",
