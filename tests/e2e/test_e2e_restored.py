@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 
 from homeserver_bed import Bed, Figure
@@ -16,6 +19,8 @@ def test_all_that_is_said_later_is_read_and_nothing_is_used_twice(
 ) -> None:
     bot = PutBack(bed, proxy)
     story = bot.story
+    without_it = bot.goes_on_unnoticed()
+    assert without_it, "so that this test can fail"
     assert f"cryptostore restored {bot.url.partition('://')[0]}" in (said := bot.is_refused())
     assert f"--user-id {story.user_id} --device-id {story.device_id}" in said
     made_safe = bot.restored()
@@ -29,16 +34,40 @@ def test_all_that_is_said_later_is_read_and_nothing_is_used_twice(
     for number in range(3):
         story.bot.call("rotate", room=story.room)
         story.both_are_read_and_green(f"after {number}")
-    assert bot.used_twice() == []
+    assert bot.used_twice() == without_it
     assert story.unread_by_bot() == []
     story.second_host(homeserver=proxy.url)
     story.both_are_read_and_green("at the end")
 
 
-def test_without_it_keys_are_used_twice(any_bed: Bed, proxy: HomeserverProxy) -> None:
-    bot = PutBack(any_bed, proxy)
-    bot.hide_anchor()
-    bot.start()
-    answer = bot.story.answer("with a key that was used")
-    assert bot.used_twice()
-    assert bot.story.person.fails(bot.story.room, answer).text is None
+def test_a_start_that_is_killed_is_completed_by_the_next(any_bed: Bed, proxy: HomeserverProxy, figure: Figure) -> None:
+    _kill_starts(any_bed, proxy, 2, figure)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_600)
+def test_many_starts_that_are_killed_are_completed_by_the_next(
+    bed: Bed, proxy: HomeserverProxy, figure: Figure
+) -> None:
+    _kill_starts(bed, proxy, 20, figure)
+
+
+def _kill_starts(bed: Bed, proxy: HomeserverProxy, kills: int, figure: Figure) -> None:
+    draw = random.Random(seed := random.SystemRandom().randrange(2**32))
+    bot = PutBack(bed, proxy, lost=6)
+    began = time.monotonic()
+    seconds = 0.0
+    for number in range(kills + 1):
+        assert bot.restored().code == 0
+        if number:
+            bot.killed_start(draw.uniform(0.2, 1) * seconds)
+        began = time.monotonic()
+        bot.start()
+        bot.catches_up(f"after {number}")
+        bot.is_whole()
+        seconds = seconds or time.monotonic() - began
+        bot.story.bot.call("rotate", room=bot.story.room)
+        bot.story.both_are_read_and_green(f"after {number}")
+        assert bot.used_twice() == [], seed
+        bot.story.bot.kill()
+    figure(f"{kills} kills in the first {seconds:.1f} s of restored starts; nothing used twice; seed {seed}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import Final
 
 import pytest
@@ -20,13 +22,13 @@ from put_back import backup_of
 from ratchet_uses import Use, megolm_use, olm_uses, used_twice
 
 #: Messages of each side that the backup does not know.
-_LOST: Final = 25
+LOST: Final = 25
 
 
 class PutBack:
     """A person with Element and a bot, whose homeserver is reached through a proxy that keeps what it sends."""
 
-    def __init__(self, bed: Bed, proxy: HomeserverProxy) -> None:
+    def __init__(self, bed: Bed, proxy: HomeserverProxy, lost: int = LOST) -> None:
         self._proxy = proxy
         self.story = Story(bed, homeserver=proxy.url)
         self.story.both_are_read_and_green("before")
@@ -34,9 +36,9 @@ class PutBack:
         self.story.bot.call("close")
         self._put_back = backup_of(self.url)
         self.start()
-        for number in range(_LOST):
+        for number in range(lost):
             # The first ones go on with what the backup knows.
-            if number % 10 == 5:
+            if number % 10 == 3:
                 self.story.bot.call("rotate", room=self.story.room)
                 self.story.person.call("rotate", room=self.story.room)
             self.story.both_are_read_and_green(f"lost {number}")
@@ -57,6 +59,16 @@ class PutBack:
         """A new process of the bot."""
         self.story.bot = self.story.bed.start(self.story.device, homeserver=self._proxy.url)
         self.story.bot.call("sync")
+
+    def killed_start(self, seconds: float) -> None:
+        """A new process of the bot starts and syncs, and is killed after so many seconds."""
+        ends = time.monotonic() + seconds
+        client = self.story.bed.spawn(self.story.device, homeserver=self._proxy.url)
+        with suppress(FutureTimeout):
+            for command in ("start", "sync", "sync"):
+                client.begin(command).result(timeout=max(0.0, ends - time.monotonic()))
+        time.sleep(max(0.0, ends - time.monotonic()))
+        client.kill()
 
     def is_refused(self) -> str:
         """What a start says that is refused."""
@@ -96,7 +108,21 @@ class PutBack:
             assert time.monotonic() < ends, self.story.bot.tail()
             time.sleep(0.05)
 
-    def hide_anchor(self) -> None:
+    def goes_on_unnoticed(self) -> list[object]:
+        """Without an anchor the bot goes on with the older database: what it uses twice. Then that is put back again.
+
+        What Element runs reads such a message, and says nothing.
+        """
+        self._hide_anchor()
+        self.start()
+        self.story.answer("with a key that was used")
+        # The bot itself refuses a second message with one index.
+        self.story.said.popitem()
+        used = self.used_twice()
+        self.put_back()
+        return used
+
+    def _hide_anchor(self) -> None:
         """Another session of the bot's user takes the anchor away."""
         api, device = self.story.bed.api, self.story.device
         path = f"/_matrix/client/v3/user/{device.user.user_id}/account_data/{event_type(self.story.device_id)}"
