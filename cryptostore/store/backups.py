@@ -18,6 +18,7 @@ After an interruption the same call begins anew, or in the last step completes i
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -176,7 +177,8 @@ def restore(
     check_place(backend, url, file.account)
     check(file, passed.checked)
     stored = backend.sealed(file.account)
-    _begin(stored, str(file.path))
+    # Names of files need not be UTF-8.
+    _begin(stored, os.fsencode(file.path).decode(errors="backslashreplace"))
     for rows in _batches(file.rows()):
         stored.write(rows)
         passed.written(len(rows))

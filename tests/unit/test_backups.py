@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,6 +205,11 @@ def test_what_a_move_left_and_a_copy_that_is_not_complete_are_left_alone(
     copy(source, destination, ALICE, PLAIN)
     with pytest.raises(AccountElsewhere, match="was moved to memory://destination"):
         restored(file, source)
+
+
+def test_a_file_whose_name_is_no_text(destination: Place, file: BackupFile) -> None:
+    odd = file.path.rename(file.path.with_name(os.fsdecode(b"\xff.backup")))
+    assert restored(BackupFile(odd, PASSPHRASE), destination).wrong == []
 
 
 def test_a_damaged_file_writes_nothing(destination: Place, file: BackupFile) -> None:
