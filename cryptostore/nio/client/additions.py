@@ -75,8 +75,9 @@ class Additions:
         this process has lost to another one.
 
         Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises;
-        FencedOut for an account that this process has lost; AccessTokenRejected and HomeserverUnavailable; StoreClosed
-        if `close` is called meanwhile. After an error nothing is taken over.
+        FencedOut for an account that this process has lost; DatabaseWentBack for one whose database was put back, as
+        the homeserver's anchor shows; AccessTokenRejected and HomeserverUnavailable; StoreClosed if `close` is called
+        meanwhile. After an error nothing is taken over.
         """
         self._session.begin()
         if not self._session.is_open and self.user_id and self.device_id:
@@ -154,8 +155,9 @@ class Additions:
         """Compare this account with the device whose access token this is, and its keys with those that the homeserver
         has for the device: once for each token. Opens the account if `restore_login` has named it alone.
 
-        Returns None if they are the same, and the homeserver's answer if it gave no usable one. Raises
-        ConfigurationError if the token is another device's, or if the homeserver knows other keys: this database is not
+        Returns None if they are the same, and the homeserver's answer if it gave no usable one. Raises DatabaseWentBack
+        for an account that was opened without a token, and whose database was put back, and ConfigurationError if the
+        token is another device's, or if the homeserver knows other keys: this database is not
         the device's. Until then nothing of a new identity is written. Raises what `open` raises.
         """
         return await self._identity.check()
