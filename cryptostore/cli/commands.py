@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from cryptostore.errors import PluginError
+from cryptostore.plugins.distributions import distribution_of
 
 GROUP: Final = "cryptostore.commands"
 
@@ -104,8 +105,7 @@ def _joined(text: str) -> str:
 
 
 def _problem(name: str, entry_point: metadata.EntryPoint, error: BaseException) -> PluginError:
-    distribution = entry_point.dist
-    origin = f"{distribution.name} {distribution.version}" if distribution else "an unnamed distribution"
+    origin = " ".join(distribution_of(entry_point)) if entry_point.dist else "an unnamed distribution"
     problem = PluginError(
         f"the command {name!r} of {origin} cannot be loaded: {type(error).__name__}: {error}; "
         "reinstall or remove that distribution"

@@ -29,6 +29,7 @@ from cryptostore.store.attempts import Attempts
 from cryptostore.store.backend import Backend
 from cryptostore.store.interface import INTERFACE_VERSION
 
+from .distributions import distribution_of
 from .hookspecs import PROJECT, BackendHooks
 from .observers import notify, observers
 from .plugin import BackendPlugin
@@ -125,7 +126,7 @@ def _entry_points() -> dict[str, list[metadata.EntryPoint]]:
     seen: set[tuple[str, str, str]] = set()
     for entry_point in metadata.entry_points(group=GROUP):
         # One distribution can be on the path twice, as a wheel and as a source tree: that is no ambiguity.
-        identity = (entry_point.name, _distribution_of(entry_point)[0], entry_point.value)
+        identity = (entry_point.name, distribution_of(entry_point)[0], entry_point.value)
         if identity not in seen:
             seen.add(identity)
             by_name.setdefault(entry_point.name, []).append(entry_point)
@@ -214,7 +215,7 @@ def _is_version(value: Any) -> bool:
 
 
 def _inspect(name: str, found: list[metadata.EntryPoint]) -> InstalledBackend:
-    distribution, version = _distribution_of(found[0])
+    distribution, version = distribution_of(found[0])
     try:
         return InstalledBackend(name, distribution, version, plugin=_load(_the_only(name, found)))
     except PluginError as error:
@@ -222,10 +223,4 @@ def _inspect(name: str, found: list[metadata.EntryPoint]) -> InstalledBackend:
 
 
 def _origin(entry_point: metadata.EntryPoint) -> str:
-    return " ".join(_distribution_of(entry_point))
-
-
-def _distribution_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
-    # Neither need be there: pip leaves half a dist-info folder behind when it is interrupted.
-    described = entry_point.dist.metadata.json if entry_point.dist else {}
-    return str(described.get("name", "?")), str(described.get("version", "?"))
+    return " ".join(distribution_of(entry_point))

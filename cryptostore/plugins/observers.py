@@ -14,6 +14,7 @@ import pluggy
 
 from cryptostore.logs import logger
 
+from .distributions import distribution_of
 from .environment import variables as settings
 from .hookspecs import PROJECT, ObserverHooks
 
@@ -40,7 +41,7 @@ class Observers:
             self.add(name, plugin)
         for entry_point in metadata.entry_points(group=GROUP):
             # Two distributions may have chosen the same name; both are told.
-            name = f"{entry_point.dist.name}:{entry_point.name}" if entry_point.dist else entry_point.name
+            name = f"{distribution_of(entry_point)[0]}:{entry_point.name}" if entry_point.dist else entry_point.name
             try:
                 self.add(name, entry_point.load())
             # SystemExit too: an observer's errors must not affect the store.

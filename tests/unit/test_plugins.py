@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -231,6 +231,16 @@ def test_one_distribution_under_two_spellings_of_its_folder_is_no_ambiguity(site
 
 
 def test_what_is_left_of_a_distribution_harms_nobody(site: FakeSite) -> None:
+    _harms_nobody(site)
+
+
+def test_nor_where_a_library_has_replaced_how_distributions_are_found(site: FakeSite) -> None:
+    # keyring does so on Python 3.11, and pygal on all.
+    import_module("importlib_metadata")
+    _harms_nobody(site)
+
+
+def _harms_nobody(site: FakeSite) -> None:
     site.install("fake-store", {GROUP: {"fake": "no_such_module"}})
     (site.folder / "fake_store-1.0.dist-info" / "METADATA").unlink()
     found = {backend.name: backend for backend in installed_backends()}
