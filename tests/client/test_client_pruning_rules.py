@@ -32,6 +32,7 @@ from cryptostore.nio.times import now
 from example_records import example
 from pruned import EVERYTHING, NO_TIME, no_pauses, pruner, talking
 from small_joined_rooms import JoinedRooms
+from spoiling import spoil
 
 __all__ = ["no_pauses"]
 
@@ -96,6 +97,19 @@ def test_rooms_that_were_left(url: str, clock: Clock) -> None:
             for kind in (InboundGroupSession, ReplayPage, OutboundGroupSession, SharedPart):
                 assert bob.stored(kind) == [], kind
             assert bob.stored(EncryptedRoom) == [EncryptedRoom(ROOM, bob.stored(EncryptedRoom)[0].settings)]
+
+    asyncio.run(scenario())
+
+
+def test_a_backup_of_which_nothing_is_known_keeps_all(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with talking(memory_url, EVERYTHING) as (_, _, bob):
+            bob.store.to_back_up.use(example(KeyBackup, is_walked=True))
+            await bob.client.close()
+            spoil(memory_url, BOB, KeyBackup)
+            await bob.restart()
+            await pruner(bob).round()
+            assert len(bob.stored(InboundGroupSession)) == 4
 
     asyncio.run(scenario())
 

@@ -17,7 +17,7 @@ from cryptostore.errors import BackendUnavailable, CryptoStoreError, HomeserverU
 from cryptostore.logs import logger
 from cryptostore.nio.pruning import Pruning
 from cryptostore.nio.times import now
-from cryptostore.records import InboundGroupSession, OutgoingKeyRequest, Value
+from cryptostore.records import InboundGroupSession, KeyBackup, OutgoingKeyRequest, Value
 from cryptostore.records.changes import Changes
 from cryptostore.store.prunable import Doomed, Pruned, Rules, doomed_by, in_batches
 
@@ -127,26 +127,29 @@ class Pruner:
 
     async def _prune(self, store: ProductionStore, rules: Rules, deleted: Counter[str]) -> None:
         letting_go, kept = LettingGo(store, self._client.invalidate_outbound_session), Pruned()
-        steps = doomed_by(rules, store.storage.durable, kept)
-        is_done = False
+        durable, is_done = store.storage.durable, False
+        is_damaged = bool((await in_thread(self._session.threads, durable.get, KeyBackup, [()])).unreadable)
+        steps = doomed_by(rules, durable, kept)
         while not is_done:
             with store.watched() as written:
                 page = await in_thread(self._session.threads, next, steps, None)
                 is_done = page is None
                 for batch in in_batches(page or [], _BATCH):
-                    gone = letting_go.delete(self._deletable(store, batch), written)
+                    deletable = self._deletable(store, batch, is_damaged=is_damaged)
+                    gone = letting_go.delete(deletable, written)
                     await self._made_durable(gone, deleted)
             await self._is_stopped_within(_PAUSE)
 
-    def _deletable(self, store: ProductionStore, batch: list[Doomed]) -> list[Doomed]:
+    def _deletable(self, store: ProductionStore, batch: list[Doomed], *, is_damaged: bool) -> list[Doomed]:
         """Without Megolm sessions while the key backup has not seen all: which ones it has is not known.
 
-        Raises StoreClosed if the account was closed meanwhile.
+        `is_damaged` says that the record of the backup cannot be read. Raises StoreClosed if the account was closed
+        meanwhile.
         """
         if self._session.store is not store:
             raise StoreClosed("this account was opened anew while it was pruned")
         backup = store.to_back_up.backup
-        if backup is None or backup.is_walked:
+        if (backup is None and not is_damaged) or (backup is not None and backup.is_walked):
             return batch
         return [each for each in batch if each.record.kind is not InboundGroupSession]
 
