@@ -96,7 +96,7 @@ def _dry_run(file: BackupFile, *, as_json: bool) -> None:
     print_line(f"  made at  {shown_time(file.made_at)}")
     print_line(f"  holds    {counted.rows.total():,} records, {counted.size:,} bytes")
     for number, rows in sorted(counted.rows.items()):
-        print_line(f"  {kind_name(number)}: {rows:,}")
+        print_line(f"  {kind_name(number):<22} {rows:,}")
 
 
 def _restored(file: BackupFile, url: str, pickle_key: str) -> Restored:

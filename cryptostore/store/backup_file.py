@@ -91,12 +91,13 @@ def _nonce(number: int, *, is_last: bool) -> bytes:
 
 
 class BackupWriter:
-    """Writes such a file to what was opened for it, row by row in key order; `end` completes it.
+    """Writes such a file to what was opened for it: the ring, then row by row in key order; `end` completes it.
 
-    Raises ConfigurationError where OpenSSL has no AES-GCM-SIV or scrypt.
+    Making one takes as long as the passphrase takes to stretch. Raises ConfigurationError where OpenSSL has no
+    AES-GCM-SIV or scrypt.
     """
 
-    def __init__(self, file: IO[bytes], account: Account, ring: Ring, passphrase: str, made_at: datetime) -> None:
+    def __init__(self, file: IO[bytes], account: Account, passphrase: str, made_at: datetime) -> None:
         salt = os.urandom(_SALT_BYTES)
         lock = _lock(passphrase, salt, COST)
         header = _encode_header(_Header(account.user_id, account.device_id, made_at, COST, salt, lock.key_check))
@@ -107,6 +108,9 @@ class BackupWriter:
         self._waiting = bytearray()
         self._number = 0
         file.write(self._before)
+
+    def write_ring(self, ring: Ring) -> None:
+        """Encrypt and write the key ring, before all rows."""
         self.write(Row(b"", encode_ring(ring)))
 
     def write(self, row: Row) -> None:

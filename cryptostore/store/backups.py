@@ -114,6 +114,8 @@ def back_up(
     for a key ring that is missing or damaged; ConfigurationError for an account without rows, and where it was written
     to meanwhile: what is in the file then is no backup.
     """
+    # First: while the passphrase is stretched, the account may be written to.
+    writer = BackupWriter(file, account, passphrase, datetime.now(UTC))
     stored = backend.sealed(account)
     seen = _found(stored)
     keys = AccountKeys(account, pickle_key, lambda wanted: [Row(*each) for each in stored.get(wanted).items()])
@@ -122,7 +124,7 @@ def back_up(
             raise UnreadableRecord(missing_ring(account))
         raise ConfigurationError(f"{account} has no keys yet, so there is nothing to back up")
     counted = Counted()
-    writer = BackupWriter(file, account, keys.ring, passphrase, datetime.now(UTC))
+    writer.write_ring(keys.ring)
     for row in copied_rows(stored, passed):
         writer.write(row)
         counted.add(row)

@@ -52,7 +52,8 @@ def path(tmp_path: Path) -> Path:
 
 def written(*rows: Row, passphrase: str = PASSPHRASE) -> bytes:
     file = io.BytesIO()
-    writer = BackupWriter(file, ALICE, RING, passphrase, MADE_AT)
+    writer = BackupWriter(file, ALICE, passphrase, MADE_AT)
+    writer.write_ring(RING)
     for row in rows:
         writer.write(row)
     writer.end()
@@ -212,7 +213,8 @@ def test_a_row_that_is_too_large(path: Path, size: Row) -> None:
 
 def test_a_row_that_is_not_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
-    writer = BackupWriter(file, ALICE, RING, PASSPHRASE, MADE_AT)
+    writer = BackupWriter(file, ALICE, PASSPHRASE, MADE_AT)
+    writer.write_ring(RING)
     writer._waiting += b"\0\1"
     writer.end()
     assert "its last row is not whole" in refusal(path, file.getvalue())
@@ -226,7 +228,9 @@ def test_a_ring_that_is_none(path: Path, monkeypatch: pytest.MonkeyPatch, encode
 
 def test_a_ring_of_a_newer_program(path: Path) -> None:
     file = io.BytesIO()
-    BackupWriter(file, ALICE, Ring(1, RING.data_keys, (), RING.replay_key, 99), PASSPHRASE, MADE_AT).end()
+    writer = BackupWriter(file, ALICE, PASSPHRASE, MADE_AT)
+    writer.write_ring(Ring(1, RING.data_keys, (), RING.replay_key, 99))
+    writer.end()
     path.write_bytes(file.getvalue())
     with pytest.raises(SchemaTooNew, match="newer version"):
         BackupFile(path, PASSPHRASE).ring()
