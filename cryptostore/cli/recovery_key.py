@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -22,6 +22,8 @@ from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .output import AsJson, flush_output, print_json, print_line, say, shown_time
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .stored_identity import newest_storage_key
+
+_NAME: Final = "recovery key"
 
 
 @takes_pickle_keys
@@ -61,6 +63,14 @@ def recovery_key(
             )
         shown_at = secret.shown_at if secret.shown else datetime.now(UTC)
         _show(account, recovery_keys.encode(key), shown_at, file, as_json=as_json)
+        backend.notify(
+            "cryptostore_secret_exported",
+            account=account,
+            secret_name=_NAME,
+            way="identity recovery-key",
+            destination="standard output" if file is None else str(file),
+            owner=backend.owner,
+        )
         if not secret.shown:
             _note(backend, account, pickle_key, secret, shown_at, even_if_used=even_if_used)
 

@@ -27,6 +27,7 @@ _EVENTS: Final = frozenset(
         "open_failed",
         "fenced",
         "keys_exported",
+        "secret_exported",
         "keys_imported",
         "account_moved",
         "account_deleted",

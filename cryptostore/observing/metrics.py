@@ -155,6 +155,11 @@ class Metrics:
         self._add("keys.exported", records, account, cryptostore__way=way)
 
     @hookimpl
+    def cryptostore_secret_exported(self, account: Account, way: str) -> None:
+        """Count a secret that left, as a record."""
+        self._add("keys.exported", 1, account, cryptostore__way=way)
+
+    @hookimpl
     def cryptostore_keys_imported(self, account: Account, records: int, way: str) -> None:
         """Count what came in."""
         self._add("keys.imported", records, account, cryptostore__way=way)

@@ -124,6 +124,14 @@ class ObserverHooks:
         """
 
     @hookspec
+    def cryptostore_secret_exported(
+        self, account: Account, secret_name: str, way: str, destination: str, owner: str
+    ) -> None:
+        """A secret of the account's identity left: the recovery key was shown or written to a file, or one that Matrix
+        has a name for was sent to another device of the user that may ask for it, which is the destination then.
+        """
+
+    @hookspec
     def cryptostore_keys_imported(self, account: Account, records: int, way: str, source: str, owner: str) -> None:
         """Keys came in, by the command that `way` names, from a file or a database."""
 

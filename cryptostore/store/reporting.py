@@ -73,6 +73,11 @@ class Reports:
         facts = {"records": records, "way": way, "destination": destination}
         self._notify("cryptostore_keys_exported", account=self._account, owner=self._owner, **facts)
 
+    def secret_exported(self, secret: str, way: str, destination: str) -> None:
+        """A secret of the identity left the database."""
+        facts = {"secret_name": secret, "way": way, "destination": destination}
+        self._notify("cryptostore_secret_exported", account=self._account, owner=self._owner, **facts)
+
     def pruned(self, deleted: Mapping[str, int]) -> None:
         """So many records of each kind were deleted because they were old."""
         self._notify("cryptostore_pruned", account=self._account, deleted=dict(deleted), owner=self._owner)

@@ -8,8 +8,9 @@ from clock import Clock
 from cryptostore.nio.client import fallback_keys, unreached
 from database_urls import memory_url, url
 from postgres_fixtures import postgres_database, postgres_url
+from told import told
 
-__all__ = ["memory_url", "postgres_database", "postgres_url", "url"]
+__all__ = ["memory_url", "postgres_database", "postgres_url", "told", "url"]
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ from cryptostore.plugins.observers import observers
 from own_identities import client_at, kept_seeds
 from own_identities import identities as own_identities
 from patience import PATIENCE
-from told import Told, told
-
-__all__ = ["told"]
+from told import Told
 
 
 def test_how_long_the_oldest_change_waited(tmp_path: Path, told: Told) -> None:

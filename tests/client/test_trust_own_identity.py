@@ -30,6 +30,7 @@ from own_identities import (
 )
 from small_homeserver import HangUp, Request, small_homeserver
 from small_identities import KEYS, asked_for_data, is_anchor
+from told import Told
 
 
 def test_a_first_start_makes_an_identity_and_signs_its_device(url: str) -> None:
@@ -300,24 +301,26 @@ def test_without_cross_signing_nothing_is_asked(memory_url: str) -> None:
 
 
 def test_the_recovery_key_is_written_into_a_file_of_its_owner_once(
-    memory_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    memory_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, told: Told
 ) -> None:
+    file = tmp_path / "recovery"
+
     async def scenario() -> None:
-        async with identities() as (server, known):
-            file = tmp_path / "recovery"
-            async with client_at(server, memory_url) as client:
-                await client.login_or_restore("password")
-                assert caplog.text.count("cryptostore identity recovery-key") == 1
-                await client.login_or_restore("password", recovery_key_file=file)
-                assert stat.S_IMODE(file.stat().st_mode) == 0o600
-                assert recovery_key.decode(file.read_text()) == kept_key(client)
-                file.unlink()
-                await client.login_or_restore("password", recovery_key_file=file)
-                assert not file.exists()
-                assert_whole(known, client)
+        async with identities() as (server, known), client_at(server, memory_url) as client:
+            await client.login_or_restore("password")
+            assert caplog.text.count("cryptostore identity recovery-key") == 1
+            await client.login_or_restore("password", recovery_key_file=file)
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            assert recovery_key.decode(file.read_text()) == kept_key(client)
+            file.unlink()
+            await client.login_or_restore("password", recovery_key_file=file)
+            assert not file.exists()
+            assert_whole(known, client)
 
     asyncio.run(scenario())
     assert caplog.text.count("cryptostore identity recovery-key") == 1
+    facts = ("secret_name", "way", "destination")
+    assert told.of("secret_exported", *facts) == [("recovery key", "login_or_restore", str(file))]
 
 
 def test_a_file_that_holds_something_else_is_not_overwritten_by_the_recovery_key(

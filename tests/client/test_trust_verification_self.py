@@ -16,6 +16,7 @@ from cryptostore.nio.trust.secret_sharing import REQUEST, SEND
 from cryptostore.trust import unpadded_base64
 from cryptostore.trust.cross_signing import SECRET_NAMES, Seeds
 from small_homeserver import Json
+from told import Told
 from verifying import ALICE, BOB, Asked, Town, compared, ended, left_over, syncing, town, until
 
 #: A session that has everything; Alice's phone is a bot whose account she made with it.
@@ -63,7 +64,7 @@ def secrets_of(person: Person) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("device_id", [None, LAPTOP.device_id], ids=["all sessions", "one session"])
-def test_a_verified_session_makes_another_one_whole(memory_url: str, device_id: str | None) -> None:
+def test_a_verified_session_makes_another_one_whole(memory_url: str, device_id: str | None, told: Told) -> None:
     async def scenario() -> None:
         async with with_laptop(memory_url) as (place, laptop):
             phone = place.alice
@@ -82,6 +83,8 @@ def test_a_verified_session_makes_another_one_whole(memory_url: str, device_id: 
             assert secrets_of(phone) == secrets_of(laptop)
 
     asyncio.run(scenario())
+    sent = {(name, way, to) for name, way, to in told.of("secret_exported", "secret_name", "way", "destination")}
+    assert sent == {(name, "secret sharing", ALICE.device_id) for name in SECRETS}
 
 
 def test_without_leave_nothing_is_handed_over(memory_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -162,6 +162,18 @@ def test_openings(measured: Measured, opened: Callable[[str], Backend]) -> None:
             7,
         ),
         (
+            "secret_exported",
+            {
+                "secret_name": "recovery key",
+                "way": "identity recovery-key",
+                "destination": "standard output",
+                "owner": "o",
+            },
+            "keys.exported",
+            {"cryptostore.way": "identity recovery-key"},
+            1,
+        ),
+        (
             "keys_imported",
             {"records": 7, "way": "restore", "source": "s", "owner": "o"},
             "keys.imported",

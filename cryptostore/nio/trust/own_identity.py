@@ -208,6 +208,7 @@ class OwnIdentity:
             )
             return
         await in_thread(self._session.threads, _write_once, Path(file), recovery_keys.encode(held.key))
+        self._session.store.storage.durable.reports.secret_exported("recovery key", "login_or_restore", os.fspath(file))
         self._session.store.secrets.note_shown(KEY_DESCRIPTION + held.key_id)
         await self._session.flush()
 

@@ -223,6 +223,7 @@ class SecretSharing:
             _log.warning("could not send %s to %s: no Olm session can begin", request.name, device.id)
             return
         await self._send(Message("m.room.encrypted", encrypted), [device.id], random.token_urlsafe(16))
+        self._session.store.storage.durable.reports.secret_exported(request.name, "secret sharing", device.id)
         _log.info("sent %s to the session %s, as it may ask for it", request.name, device.id)
 
     async def _encrypted(self, device: OlmDevice, content: dict[str, Any]) -> dict[str, Any] | None:
