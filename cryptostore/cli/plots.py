@@ -70,11 +70,15 @@ def _drawn(title: str, days: Days) -> bytes:
     shared = _shared_days(days)
     totals = [counted.total() for counted in days.values()]
     is_wide = bool(totals) and max(totals) > _FAR_APART * min(totals)
-    chart = pygal.DateLine(
+    # Not its DateLine, which calls what Python 3.12 has deprecated.
+    chart = pygal.XY(
         title=shown(title),
         x_title="day by which they came",
         y_title="stored records",
-        x_labels=shared[:: max(1, len(shared) // _LABELS)] or None,
+        x_labels=[day.toordinal() for day in shared[:: max(1, len(shared) // _LABELS)]] or None,
+        x_value_formatter=lambda ordinal: date.fromordinal(max(1, round(ordinal))).isoformat(),
+        show_x_labels=bool(shared),
+        show_y_labels=bool(shared),
         y_labels=_labels(max(totals, default=0), is_wide=is_wide),
         logarithmic=is_wide,
         value_formatter=lambda number: f"{number:,.0f}",
@@ -135,11 +139,11 @@ def _labels(most: int, *, is_wide: bool) -> list[int] | None:
     return list(range(0, most + step, step))
 
 
-def _line(counted: Counter[date], shared: Sequence[date]) -> list[tuple[date, int]]:
-    """How many had come by each of these days, from the first on which one had."""
+def _line(counted: Counter[date], shared: Sequence[date]) -> list[tuple[int, int]]:
+    """How many had come by each of these days, as ordinals, from the first on which one had."""
     came = Counter[int]()
     step = (shared[1] - shared[0]).days if len(shared) > 1 else 1
     for day, number in counted.items():
         came[-(-(day - shared[0]).days // step)] += number
     line = zip(shared, accumulate(came[each] for each in range(len(shared))), strict=True)
-    return [(day, number) for day, number in line if number]
+    return [(day.toordinal(), number) for day, number in line if number]
