@@ -24,12 +24,17 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx_autodoc_typehints",
+    "sphinx_copybutton",
     "contract_pages.directives",
     "error_pages.directives",
 ]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_show_copyright = False
+html_static_path = ["site_style"]
+html_css_files = ["site.css"]
+# Texts of errors, commands and options are looked for as they are: with two hyphens, and straight quotes.
+smartquotes = False
 exclude_patterns = ["_build", "plugin-template", "requirements.txt"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -150,7 +150,9 @@ class _Module:
             if values[-1] != FILLED_IN:
                 yield _SENTENCES[error].format(*values)
             return
-        yield from (text for text in self._read(call.args[0], scope, modules, 0) if text.strip(f"{FILLED_IN} ;:"))
+        found = self._read(call.args[0], scope, modules, 0)
+        # With less, all that is said is filled in.
+        yield from (text for text in found if len(re.findall(r"\w+", text)) >= _FEWEST_WORDS)
 
     def _read(self, node: ast.expr, scope: _Scope, modules: Mapping[str, _Module], depth: int) -> Iterator[str]:
         """The texts that an expression can be, as far as the source says."""
@@ -161,7 +163,8 @@ class _Module:
             case ast.Constant(value=str(text)):
                 yield text
             case ast.JoinedStr(values=parts):
-                yield "".join(next(read(part), FILLED_IN) for part in parts)
+                filled = "".join(next(read(part), FILLED_IN) for part in parts)
+                yield filled.replace(2 * FILLED_IN, FILLED_IN)
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 ends = list(read(right)) or [FILLED_IN]
                 yield from (start + end for start in list(read(left)) or [FILLED_IN] for end in ends)
@@ -186,6 +189,7 @@ class _Module:
 
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEEPEST: Final = 8
+_FEWEST_WORDS: Final = 3
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[tuple[str, tuple[str, str]]]:

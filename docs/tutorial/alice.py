@@ -18,23 +18,34 @@ async def main(text: str) -> None:
         if event.sender == BOT:
             answered.set()
 
-    # She has a database of her own.
-    async with ProductionMatrixClient(user="@alice:localhost", store="sqlite:///alice.db") as alice:
+    # She has a database of her own; the rest comes from the file .env.
+    alice = ProductionMatrixClient(user="@alice:localhost", store="sqlite:///alice.db")
+    async with alice, asyncio.TaskGroup() as tasks:
         await alice.login_or_restore(password="alice-password")
         await alice.sync()
         alice.add_event_callback(show, (RoomMessageText, RoomMessageNotice))
         room_id = next(iter(alice.rooms), None) or await invite_bot(alice)
-        syncing = asyncio.create_task(alice.sync_forever(timeout=30_000))
-        while room_id not in alice.rooms or BOT not in alice.rooms[room_id].users or alice.rooms[room_id].invited_users:
+        syncing = tasks.create_task(alice.sync_forever(timeout=30_000))
+        while not has_joined(alice, room_id):
             await asyncio.sleep(0.1)
-        content = {"msgtype": "m.text", "body": text}
-        await alice.room_send(room_id, "m.room.message", content, ignore_unverified_devices=True)
+        await alice.room_send(
+            room_id,
+            "m.room.message",
+            {"msgtype": "m.text", "body": text},
+            ignore_unverified_devices=True,
+        )
         await answered.wait()
         syncing.cancel()
 
 
+def has_joined(alice: ProductionMatrixClient, room_id: str) -> bool:
+    room = alice.rooms.get(room_id)
+    return room is not None and BOT in room.users and not room.invited_users
+
+
 async def invite_bot(alice: ProductionMatrixClient) -> str:
-    encryption = {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    algorithm = {"algorithm": "m.megolm.v1.aes-sha2"}
+    encryption = {"type": "m.room.encryption", "content": algorithm}
     created = await alice.room_create(invite=[BOT], initial_state=[encryption])
     assert isinstance(created, RoomCreateResponse), created
     return created.room_id

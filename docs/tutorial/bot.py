@@ -22,14 +22,14 @@ async def main() -> None:
                 room.room_id,
                 "m.room.message",
                 {"msgtype": "m.notice", "body": f"You said: {event.body}"},
-                # After a kill the same event may come again. The homeserver drops a second answer with the same id.
+                # After a kill the event may come again. A second answer with this id is dropped.
                 tx_id=transaction_id(event),
                 ignore_unverified_devices=True,
             )
 
         await client.login_or_restore(password=os.environ.get("MATRIX_PASSWORD"))
         if client.should_upload_keys:
-            # Before anybody meets the bot in a room: what was said earlier it could not read.
+            # Before anybody meets the bot: what is said earlier it could not read.
             await client.keys_upload()
         client.add_event_callback(accept, InviteMemberEvent)
         client.add_event_callback(answer, RoomMessageText)

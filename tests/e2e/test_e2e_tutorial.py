@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,7 @@ PAGE: Final = (ROOT / "docs" / "tutorial.md").read_text()
 #: What makes a virtual environment and what installs into it: the two slow lines, of which there are two pairs.
 _INSTALLING: Final = re.compile(r"^(?:python3 -m venv (?P<made>\S+)|\S+/bin/pip install --quiet .+)$", re.MULTILINE)
 _PORT: Final = 8008
+_SECONDS: Final = 600
 #: Nothing else of the one who runs the tests; the rest says where packages come from.
 _VARIABLES: Final = re.compile(r"(?:PIP_|SSL_|TMPDIR)\w*")
 
@@ -59,6 +62,7 @@ def _type(page: str, folder: Path) -> None:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=_SECONDS,
             )
         finally:
             _stop(folder / "my-bot")
@@ -84,10 +88,10 @@ def _need_free_port() -> None:
 
 
 def _stop(folder: Path) -> None:
-    """Stop what a failure left behind: each process that the tutorial started works in its folder."""
+    """Stop what a failure left behind: each process works in the tutorial's folder, but Synapse, which says its id."""
     for place in Path("/proc").glob("[0-9]*/cwd"):
-        try:
+        with suppress(OSError):
             if place.readlink() == folder:
-                os.kill(int(place.parent.name), 9)
-        except (OSError, ProcessLookupError):
-            continue
+                os.kill(int(place.parent.name), signal.SIGKILL)
+    with suppress(OSError, ValueError):
+        os.kill(int((folder / "homeserver.pid").read_text()), signal.SIGKILL)

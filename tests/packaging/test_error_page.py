@@ -18,6 +18,7 @@ PASSED_ON: Final = {
     ("BackendUnavailable", "cryptostore.store.sequence"),
     ("BackendUnavailable", "cryptostore_postgres.connecting"),
     ("BackendUnavailable", "cryptostore_postgres.connections"),
+    ("ConfigurationError", "cryptostore.nio.trust.backup_versions"),
     ("ConfigurationError", "cryptostore.nio.trust.key_backup"),
     ("ConfigurationError", "cryptostore.nio.trust.own_identity"),
     ("ConfigurationError", "cryptostore.nio.trust.secret_storage"),
