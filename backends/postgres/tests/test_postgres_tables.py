@@ -11,7 +11,7 @@ import pytest
 from postgres_database import PostgresDatabase
 
 TABLES: Final = {
-    "account": [("id", "bigint"), ("user_id", "text"), ("device_id", "text")],
+    "account": [("id", "bigint"), ("user_id", "text"), ("device_id", "text"), ("role", "name")],
     "ownership": [
         ("account_id", "bigint"),
         ("epoch", "bigint"),
@@ -64,7 +64,8 @@ def test_names_are_ordered_by_their_bytes(connection: psycopg.Connection, schema
     statement = (
         "SELECT column_name, collation_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
     )
-    assert found(connection, statement, schema, "account") == [("id", None), ("user_id", "C"), ("device_id", "C")]
+    names = [(name, "C") for name in ("user_id", "device_id", "role")]
+    assert found(connection, statement, schema, "account") == [("id", None), *names]
 
 
 @pytest.mark.parametrize("table", KEYS)
@@ -80,7 +81,9 @@ def test_the_indexes_are_the_keys_and_a_records_begins_with_its_account(
         schema,
         table,
     )
-    assert indexes == [(columns, True) for columns in KEYS[table]]
+    # And one for the policies, which look accounts up by their role.
+    others = [(["role"], False)] if table == "account" else []
+    assert indexes == [*((columns, True) for columns in KEYS[table]), *others]
 
 
 def test_nothing_of_ours_is_a_function_a_trigger_or_a_reference(connection: psycopg.Connection, schema: str) -> None:
