@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+import cryptostore
 from command_line import Run, run_process
 from cryptostore.cli.exits import ExitCode
 from fake_distributions import FakeSite
@@ -171,6 +173,16 @@ def test_two_places_of_a_secret_are_a_problem(run: Run, monkeypatch: pytest.Monk
     assert ended.code == ExitCode.CHECK_FAILED
     assert ended.document["problems"] == [f"set either {KEY}_COMMAND or {KEY}_KEYRING, not both"]
     assert not Path("ran").exists()
+
+
+def test_every_variable_that_the_code_reads_is_known(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(cryptostore.__file__).parent
+    code = "".join(file.read_text() for file in package.rglob("*.py"))
+    named = set(re.findall(r'"(CRYPTOSTORE_[A-Z_]*[A-Z])"', code))
+    assert {"CRYPTOSTORE_URL", "CRYPTOSTORE_OBSERVERS"} <= named
+    for name in named:
+        monkeypatch.setenv(name, "memory://" if name == "CRYPTOSTORE_URL" else "")
+    assert run("config", "--json").document["not_known"] == []
 
 
 def test_a_name_that_is_near_is_no_problem_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
