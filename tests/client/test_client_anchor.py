@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from client_pairs import BOB
 from cryptostore import (
     Account,
     ConfigurationError,
+    CryptoStoreError,
     DatabaseWentBack,
     HomeserverUnavailable,
     Value,
@@ -353,5 +355,32 @@ def test_a_start_that_cannot_bring_it_goes_on_and_brings_it_later(file_url: str)
             assert talk.anchor() != before
             known: Identities = talk.identities
             assert len(known.anchors[BOB.user_id]) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_owner_that_advances_it_meanwhile_is_no_alarm(file_url: str) -> None:
+    """The new process has read the database, and asks the homeserver when its anchor is newer already."""
+
+    async def scenario() -> None:
+        async with talking(file_url) as talk:
+            await talk.bob.restart()
+            older = talk.bob.client
+            advanced: list[Request] = []
+
+            async def advance(request: Request) -> None:
+                if request.method == "GET" and is_anchor(request.path) and not advanced:
+                    advanced.append(request)
+                    await older._trust.anchoring._bring_next()
+
+            talk.server.pauses.append(advance)
+            talk.bob.client = talk.bob._make()
+            await talk.bob.start()
+            assert advanced
+            await talk.bob.client.close()
+            with suppress(CryptoStoreError):
+                await older.close()
+            talk.server.pauses.clear()
+            await talk.bob.begin_again()
 
     asyncio.run(scenario())

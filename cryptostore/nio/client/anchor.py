@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from cryptostore.errors import DatabaseWentBack, UnreadableRecord
 from cryptostore.records import Account, Value
 from cryptostore.records.changes import Changes
+from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.secrets import SecretSeal
 from cryptostore.trust import unpadded_base64
 
@@ -55,14 +57,15 @@ _FIRST: Final = Anchor(0, "")
 
 
 class StoredAnchor(NamedTuple):
-    """What a database has of the anchor, before the account is taken over.
+    """What a database has of the anchor, before the account is taken over. `read` asks it again, from a thread.
 
     It is not compared where it cannot be read, or where the account is known to be older than it was.
     """
 
-    anchor: Anchor | None
+    anchor: Anchor
     is_compared: bool
     seal: SecretSeal
+    read: Callable[[], Anchor]
 
 
 class AnchorRecord:
@@ -70,7 +73,7 @@ class AnchorRecord:
 
     def __init__(self, storage: BufferedStorage) -> None:
         self._storage = storage
-        self.anchor = parsed(storage.get(Value, [ANCHOR]).get(ANCHOR)) or _FIRST
+        self.anchor = parsed(storage.get(Value, [ANCHOR]).get(ANCHOR))
 
     def advance(self, beyond: Anchor | None = None) -> None:
         """Write the next anchor, with a number above the other one's, too."""
@@ -84,9 +87,19 @@ def event_type(device_id: str) -> str:
     return f"{_TYPE}.{hashlib.sha256(device_id.encode()).hexdigest()[:32]}"
 
 
-def parsed(record: Value | None) -> Anchor | None:
-    """The anchor in a record."""
-    return None if record is None else _decoded(record.value)
+def parsed(record: Value | None) -> Anchor:
+    """The anchor in a record; what comes before any where there is none."""
+    return (_decoded(record.value) if record else None) or _FIRST
+
+
+def read_anchor(store: CryptoStore) -> Anchor:
+    """The anchor that the database has now."""
+    return parsed(store.get(Value, [ANCHOR]).get(ANCHOR))
+
+
+def is_ahead(there: Anchor, ours: Anchor) -> bool:
+    """Whether the homeserver's anchor shows that the database was put back."""
+    return there != ours and there.number >= ours.number
 
 
 def opened(content: Any, seal: SecretSeal) -> Anchor | None:
@@ -98,12 +111,9 @@ def opened(content: Any, seal: SecretSeal) -> Anchor | None:
         return None
 
 
-def check(account: Account, url: str, stored: StoredAnchor, there: Anchor) -> None:
-    """Raise DatabaseWentBack where the homeserver's anchor is ahead of the database's. `url` may be shown."""
-    ours = stored.anchor or _FIRST
-    if not stored.is_compared or there.number < ours.number or there == ours:
-        return
-    raise DatabaseWentBack(
+def went_back(account: Account, url: str, there: Anchor, ours: Anchor) -> DatabaseWentBack:
+    """The error for a database whose anchor is behind the homeserver's. `url` may be shown."""
+    return DatabaseWentBack(
         f"the database at {url} is older than what {account} has written since: a backup was put back, or another copy "
         "of the account was used. Other devices have seen more, so going on would use keys twice, and nothing was "
         "taken over. Put the newest copy back. If this is the newest one that there is, run "

@@ -15,12 +15,13 @@ from cryptostore.nio.trust.requests import Requests
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 
-from .anchor import Anchor, check, event_type, opened
+from .anchor import Anchor, StoredAnchor, event_type, is_ahead, opened, went_back
 from .answers import failure
 from .homeserver import Homeserver
 from .looking import Seen
 from .session import Session
 from .store import ProductionStore
+from .threads import in_thread
 
 #: Seconds between two anchors, at least: each is an event in the syncs of all sessions of the user.
 INTERVAL: Final = 300.0
@@ -84,8 +85,8 @@ class Anchoring:
         if self._is_open(self._compared):
             return
         self._looked = await self._find(seen, token) if seen.anchor else _Looked(is_kept=True)
-        if seen.anchor and self._looked.anchor:
-            check(seen.account, shown_url(self._session.url), seen.anchor, self._looked.anchor)
+        if seen.anchor and seen.anchor.is_compared and self._looked.anchor:
+            await self._compare(seen.account, seen.anchor, self._looked.anchor)
         if self._session.is_open:
             self.opened()
 
@@ -115,13 +116,23 @@ class Anchoring:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
         if self._is_open(self._kept_for) and self._batches:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE):
                     await self._bring_next()
         self._looked = self._kept_for = self._compared = None
+
+    async def _compare(self, account: Account, stored: StoredAnchor, there: Anchor) -> None:
+        ours = stored.anchor
+        if is_ahead(there, ours):
+            # The owner until now may have advanced both since the database was read: its record comes first.
+            if self._session.is_open:
+                ours = self._session.store.anchor.anchor
+            else:
+                ours = await in_thread(self._session.threads, stored.read)
+        if is_ahead(there, ours):
+            raise went_back(account, shown_url(self._session.url), there, ours)
 
     def _is_open(self, store: ProductionStore | None) -> bool:
         return store is not None and self._session.is_open and self._session.store is store

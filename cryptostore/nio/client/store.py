@@ -28,7 +28,7 @@ from cryptostore.records.changes import Changes
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
-from .anchor import ANCHOR, AnchorRecord, StoredAnchor, parsed
+from .anchor import ANCHOR, AnchorRecord, StoredAnchor, parsed, read_anchor
 from .buffer import BufferedStorage
 from .fallback_keys import FallbackKeys
 from .gap_records import Gaps
@@ -324,7 +324,7 @@ class ProductionStore(NioStore):
         login = saved_login(whole.values.get(ACCESS_TOKEN))
         keys = None if whole.olm_account is None else identity_keys(self._pickles.account(whole.olm_account))
         is_compared = whole.restored is None and ANCHOR not in whole.values.unreadable
-        anchor = StoredAnchor(parsed(whole.values.get(ANCHOR)), is_compared, store.secrets)
+        anchor = StoredAnchor(parsed(whole.values.get(ANCHOR)), is_compared, store.secrets, partial(read_anchor, store))
         self.seen = Seen(self._account_id, keys, login, anchor)
         if self._history is None:
             turn = next_turn(store.ownership.owner, whole.values.get(HISTORY))
