@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -27,6 +27,9 @@ from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, g
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
 from .restored import START_THE_CLIENT, print_changes
 from .rows import kind_name, print_wrong, row_document
+
+#: The steps that take long.
+_DOING: Final = ("restoring", "comparing")
 
 
 @takes_pickle_keys
@@ -69,7 +72,9 @@ def restore(
     pickle_key = _pickle_key(pickle_key_options)
     opened = BackupFile(file, passphrase)
     started = time.monotonic()
-    restored = _restored(opened, place, pickle_key)
+    # Before the database is opened, which may make one.
+    total = _checked(opened).rows.total()
+    restored = _restored(opened, place, pickle_key, total)
     _report(opened, place, restored, time.monotonic() - started, as_json=as_json)
     if not restored.is_complete:
         raise typer.Exit(ExitCode.CHECK_FAILED)
@@ -86,8 +91,7 @@ def _pickle_key(options: PickleKeyOptions) -> str:
 
 
 def _dry_run(file: BackupFile, *, as_json: bool) -> None:
-    with counting("checking") as passed:
-        counted = backups.check(file, passed)
+    counted = _checked(file)
     if as_json:
         print_json({**_document(file, counted), "dry_run": True})
         return
@@ -99,10 +103,15 @@ def _dry_run(file: BackupFile, *, as_json: bool) -> None:
         print_line(f"  {kind_name(number):<22} {rows:,}")
 
 
-def _restored(file: BackupFile, url: str, pickle_key: str) -> Restored:
+def _checked(file: BackupFile) -> Counted:
+    with counting(f"checking {file.path}") as passed:
+        return backups.check(file, passed)
+
+
+def _restored(file: BackupFile, url: str, pickle_key: str, total: int) -> Restored:
     with open_backend(url, owner=owner_of("restore")) as backend:
         try:
-            with _progress(file) as watching:
+            with _progress(file, total) as watching:
                 restored = backups.restore(file, backend, shown_url(url), pickle_key, watching)
         except (KeyboardInterrupt, BackendUnavailable, StorageFull):
             say(
@@ -121,16 +130,15 @@ def _tell(backend: Backend, file: BackupFile, restored: Restored) -> None:
 
 
 @contextmanager
-def _progress(file: BackupFile) -> Iterator[Restoring]:
+def _progress(file: BackupFile, total: int) -> Iterator[Restoring]:
     """What counts the rows on the terminal, if there is one."""
     console = messages()
     if not console.is_terminal:
         yield Restoring()
         return
-    total = backups.check(file).rows.total()
     with rates(console) as progress:
-        names = [f"{doing} {file.account}" for doing in ("checking", "restoring", "comparing")]
-        yield Restoring(*(partial(progress.advance, progress.add_task(name, total=total)) for name in names))
+        written, compared = [progress.add_task(f"{doing} {file.account}", total=total) for doing in _DOING]
+        yield Restoring(written=partial(progress.advance, written), compared=partial(progress.advance, compared))
 
 
 def _report(file: BackupFile, url: str, restored: Restored, seconds: float, *, as_json: bool) -> None:

@@ -28,7 +28,7 @@ from cryptostore.plugins.observers import observers
 from cryptostore.store import backup_file
 from cryptostore.store.keys import encode_key
 from cryptostore_contract.limits import limited_files
-from databases_in_use import accounts_in, written_to
+from databases_in_use import written_to
 from example_records import example
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
@@ -210,7 +210,7 @@ def test_mistakes_restore_nothing(
     assert said in ended.err
     assert ended.err.count("\n") == 1
     assert PASSPHRASE not in ended.err
-    assert not Path("other.db").exists() or accounts_in(places.destination) == []
+    assert not Path("other.db").exists()
 
 
 @one_backend
@@ -328,5 +328,5 @@ def test_records_that_cannot_be_read_are_listed_and_kept(run: Run, places: Place
 def test_people_see_how_far_it_is(places: Places) -> None:
     assert f"backing up {ALICE}" in on_a_terminal("backup", "alice.backup", places.source, *ALICES, *PASS)
     shown = on_a_terminal("restore", "alice.backup", places.destination, *PASS)
-    for doing in ("checking", "restoring", "comparing"):
-        assert f"{doing} {ALICE}" in shown
+    for doing in ("checking alice.backup", f"restoring {ALICE}", f"comparing {ALICE}"):
+        assert doing in shown
