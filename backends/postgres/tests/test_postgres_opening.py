@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -82,6 +83,21 @@ def test_the_right_password_opens(server: PostgresServer, schema: str, with_pass
 def test_a_password_may_be_given_as_an_option(server: PostgresServer, schema: str, with_password: str) -> None:
     with open_backend(url_of(server, schema, PASSWORD_ROLE), password=SECRET) as backend:
         assert backend.health().writable
+
+
+def test_a_password_in_a_file_changes_without_a_restart(
+    server: PostgresServer, schema: str, with_password: str, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "passfile"
+    file.touch(0o600)
+    file.write_text(f"*:*:*:{with_password}\n")
+    with open_backend(url_of(server, schema, PASSWORD_ROLE, more=f"&passfile={file}")) as backend:
+        store = own(backend)
+        admin.execute(SQL("ALTER ROLE {} PASSWORD 'another'").format(Identifier(PASSWORD_ROLE)))
+        store.apply(Changes([SyncToken("over the connection that is open")]))
+        file.write_text(f"*:*:*:{PASSWORD_ROLE}:another\n")
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [PASSWORD_ROLE])
+        store.apply(Changes([SyncToken("over a new one")]))
 
 
 def test_a_wrong_password_is_told_at_once(server: PostgresServer, schema: str, with_password: str) -> None:

@@ -60,6 +60,12 @@ def test_an_authority_of_ones_own_is_enough(encrypted: Encrypted) -> None:
     assert ROLE.encode() not in b"".join(encrypted.sent)
 
 
+def test_an_authority_gives_way_to_another_in_one_file(encrypted: Encrypted, tmp_path: Path) -> None:
+    both = tmp_path / "ca.crt"
+    both.write_bytes(encrypted.stranger.read_bytes() + encrypted.authority.read_bytes())
+    open_backend(encrypted.verifying(both)).close()
+
+
 def test_a_server_whose_certificate_another_authority_signed_is_refused(encrypted: Encrypted) -> None:
     told = r"certificate verify failed.*; check sslrootcert, the server's certificate and sslmode"
     for mode in ("verify-full", "verify-ca"):
