@@ -67,10 +67,17 @@ class ObserverHooks:
 
     @hookspec
     def cryptostore_store_opened(
-        self, account: Account, mode: str, epoch: int, owner: str, previous_owner: str, backend: str
+        self,
+        account: Account,
+        mode: str,
+        epoch: int,
+        owner: str,
+        previous_owner: str,
+        has_pickle_key: bool,
+        backend: str,
     ) -> None:
         """A store was opened by `owner`, in mode "own" or "read". `previous_owner` had the account before, or has it
-        still in mode "read"; it is empty for a new account.
+        still in mode "read"; it is empty for a new account. Without a pickle key, no record can be read.
         """
 
     @hookspec

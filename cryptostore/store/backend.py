@@ -111,7 +111,8 @@ class Backend:
             self.notify("cryptostore_open_failed", **facts, **described(error))
             raise
         store = self._store(account, row, mode, keys)
-        self.notify("cryptostore_store_opened", **facts, epoch=row.epoch, previous_owner=previous_owner)
+        seen = {"epoch": row.epoch, "previous_owner": previous_owner, "has_pickle_key": keys is not None}
+        self.notify("cryptostore_store_opened", **facts, **seen)
         return store
 
     def sealed(self, account: Account) -> SealedAccount:

@@ -68,15 +68,14 @@ def test_who_did_what_to_which_account_and_when(observers: Observers, file: Path
     assert [(each["event"], each["owner"], each.get("previous_owner"), each.get("error")) for each in found] == [
         ("store_opened", "the bot", "", None),
         ("open_failed", "somebody", None, "WrongPickleKey"),
-        # Whether there is something, and with which pickle key.
-        ("store_opened", by, "the bot", None),
+        # With which pickle key.
         ("store_opened", by, "the bot", None),
         ("store_opened", by, "the bot", None),
         ("rekeyed", by, None, None),
         ("fenced", by, "the bot", None),
         ("account_deleted", by, None, None),
     ]
-    assert [each["mode"] for each in found if each["event"] == "store_opened"] == ["own", "read", "read", "own"]
+    assert [each["mode"] for each in found if each["event"] == "store_opened"] == ["own", "read", "own"]
     text = file.read_text()
     assert KEY not in text
     assert OTHER_KEY not in text

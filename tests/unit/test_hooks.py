@@ -95,10 +95,12 @@ def test_who_opens_an_account_and_who_had_it_before(opened: Callable[[str], Back
     opened("first").open_store(ALICE, pickle_key=KEY).apply(TOKEN)
     opened("second").open_store(ALICE, pickle_key=KEY)
     opened("reader").open_store(ALICE, Mode.READ, pickle_key=KEY)
-    assert told.of("store_opened", "account", "mode", "epoch", "owner", "previous_owner") == [
-        (ALICE, "own", 1, "first", ""),
-        (ALICE, "own", 2, "second", "first"),
-        (ALICE, "read", 2, "reader", "second"),
+    opened("counter").open_store(ALICE, Mode.READ)
+    assert told.of("store_opened", "account", "mode", "epoch", "owner", "previous_owner", "has_pickle_key") == [
+        (ALICE, "own", 1, "first", "", True),
+        (ALICE, "own", 2, "second", "first", True),
+        (ALICE, "read", 2, "reader", "second", True),
+        (ALICE, "read", 2, "counter", "second", False),
     ]
 
 

@@ -244,7 +244,7 @@ def test_nobody_waits_for_what_was_given_up(measured: Measured, monkeypatch: pyt
     failed("FencedOut")
     assert measured.points("cryptostore.flush.waiting") == []
     failed()
-    facts = {"mode": "own", "epoch": 2, "owner": "o", "previous_owner": "", "backend": "memory"}
+    facts = {"mode": "own", "epoch": 2, "owner": "o", "previous_owner": "", "has_pickle_key": True, "backend": "memory"}
     measured.notify("cryptostore_store_opened", account=ALICE, **{**facts, "mode": "read"})
     assert measured.points("cryptostore.flush.waiting")
     measured.notify("cryptostore_store_opened", account=ALICE, **facts)
@@ -286,7 +286,7 @@ def test_a_database_that_nobody_closed_is_not_kept(measured: Measured) -> None:
 def test_no_more_series_for_more_devices_rooms_and_processes(measured: Measured) -> None:
     for number in range(50):
         account = Account(ALICE.user_id, f"DEVICE{number}")
-        facts = {"mode": "own", "epoch": 1, "previous_owner": "", "backend": "memory"}
+        facts = {"mode": "own", "epoch": 1, "previous_owner": "", "has_pickle_key": True, "backend": "memory"}
         measured.notify("cryptostore_store_opened", account=account, owner=f"host:{number}", **facts)
         measured.notify("cryptostore_gap_filled", account=account, room_id=f"!{number}:x", events=1)
         measured.notify("cryptostore_flushed", account=account, records=1, age=0.1)
