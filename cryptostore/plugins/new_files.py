@@ -24,16 +24,16 @@ def write_private(file: Path, text: str, what: str) -> None:
 
 
 @contextmanager
-def new_private_file(file: Path, what: str, *, replace: bool = False) -> Iterator[IO[bytes]]:
+def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
     """A new file to write, there whole and durable when the block ends, and not at all before.
 
-    Until then it has another name, under which a killed process leaves it. Never over a file, unless that is to be
-    replaced: it may hold the only copy of another secret. Raises ConfigurationError if it cannot be made, and
-    StorageFull if it has no room; `what` says what it holds.
+    Until then it has another name, under which a killed process leaves it. Never over a file: it may hold the only copy
+    of another secret. Raises ConfigurationError if it cannot be made, and StorageFull if it has no room; `what` says
+    what it holds.
     """
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
-        if file.exists() and not replace:
+        if file.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         unfinished.unlink(missing_ok=True)
         with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE), "wb") as opened:
@@ -47,10 +47,7 @@ def new_private_file(file: Path, what: str, *, replace: bool = False) -> Iterato
                 if _is_ours(opened.fileno(), unfinished):
                     unfinished.unlink()
                 raise
-        if replace:
-            unfinished.replace(file)
-        else:
-            _give_name(unfinished, file)
+        _give_name(unfinished, file)
         flush_folder(file.parent)
     except OSError as error:
         if error.errno in _NO_ROOM:

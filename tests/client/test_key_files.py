@@ -235,7 +235,6 @@ def opened(url: str, scenario: Callable[[ProductionMatrixClient], Awaitable[None
 
 def test_all_keys_are_exported_as_other_clients_read_them(memory_url: str, tmp_path: Path) -> None:
     file, ratchets = tmp_path / "keys.txt", [Ratchet(room=f"!{number}:x") for number in range(30)]
-    file.write_text("that of yesterday")
 
     async def scenario(client: ProductionMatrixClient) -> None:
         exporting(client, *ratchets[:20])
@@ -282,9 +281,9 @@ def test_the_loop_turns_while_keys_are_exported(memory_url: str, tmp_path: Path)
     assert len(items_of(tmp_path / "keys.txt")) == 200
 
 
-def test_an_export_that_fails_leaves_the_last_one(memory_url: str, tmp_path: Path) -> None:
-    file = tmp_path / "keys.txt"
-    file.write_text("that of yesterday")
+def test_an_export_that_fails_leaves_nothing(memory_url: str, tmp_path: Path) -> None:
+    file, other = tmp_path / "keys.txt", tmp_path / "other.txt"
+    other.write_text("that of yesterday")
 
     async def scenario(client: ProductionMatrixClient) -> None:
         exporting(client, *[Ratchet() for _ in range(50)])
@@ -293,11 +292,13 @@ def test_an_export_that_fails_leaves_the_last_one(memory_url: str, tmp_path: Pat
         assert "secret" not in shown(caught.value)
         with limited_files(1_000), pytest.raises(StorageFull, match="make room"):
             await client.export_keys(str(file), PASSPHRASE, count=10)
+        with pytest.raises(ConfigurationError, match="File exists; name a new file"):
+            await client.export_keys(str(other), PASSPHRASE, count=10)
         with pytest.raises(ConfigurationError, match="No such file or directory"):
             await client.export_keys(str(tmp_path / "none" / "keys.txt"), PASSPHRASE, count=10)
 
     opened(memory_url, scenario)
-    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("keys.txt", "that of yesterday")]
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("other.txt", "that of yesterday")]
 
 
 def test_an_export_that_is_given_up_leaves_nothing(

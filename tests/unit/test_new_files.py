@@ -27,8 +27,8 @@ def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["keys.txt"]
 
 
-def half_written(file: Path, error: BaseException, *, replace: bool = False) -> None:
-    with new_private_file(file, "keys", replace=replace) as opened:
+def half_written(file: Path, error: BaseException) -> None:
+    with new_private_file(file, "keys") as opened:
         opened.write(b"half of it")
         raise error
 
@@ -46,18 +46,6 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot write keys to .*: File exists; name a new file"):
         half_written(file, AssertionError("it may not be opened"))
     assert file.read_bytes() == b"the only copy"
-
-
-def test_a_file_that_is_to_be_replaced_is_so_when_the_new_one_is_whole(tmp_path: Path) -> None:
-    file = tmp_path / "keys.txt"
-    file.write_bytes(b"the last one")
-    with pytest.raises(KeyboardInterrupt):
-        half_written(file, KeyboardInterrupt(), replace=True)
-    assert file.read_bytes() == b"the last one"
-    with new_private_file(file, "keys", replace=True) as opened:
-        opened.write(b"the next one")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("keys.txt", b"the next one")]
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

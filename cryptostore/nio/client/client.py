@@ -320,7 +320,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         await self._key_files.take_in(infile, passphrase)
 
     async def export_keys(self, outfile: str, passphrase: str, count: int = 500_000) -> None:
-        """As nio's, in a thread, with the rounds and the UTF-8 of Element; `outfile` is replaced by a whole file.
+        """As nio's, in a thread, with the rounds and the UTF-8 of Element; the new file is there whole or not at all.
 
         Raises LocalProtocolError before the client is open, ConfigurationError or StorageFull where the file cannot be
         written, and what `flush` raises.

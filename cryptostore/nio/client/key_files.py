@@ -48,7 +48,7 @@ class KeyFiles:
             await self._flush()
 
     async def write_out(self, outfile: str, passphrase: str, rounds: int) -> None:
-        """Export all room keys: the file is there whole when this returns, and as it was before after an error."""
+        """Export all room keys: the new file is there whole when this returns, and not at all after an error."""
         if not self._session.is_open:
             raise LocalProtocolError("this client is not open; `await client.open()` before room keys are exported")
         store, is_given_up = self._session.store, threading.Event()
@@ -82,7 +82,7 @@ class _Export:
         self._unreadable: dict[Key | None, str] = {}
 
     def write(self, file: Path, passphrase: str, rounds: int) -> None:
-        with new_private_file(file, "exported room keys", replace=True) as opened:
+        with new_private_file(file, "exported room keys") as opened:
             written = KeyFileWriter(opened, _checked(passphrase), rounds).write_all(self._sessions())
         if self._unreadable:
             _log.warning("left out %d room keys that cannot be read", len(self._unreadable))
