@@ -121,9 +121,9 @@ class SyncLoop:
         """The requests that nio makes between syncs."""
         errands: list[Coroutine[Any, Any, Any]] = []
         if self._client.should_upload_keys:
-            errands.append(self._client.keys_upload())
+            errands.append(_unless_done(self._client.keys_upload, lambda: self._client.should_upload_keys))
         if self._client.should_query_keys:
-            errands.append(self._client.keys_query())
+            errands.append(_unless_done(self._client.keys_query, lambda: self._client.should_query_keys))
         if self._client.should_claim_keys:
             errands.append(self._client.keys_claim(self._client.get_users_for_key_claiming()))
         return errands
@@ -133,6 +133,8 @@ class SyncLoop:
         try:
             for response in asyncio.as_completed(tasks):
                 answer = await response
+                if answer is None:
+                    continue
                 await self._client.run_response_callbacks([answer])
                 if isinstance(answer, SyncError):
                     self._note_failure(answer)
@@ -153,6 +155,16 @@ class SyncLoop:
         failures = self._syncs.failures
         pause = growing_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE) if failures else 0.0
         await asyncio.sleep(max(pause, (sleep_milliseconds or 0) / 1000))
+
+
+async def _unless_done(ask: Callable[[], Coroutine[Any, Any, Any]], is_due: Callable[[], bool]) -> Any:
+    """The answer, or None where another task, such as one that sends, has asked the same in the meantime."""
+    try:
+        return await ask()
+    except LocalProtocolError:
+        if is_due():
+            raise
+        return None
 
 
 async def all_of(coroutines: list[Coroutine[Any, Any, Any]]) -> list[Any]:
