@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from aiohttp import ClientResponse
+from aiohttp import ClientConnectionError, ClientResponse
 
 from cryptostore.errors import ConfigurationError, StoreClosed
 
@@ -20,6 +20,7 @@ from .uploading import KeyUploads
 _NEEDS_NO_ACCOUNT: Final = ("/login", "/register", "/versions")
 #: What a client asks, and says, before its identity is known to be the device's: nothing of it depends on a key.
 _ASKED_BEFORE: Final = ("/account/whoami", "/keys/query", "/login", "/logout", "/register", "/versions")
+_CLOSED: Final = "this client was closed; `await client.open()` opens it again"
 #: With what keys are replaced that a backup which was put back does not know.
 _REPLACES_KEYS: Final = ("/keys/claim", "/keys/upload")
 
@@ -67,13 +68,19 @@ class Gate:
         if store is not None:
             await self._session.flush_before_sending()
         if self._session.is_closed or (self._session.store if self._session.is_open else None) is not store:
-            raise StoreClosed("this client was closed; `await client.open()` opens it again")
+            raise StoreClosed(_CLOSED)
         if store is None and self._device.access_token and not _ends(path, _NEEDS_NO_ACCOUNT):
             raise ConfigurationError(
                 "this client has an access token but no open store: use `await client.login_or_restore(...)` or "
                 "`client.restore_login(...)`"
             )
-        return await self._send(method, path, *rest)
+        try:
+            return await self._send(method, path, *rest)
+        except ClientConnectionError as error:
+            # Closing the client closes its connections, also under a request that has just begun.
+            if self._session.is_closed:
+                raise StoreClosed(_CLOSED) from error
+            raise
 
 
 async def body_of(transport: ClientResponse, parse: Callable[[ClientResponse], Awaitable[dict[Any, Any]]]) -> Any:
