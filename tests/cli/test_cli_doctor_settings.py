@@ -137,6 +137,18 @@ def test_a_nio_that_cannot_be_imported(run: Run, url: str, monkeypatch: pytest.M
     assert found["commands"] == ["pip install --force-reinstall 'matrix-nio[e2e]'"]
 
 
+def test_a_library_of_clients_that_is_missing(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] == "ijson" or name.startswith("cryptostore.nio")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ijson", None)
+    found = faults(run("doctor", url, "--json"))["nio"]
+    assert "the library ijson is missing" in found["seen"]
+    assert "ijson" in found["remedy"]
+    assert found["commands"] == ["pip install matrix-cryptostore"]
+
+
 @pytest.mark.usefixtures("first_use")
 def test_an_observer_that_cannot_be_loaded(run: Run, site: FakeSite, url: str) -> None:
     group = {"cryptostore.observers": {"wreck": "wreck", "scribe": "scribe"}}

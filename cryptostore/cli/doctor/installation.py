@@ -59,11 +59,20 @@ def _nio() -> Finding:
     except ConfigurationError as error:
         return Finding.of_error("nio", error)
     except ImportError as error:
-        seen = f"nio cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
-        return Finding(
-            "nio", Level.PROBLEM, seen, "install it anew", ("pip install --force-reinstall 'matrix-nio[e2e]'",)
-        )
+        return _not_imported(error)
     return Finding("nio", Level.OK, f"matrix-nio {metadata.version('matrix-nio')}")
+
+
+def _not_imported(error: ImportError) -> Finding:
+    why = f"({type(error).__name__}: {' '.join(str(error).split())})"
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing in ("", "nio", "cryptostore"):
+        command, remedy = "pip install --force-reinstall 'matrix-nio[e2e]'", "install it anew"
+        return Finding("nio", Level.PROBLEM, f"nio cannot be imported {why}", remedy, (command,))
+    # pip looks at what an installed distribution needs, too.
+    seen = f"nio, or what clients need besides it, cannot be imported: the library {missing} is missing {why}"
+    remedy = f"install what is missing; if pip finds nothing to do, reinstall the distribution of {missing}"
+    return Finding("nio", Level.PROBLEM, seen, remedy, (f"pip install {_CORE}",))
 
 
 def _observers() -> Finding:
