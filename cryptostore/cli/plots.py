@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from itertools import accumulate
 from operator import attrgetter
@@ -50,15 +51,25 @@ def count_days(store: CryptoStore, days: dict[str, Counter[date]], advance: Call
     return len(unreadable)
 
 
+def check_plot_name(file: Path) -> None:
+    """Raise ConfigurationError for a name that is no picture's: what has it may be a database, or a key."""
+    if file.suffix.lower() != ".svg":
+        raise ConfigurationError(f"--plot writes SVG, and would replace {file}: name a file that ends in .svg")
+
+
 def write_plot(file: Path, title: str, days: Days) -> None:
     """Write an SVG file, in place of one that is there; whole, or not at all. Raises ConfigurationError."""
     drawn = _drawn(title, {kind: counted for kind, counted in days.items() if counted})
-    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished = file.parent / f"{file.name}.unfinished"
     try:
         unfinished.write_bytes(drawn)
         os.replace(unfinished, file)  # noqa: PTH105  # a path's own method says the same
     except OSError as error:
-        raise ConfigurationError(f"the plot cannot be written to {file}: {error.strerror}") from error
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise ConfigurationError(
+            f"the plot cannot be written to {file}: {error.strerror}; make room, or name a file elsewhere"
+        ) from error
 
 
 def _drawn(title: str, days: Days) -> bytes:

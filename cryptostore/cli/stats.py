@@ -20,7 +20,7 @@ from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, open_for
 from .exits import ExitCode
 from .output import AsJson, counting, print_json, print_table, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
-from .plots import count_days, write_plot
+from .plots import check_plot_name, count_days, write_plot
 from .rows import kind_of_row
 
 
@@ -50,6 +50,8 @@ def stats(
     --plot draws the kinds whose records say when they came, which are sealed: all accounts that are chosen must have
     the same pickle key. What was deleted is not in the picture, which is written in place of an older one.
     """
+    if plot is not None:
+        check_plot_name(plot)
     pickle_key = None if plot is None else current_pickle_key(pickle_key_options)
     with open_for("stats", url) as backend:
         wanted = accounts_to_show(backend, url, user_id, device_id)

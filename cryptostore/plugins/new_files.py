@@ -31,9 +31,10 @@ def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
     of another secret. Raises ConfigurationError if it cannot be made, and StorageFull if it has no room; `what` says
     what it holds.
     """
-    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished = file.parent / f"{file.name}.unfinished"
     try:
-        if file.exists():
+        # A link that leads nowhere has the name, too.
+        if os.path.lexists(file):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         unfinished.unlink(missing_ok=True)
         with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE), "wb") as opened:
@@ -43,11 +44,11 @@ def new_private_file(file: Path, what: str) -> Iterator[IO[bytes]]:
                 os.fsync(opened.fileno())
                 if not _is_ours(opened.fileno(), unfinished):
                     raise FileExistsError(errno.EEXIST, "another process writes it at the same time")
+                _give_name(unfinished, file)
             except BaseException:
                 if _is_ours(opened.fileno(), unfinished):
                     unfinished.unlink()
                 raise
-        _give_name(unfinished, file)
         flush_folder(file.parent)
     except OSError as error:
         if error.errno in _NO_ROOM:

@@ -12,9 +12,19 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from command_line import Run, run_process
-from cryptostore import Account, Changes, OlmSession, Record, WithheldKey, new_pickle_key, open_backend
+from cryptostore import (
+    Account,
+    Changes,
+    ConfigurationError,
+    OlmSession,
+    Record,
+    WithheldKey,
+    new_pickle_key,
+    open_backend,
+)
 from cryptostore.cli.exits import ExitCode
 from cryptostore.cli.plots import write_plot
+from cryptostore_contract.limits import limited_files
 from example_records import example
 from spoiling import spoil
 
@@ -104,6 +114,27 @@ def test_mistakes_are_named(run: Run, url: str, tmp_path: Path, monkeypatch: pyt
     missing = run("stats", url, "--plot", tmp_path / "a.svg")
     assert "--plot needs the library pygal, which is not installed: pip install pygal" in missing.err
     assert not list(tmp_path.glob("*.svg*"))
+
+
+@pytest.mark.parametrize("name", ["keys.db", "pickle.key", ".svg", "", ".", "/"])
+def test_what_is_no_picture_is_not_replaced(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name and not Path(name).is_dir():
+        Path(name).write_text("a secret")
+    before = sorted((path, path.read_bytes()) for path in tmp_path.iterdir())
+    ended = run("stats", "memory://", "--plot", name)
+    assert (ended.code, "name a file that ends in .svg" in ended.err) == (ExitCode.USAGE, True)
+    assert sorted((path, path.read_bytes()) for path in tmp_path.iterdir()) == before
+
+
+def test_a_plot_without_room_leaves_the_last_one(tmp_path: Path) -> None:
+    file = tmp_path / "a.svg"
+    file.write_text("the last one")
+    with limited_files(1_000), pytest.raises(ConfigurationError, match=r"plot cannot be written to .*; make room"):
+        write_plot(file, "all", {"olm_session": Counter()})
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(file, "the last one")]
 
 
 def test_years_are_drawn_with_as_many_points_as_a_page_has_room_for(tmp_path: Path) -> None:

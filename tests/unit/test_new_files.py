@@ -57,7 +57,23 @@ def test_a_file_that_comes_meanwhile_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     with pytest.raises(ConfigurationError, match="File exists"), new_private_file(file, "keys"):
         file.write_bytes(b"another's")
-    assert file.read_bytes() == b"another's"
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("keys.txt", b"another's")]
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_instead_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot write keys to"):
+        half_written(Path(name), AssertionError("it may not be opened"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_leads_nowhere_is_left_alone(tmp_path: Path) -> None:
+    link = tmp_path / "keys.txt"
+    link.symlink_to("nowhere")
+    with pytest.raises(ConfigurationError, match="File exists"):
+        half_written(link, AssertionError("it may not be opened"))
+    assert list(tmp_path.iterdir()) == [link]
 
 
 def written(file: Path, text: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
