@@ -116,7 +116,8 @@ class Anchoring:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            with suppress(asyncio.CancelledError, CryptoStoreError):
+                await task
         if self._is_open(self._kept_for) and self._batches:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE):
