@@ -20,7 +20,7 @@ from cryptostore.trust.key_file import KeyFileWriter
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
-from .output import AsJson, messages, print_json, print_line, rates
+from .output import AsJson, if_interrupted, messages, print_json, print_line, rates
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
@@ -57,7 +57,10 @@ def export_keys(
     prefixes: list[Key] = [(each,) for each in dict.fromkeys(room)] if room else [()]
     with open_for("export-keys", url) as backend:
         account = the_account(backend, url, user_id, device_id, "one account's keys are exported at a time")
-        with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+        with (
+            if_interrupted("no room keys were exported, and nothing was changed: run the same command again"),
+            backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store,
+        ):
             exported = _export(store, prefixes, file, passphrase)
         backend.notify(
             "cryptostore_keys_exported",

@@ -14,6 +14,7 @@ from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 from cryptostore.store import rekeying
 from cryptostore.store.backend import Backend
+from cryptostore.store.marks import elsewhere
 from cryptostore.store.rekeying import Rekeyed
 
 from .databases import DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
@@ -59,11 +60,14 @@ def rekey(
 
 
 def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
-    wanted = at_home(backend, wanted_accounts(backend, url, user_id, device_id)).accounts
+    found = at_home(backend, wanted_accounts(backend, url, user_id, device_id))
+    wanted = found.accounts
     chosen = [each for each in wanted if rekeying.has_rows(backend, each)]
     for account in wanted:
         if account not in chosen:
             say(f"left out {account}, which has no keys")
+    if not chosen and found.marks:
+        raise elsewhere(*next(iter(found.marks.items())))
     if not chosen:
         names = ", ".join(map(str, backend.accounts())) or "none"
         raise ConfigurationError(f"{shown_url(url)} has no such account with keys; it has: {names}")

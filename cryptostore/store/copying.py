@@ -182,11 +182,21 @@ class _Copy:
         if there is None or not (there.sequence or next(self._destination.pages(), [])):
             return Beginning.NEW
         if mark is None:
+            self._check_other_than(there)
             raise ConfigurationError(
                 f"{self._account} is in {self._destination_url} already, and nothing of it is replaced: if it is not "
                 "needed there, delete it with `cryptostore delete`"
             )
         return self._beginning_over(mark)
+
+    def _check_other_than(self, there: AccountRow) -> None:
+        """Raise ConfigurationError where it is the source that was found: it must not be said to be superfluous."""
+        here = self._seen
+        if (there.id, there.epoch, there.incarnation) == (here.id, here.epoch, here.incarnation):
+            raise ConfigurationError(
+                f"{self._source_url} and {self._destination_url} are one database, or one is a copy of the other's "
+                "files: name another destination, and delete nothing"
+            )
 
     def _beginning_over(self, mark: Mark) -> Beginning:
         if mark.other_id != self._seen.id:

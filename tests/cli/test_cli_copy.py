@@ -118,6 +118,9 @@ def test_other_commands_leave_out_what_was_moved(run: Run, way: Way, monkeypatch
     rekeyed = run("rekey", way.source, "--new-pickle-key-env", "NEW")
     assert rekeyed.code == 0
     assert f"left out: {ALICE} was moved to " in rekeyed.err
+    alone = run("rekey", way.source, *ALICES, "--pickle-key-env", "NEW", "--new-pickle-key-env", "NEW")
+    assert (alone.code, "no such account" in alone.err) == (ExitCode.USAGE, False)
+    assert f"error: {ALICE} was moved to " in alone.err
     assert token(way.destination) == "s1"
 
 

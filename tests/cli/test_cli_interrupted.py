@@ -76,6 +76,12 @@ def locked(
         (("show", "URL", *ALICE_S), "record", READS, ""),
         (("migrate",), "schema_version", READS, "or up to date already; run the same command again\n"),
         (("backup", "a.backup", "URL", *PASS), "record", READS, "was not made, and nothing was changed: run the same"),
+        (
+            ("export-keys", "a.keys", "URL", *PASS),
+            "record",
+            READS,
+            "no room keys were exported, and nothing was changed",
+        ),
         (("prune", "--room", "!1:x", *NOW), "record", WRITES, "may be deleted, and the rest is whole; run this again"),
         (("rekey", "--new-pickle-key-env", "NEW"), "record", READS, ""),
         (("rekey", "--new-pickle-key-env", "NEW"), "record", WRITES, "keep both, and run this again to complete"),

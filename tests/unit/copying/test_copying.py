@@ -170,3 +170,15 @@ def test_what_was_not_taken_over_is_not_written(source: Place) -> None:
     sealed.find()
     with pytest.raises(ReadOnlyStore, match="was not taken over"):
         sealed.write([Row(b"\xc8", b"x")])
+
+
+def test_a_database_is_not_copied_onto_itself() -> None:
+    """What is there is the only copy: nobody may be told to delete it."""
+    source = place("source")
+    save(source, SyncToken("s1"))
+    before = contents(source)
+    with pytest.raises(
+        ConfigurationError, match=r"memory://source and memory://again are one database.*delete nothing"
+    ):
+        copy(source, Place(source.backend, "memory://again"), ALICE, PLAIN)
+    assert contents(source) == before
