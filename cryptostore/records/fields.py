@@ -67,12 +67,19 @@ Scalars = Annotated[Mapping[str, Scalar], FieldType.SCALARS]
 Pairs = Annotated[frozenset[tuple[str, str]], FieldType.PAIRS]
 Trust = Annotated[DeviceTrust, FieldType.TRUST]
 
+_FIRST_DAY: Final = datetime.fromtimestamp(0, UTC)
+
 
 class Field(NamedTuple):
     """One field of a record kind."""
 
     name: str
     type: FieldType
+
+
+def day_of(time: datetime) -> int:
+    """The day of a time, counted from 1970 (UTC); 0 for one before."""
+    return max(0, (time - _FIRST_DAY).days)
 
 
 def declared_fields(cls: type) -> tuple[Field, ...]:

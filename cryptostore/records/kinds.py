@@ -7,7 +7,6 @@ key and its fields once, here; keys, values and test strategies derive from that
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from .fields import (
@@ -27,15 +26,8 @@ from .fields import (
 )
 from .record import Record, Unreadable, record_kind
 
-_FIRST_DAY: Final = datetime.fromtimestamp(0, UTC)
-
 #: In days: `ReplayPage.used_on` may be earlier than the last use by less than this.
 USE_KEPT_TO: Final = 7
-
-
-def day_of(time: datetime) -> int:
-    """The day of a time, counted from 1970 (UTC); 0 for one before."""
-    return max(0, (time - _FIRST_DAY).days)
 
 
 @record_kind

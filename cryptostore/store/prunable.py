@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.records.changes import RecordKey
-from cryptostore.records.fields import DeviceTrust
+from cryptostore.records.fields import DeviceTrust, day_of
 from cryptostore.records.kinds import (
     USE_KEPT_TO,
     Device,
@@ -22,7 +22,6 @@ from cryptostore.records.kinds import (
     OutgoingKeyRequest,
     ReplayPage,
     SharedPart,
-    day_of,
 )
 from cryptostore.records.record import Key, Record
 from cryptostore.records.trust_kinds import SessionToBackUp

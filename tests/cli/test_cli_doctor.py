@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 import healthy_bots
-from command_line import Ended, Run, interrupted, run_process
+from command_line import Run, interrupted, run_process
 from cryptostore import (
     Account,
     Changes,
@@ -42,6 +38,7 @@ from cryptostore.store.marks import MARK_KEY, Mark, Whereabouts, encode_mark
 from cryptostore_postgres.diagnosis import CHECKS as POSTGRES
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.diagnosis import CHECKS as SQLITE
+from doctor_output import fault, faults, shown_on_a_terminal
 from hostile_text import WORST, raw_in
 from left_alone import contents
 from postgres_database import PostgresDatabase
@@ -75,15 +72,6 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def stored(url: str) -> Any:
     with open_backend(url) as backend, backend.open_store(ALICE, Mode.READ) as store:
         return backend.accounts(), list(store.stored_rows())
-
-
-def faults(ended: Ended) -> dict[str, dict[str, Any]]:
-    return {each["check"]: each for each in ended.document["findings"] if each["level"] != "ok"}
-
-
-def fault(ended: Ended) -> dict[str, Any]:
-    [found] = faults(ended).values()
-    return found
 
 
 def change(url: str, spoiling: Change) -> None:
@@ -159,26 +147,6 @@ def test_a_terminal_of_few_columns(url: str, width: int) -> None:
     assert [line for line in lines if len(line) > width and " " in line[26:].strip()] == []
     [position] = [number for number, line in enumerate(lines) if line.startswith("  note     backup")]
     assert any(line.startswith("           -> with one, a new device") for line in lines[position:])
-
-
-def shown_on_a_terminal(width: int, *words: object) -> list[str]:
-    """The lines on a terminal, without the controls that colour them."""
-    terminal, its_end = pty.openpty()
-    with os.fdopen(terminal, "rb", buffering=0) as shown:
-        program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *map(str, words)]
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(width)}
-        with subprocess.Popen(program, stdout=its_end, stderr=its_end, env=environment):
-            os.close(its_end)
-            written = b"".join(iter(lambda: _chunk(shown), b""))
-    return re.sub(r"\x1b\[[0-9;]*m", "", written.decode()).replace("\r", "").splitlines()
-
-
-def _chunk(shown: Any) -> bytes:
-    try:
-        return bytes(shown.read(4_096))
-    except OSError:
-        # Linux says so when no writer is left.
-        return b""
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from cryptostore import (
     SharedPart,
     SyncToken,
 )
-from cryptostore.records.kinds import day_of
+from cryptostore.records.fields import day_of
 from cryptostore.store import prunable, pruning
 from cryptostore.store.keys import encode_key
 from cryptostore.store.prunable import Pruned, Rules

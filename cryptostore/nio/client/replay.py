@@ -12,7 +12,8 @@ from cryptostore.nio.cache import LiveCache
 from cryptostore.nio.standins import stored_id
 from cryptostore.nio.times import now
 from cryptostore.records.changes import Changes
-from cryptostore.records.kinds import USE_KEPT_TO, day_of
+from cryptostore.records.fields import day_of
+from cryptostore.records.kinds import USE_KEPT_TO
 
 from .buffer import BufferedStorage
 
