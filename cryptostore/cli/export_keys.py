@@ -20,7 +20,7 @@ from cryptostore.trust.key_file import KeyFileWriter
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
 from .exits import ExitCode
-from .output import AsJson, if_interrupted, messages, print_json, print_line, rates
+from .output import AsJson, if_interrupted, messages, print_json, print_line, rates, say
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
@@ -77,7 +77,10 @@ def export_keys(
 
 def _export(store: CryptoStore, prefixes: Sequence[Key], file: Path, passphrase: str) -> Exported:
     # First, because a key that comes meanwhile is no unreadable one.
-    stored = sum(1 for prefix in prefixes for _ in store.keys(InboundGroupSession, prefix))
+    counts = {prefix: sum(1 for _ in store.keys(InboundGroupSession, prefix)) for prefix in prefixes}
+    for prefix in (each for each, count in counts.items() if each and not count):
+        say(f"{store.account} has no key of the room {prefix[0]}; is it the right one?")
+    stored = sum(counts.values())
     with new_private_file(file, "exported room keys") as opened, _progress(stored) as advance:
         sessions = chain.from_iterable(store.scan(InboundGroupSession, prefix) for prefix in prefixes)
         written = KeyFileWriter(opened, passphrase).write_all(_counted(sessions, advance))

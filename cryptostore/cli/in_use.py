@@ -17,7 +17,10 @@ from cryptostore.store.ownership import Ownership
 _POLL_SECONDS: Final = 0.2
 
 EvenIfUsed = Annotated[bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")]
-Watch = Annotated[float, typer.Option(metavar="SECONDS", help="How long to watch for a write of its owner.")]
+#: Up to a day: "inf" would never end.
+Watch = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0, max=86_400, help="How long to watch for a write of its owner.")
+]
 
 
 def owner_seen(backend: Backend, account: Account) -> dict[Account, Ownership]:

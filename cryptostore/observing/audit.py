@@ -46,18 +46,23 @@ class AuditLog:
 
     Several processes may share the file. It is opened for each line, so that it can be moved away at any time. Where it
     cannot be written, that is an error in the program's log, with the line, and holds nothing up. Raises
-    ConfigurationError where it cannot be written at the start.
+    ConfigurationError where it cannot be written at the start, or is something else than an audit log.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         try:
             self._add(b"")
+            with file.open("rb") as opened:
+                is_another_file = opened.read(1) not in (b"", b"{")
         except OSError as error:
             raise ConfigurationError(
                 f"the audit log {file}, which {VARIABLE} names, cannot be written: {error.strerror}; make its folder, "
                 "let this user write there, or name another file"
             ) from error
+        if is_another_file:
+            # A line at the end of a database, or of a key, damages it.
+            raise ConfigurationError(f"{file}, which {VARIABLE} names, is no audit log; name a new file")
 
     @hookimpl
     def cryptostore_event(self, event: str, facts: Mapping[str, object]) -> None:

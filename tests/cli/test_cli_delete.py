@@ -88,3 +88,13 @@ def test_which_account_must_be_clear(run: Run, filled: str) -> None:
 def test_a_mistyped_path(run: Run, tmp_path: Path) -> None:
     assert run("delete", f"sqlite:///{tmp_path}/mistyped.db", "--yes").code == ExitCode.USAGE
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
+def test_a_time_to_watch_that_is_none(run: Run, tmp_path: Path, seconds: str) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    with open_backend(url) as backend:
+        backend.open_store(ALICE, pickle_key=KEY).close()
+    ended = run("delete", url, "--yes", "--watch", seconds)
+    assert (ended.code, "Invalid value for '--watch'" in ended.err) == (ExitCode.USAGE, True)
+    assert accounts_in(url) == [ALICE]

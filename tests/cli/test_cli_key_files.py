@@ -114,6 +114,9 @@ def test_one_room(run: Run, filled: tuple[str, list[Ratchet]]) -> None:
     ended = run("export-keys", "keys.txt", url, *ALICES, *PASS, "--room", ROOMS[0], "--json")
     assert (ended.document["keys"], ended.document["unreadable"]) == (5, 0)
     assert {item["room_id"] for item in json.loads(decrypt_and_read("keys.txt", NIOS))} == {ROOMS[0]}
+    assert ended.err == ""
+    mistyped = run("export-keys", "none.txt", url, *ALICES, *PASS, "--room", "!mistyped:x")
+    assert mistyped.err == f"{ALICE} has no key of the room !mistyped:x; is it the right one?\n"
 
 
 def test_keys_that_cannot_be_read_are_counted(filled: tuple[str, list[Ratchet]]) -> None:

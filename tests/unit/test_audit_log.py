@@ -142,6 +142,14 @@ def test_a_file_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path) 
         Observers({"CRYPTOSTORE_AUDIT_LOG": str(tmp_path)})
 
 
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.db"
+    file.write_bytes(b"SQLite format 3\0")
+    with pytest.raises(ConfigurationError, match=r"keys\.db, which CRYPTOSTORE_AUDIT_LOG names, is no audit log"):
+        Observers({"CRYPTOSTORE_AUDIT_LOG": str(file)})
+    assert file.read_bytes() == b"SQLite format 3\0"
+
+
 def test_a_file_that_cannot_be_written_later_stops_nothing_and_the_log_has_the_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

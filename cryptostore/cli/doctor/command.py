@@ -32,7 +32,8 @@ def doctor(
         bool, typer.Option("--all", help="Open every row, not the first hundred of each kind.")
     ] = False,
     watch: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long to watch for clients that fence each other.")
+        float,
+        typer.Option(metavar="SECONDS", min=0, max=86_400, help="How long to watch for clients that fence each other."),
     ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
