@@ -39,6 +39,9 @@ ROUNDS: Final = 500_000
 #: More would take minutes, and anybody may have written the file.
 _MOST_ROUNDS: Final = 10_000_000
 
+#: The list, a room key, and the keys that its sender claims are three.
+_MOST_DEPTH: Final = 16
+_DEPTH_CHANGES: Final = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 _VERSION: Final = 1
 _HEAD_BYTES: Final = 37
 _HMAC_BYTES: Final = 32
@@ -134,6 +137,16 @@ def _encoded(session: RoomKey) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
+def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The same events; ijson's memory grows with the square of the depth. Raises ValueError for what is too deep."""
+    depth = 0
+    for event in events:
+        depth += _DEPTH_CHANGES.get(event[0], 0)
+        if depth > _MOST_DEPTH:
+            raise ValueError("nested too deep")
+        yield event
+
+
 class KeyFile:
     """Such a file, opened with its passphrase and checked to its end.
 
@@ -158,7 +171,7 @@ class KeyFile:
             if plain.first != b"[":
                 raise self._damaged("what it holds is no list of room keys")
             try:
-                yield from ijson.items(plain, "item")
+                yield from ijson.items(ijson.parse(_shallow(ijson.basic_parse(plain))), "item")
             except (ijson.JSONError, ValueError):
                 # Its text may quote a key.
                 raise self._damaged("the list of room keys in it breaks off") from None
