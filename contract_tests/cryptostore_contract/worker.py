@@ -37,6 +37,7 @@ from cryptostore import (
     open_backend,
 )
 from cryptostore.plugins import loading
+from cryptostore.plugins.observers import observers
 from cryptostore.plugins.urls import scheme_of
 from cryptostore.store.keys import encode_own_key
 from cryptostore.store.values import encode_value
@@ -204,10 +205,12 @@ def fork_starts(account: Account, *, owns: bool = False) -> None:
 def fork_for_each_order(carry_out: Callable[[str], None]) -> None:
     """For each line on standard input, fork a process that carries it out, and say how that ended.
 
-    The backend's plugin is looked for and imported once, here, which is most of its cost; nothing is opened.
+    The backend's plugin and observers are looked for and imported once, here, which is most of its cost and no step of
+    the backend's; nothing is opened.
     """
     loading.load_backend = functools.cache(load_backend)
     loading.load_backend(scheme_of(os.environ[URL_VARIABLE]))
+    observers()
     for order in sys.stdin:
         process = os.fork()
         if not process:

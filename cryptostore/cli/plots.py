@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from datetime import date, timedelta
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from xml.etree.ElementTree import Element
 
 from cryptostore.errors import ConfigurationError
@@ -72,12 +73,19 @@ def write_plot(file: Path, title: str, days: Days) -> None:
         ) from error
 
 
-def _drawn(title: str, days: Days) -> bytes:
+def _pygal() -> Any:
+    """The library. Raises ConfigurationError where it is not installed."""
     try:
         import pygal
-        from pygal.style import Style
     except ImportError:
         raise ConfigurationError("--plot needs the library pygal, which is not installed: pip install pygal") from None
+    # For maps, it would look at every later import of the process, in a way that Python 3.11 warns of.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != pygal.__name__]
+    return pygal
+
+
+def _drawn(title: str, days: Days) -> bytes:
+    pygal = _pygal()
     shared = _shared_days(days)
     totals = [counted.total() for counted in days.values()]
     is_wide = bool(totals) and max(totals) > _FAR_APART * min(totals)
@@ -101,7 +109,7 @@ def _drawn(title: str, days: Days) -> bytes:
         stroke_style={"width": 2},
         no_data_text="no record says when it came",
         js=[],
-        style=Style(
+        style=pygal.style.Style(
             colors=_COLOURS,
             background="white",
             plot_background="white",
