@@ -245,11 +245,22 @@ class KeyFile:
             yield self._decoded(letters[:whole])
             letters = letters[whole:]
             if dash:
-                if not (dash + rest + file.read(len(FOOTER))).startswith(FOOTER):
+                closing = dash + rest + file.read(len(FOOTER))
+                if not closing.startswith(FOOTER):
                     break
+                self._check_nothing_follows(closing[len(FOOTER) :], file)
                 return
             text = file.read(_STEP)
         raise self._damaged("its last line is missing, so it was cut off")
+
+    def _check_nothing_follows(self, text: bytes, file: IO[bytes]) -> None:
+        while text:
+            if text.strip():
+                raise ConfigurationError(
+                    f"{self._path} goes on after the end of its room keys: if these are several exports in one file, "
+                    "make a file of each, and import one after the other"
+                )
+            text = file.read(_STEP)
 
     def _decoded(self, letters: bytes) -> bytes:
         try:

@@ -151,6 +151,8 @@ def reencoded(text: bytes, first: bytes) -> bytes:
         (lambda text: text[:-40], "was cut off"),
         (lambda text: text[:-10], "was cut off"),
         (lambda text: text[:100], "was cut off"),
+        (lambda text: text + text, "goes on after the end of its room keys"),
+        (lambda text: text + b"\n" * 600_000 + b"-", "goes on after the end of its room keys"),
         (lambda text: text.replace(b"\n", b"\n?", 2), "no base64"),
         (lambda _text: HEADER + b"\n" + FOOTER, "too short"),
         (lambda _text: HEADER + b"\nAQID\n" + FOOTER, "too short"),
