@@ -220,7 +220,7 @@ def test_mistakes(run: Run, way: Way) -> None:
     assert "keeps nothing beyond its process" in nothing.err
     itself = run("copy", way.source, way.source)
     assert itself.code == ExitCode.USAGE
-    assert "already, and nothing of it is replaced" in itself.err
+    assert "are one database, or one is a copy" in itself.err
     open_backend(way.destination).close()
     empty = run("copy", *way.back)
     assert empty.code == ExitCode.USAGE
