@@ -25,14 +25,15 @@ from rich.table import Table
 
 from cryptostore import Account, Mode, open_backend
 from cryptostore.nio import ProductionMatrixClient
+
+# The database for tests is the one for measurements, too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+sys.path.append(str(Path(__file__).resolve().parent))
+from postgres_database import PostgresDatabase, provided_database
 from workers.client import Sender, machine_of, opened, read_message, save_sessions, shared_session
 from workers.live_keys import devices
 from workers.made_keys import DEVICE, PICKLE_KEY, USER, device_keys, key_id, room_ids
 from workers.sizes import stored_bytes
-
-# The database for tests is the one for measurements, too.
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
-from postgres_database import PostgresDatabase, provided_database
 
 ACCOUNT: Final = Account(USER, DEVICE)
 #: What is done between two flushes.

@@ -36,7 +36,7 @@ def samples(postgres_database: PostgresDatabase, tmp_path_factory: pytest.TempPa
     schema = postgres_database.new_schema()
     program_file = ROOT / "tests/support/observed_program.py"
     command: list[str | Path] = [sys.executable, program_file, postgres_database.url(schema), folder]
-    environment = {**os.environ, "CRYPTOSTORE_OBSERVERS": "opentelemetry"}
+    environment = {**os.environ, "CRYPTOSTORE_OBSERVERS": "opentelemetry", "PYTHONPATH": str(program_file.parent)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as program:
         assert program.stdout is not None
         port = int(program.stdout.readline())
