@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Final
 from uuid import uuid4
 
@@ -55,7 +56,7 @@ def _run(url: str, report: Path | None, processes: int, *, to_stderr: bool) -> d
     run = uuid4().hex[:12]
     witness = _Witness()
     with (
-        _terminable(),
+        _interruptible(witness),
         tempfile.TemporaryDirectory() as folder,
         _cleared(place_for(url, run)),
         awaited(Path(folder)),
@@ -83,13 +84,16 @@ def _arguments(folder: str, report: Path | None, processes: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM interrupts the process, as Ctrl-C does, so that nothing is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interruptible(witness: _Witness) -> Iterator[None]:
+    """Tell the witness of Ctrl-C. SIGTERM interrupts the process in the same way, so that nothing is left behind."""
+    # Who runs it in the background may have Ctrl-C ignored.
+    heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, witness.hear) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -118,15 +122,21 @@ def _clear(place: Place) -> None:
 
 
 class _Witness:
-    """Keeps what the suite's own plugin saw, and whether the run was cut short."""
+    """Keeps what the suite's own plugin saw, and whether somebody interrupted the run."""
 
     def __init__(self) -> None:
         self.contracts: list[Any] = []
         self.interrupted = False
 
-    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
-        # pytest ends in the same way what it calls an interruption itself, such as a module that cannot be collected.
-        self.interrupted = excinfo.type is KeyboardInterrupt
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the run, as a handler of signals."""
+        self.interrupted = True
+        signal.default_int_handler(number, frame)
+
+    def pytest_runtest_logstart(self) -> None:
+        """A case of interrupts may have taken this one for the one that it waits for."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def pytest_unconfigure(self, config: Any) -> None:
         self.contracts = list(config.pluginmanager.get_plugin("cryptostore-contract").observer.contracts.values())

@@ -57,6 +57,28 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, processes: str, numb
     assert list(tmp_path.iterdir()) == []
 
 
+#: A case that takes an interrupt for the one that it waits for, as cases of interrupts do.
+_TAKES_IT = """
+import os, signal, time
+
+def pytest_runtest_call(item):
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+@pytest.mark.parametrize("words", ["-k not_found", "-k not_there_is_not_found"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_a_case_takes_for_its_own_ends_the_run(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "taking.py").write_text(_TAKES_IT.format(name=name))
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = run("memory://", "--json", env={"PYTHONPATH": paths, "PYTEST_ADDOPTS": f"-p taking {words}"})
+    assert (ended.returncode, ended.stdout) == (130, "")
+
+
 def test_people_read_it_and_it_is_written_as_well(tmp_path: Path) -> None:
     ended = run("memory://", "--report", str(tmp_path / "report.md"))
     assert "TestLive: INCOMPLETE (2 passed, " in ended.stdout
