@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -17,9 +18,21 @@ from cryptostore.store.ownership import Ownership
 _POLL_SECONDS: Final = 0.2
 
 EvenIfUsed = Annotated[bool, typer.Option("--even-if-used", help="Take the account over although its owner writes.")]
+
+
+def a_number(value: float) -> float:
+    """The value of an option. Not all versions of typer find that "nan" is in no range."""
+    if math.isnan(value):
+        raise typer.BadParameter(f"{value} is no number of seconds.")
+    return value
+
+
 #: Up to a day: "inf" would never end.
 Watch = Annotated[
-    float, typer.Option(metavar="SECONDS", min=0, max=86_400, help="How long to watch for a write of its owner.")
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0, max=86_400, callback=a_number, help="How long to watch for a write of its owner."
+    ),
 ]
 
 

@@ -11,6 +11,7 @@ import typer
 
 from cryptostore.cli.databases import DatabaseUrl, DeviceId, UserId
 from cryptostore.cli.exits import ExitCode
+from cryptostore.cli.in_use import a_number
 from cryptostore.cli.output import AsJson
 from cryptostore.cli.pickle_keys import NO_OPTIONS, PickleKeyOptions, takes_pickle_keys
 
@@ -33,7 +34,13 @@ def doctor(
     ] = False,
     watch: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, max=86_400, help="How long to watch for clients that fence each other."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=86_400,
+            callback=a_number,
+            help="How long to watch for clients that fence each other.",
+        ),
     ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
