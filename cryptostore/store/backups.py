@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ from .marks import MARK_KEY, Mark, Whereabouts, elsewhere, encode_mark
 from .ownership import Mode
 from .restoring import mark_restored
 from .ring import wrap
+from .row_batches import batches_of
 from .seal import Seal
 from .sealed_account import SealedAccount
 from .sealing import problem_of
@@ -181,7 +182,7 @@ def restore(
     stored = backend.sealed(file.account)
     # Names of files need not be UTF-8.
     _begin(stored, os.fsencode(file.path).decode(errors="backslashreplace"))
-    for rows in _batches(file.rows()):
+    for rows in batches_of(file.rows(), _BATCH_ROWS, _BATCH_BYTES):
         stored.write(rows)
         passed.written(len(rows))
     counted = Counted()
@@ -237,16 +238,3 @@ def _complete(stored: SealedAccount, file: BackupFile, pickle_key: str, counted:
     for each in sorted(rows.keys() | there.keys()):
         if there.get(each) != rows.get(each):
             note(counted.wrong, each, Difference.CHANGED)
-
-
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += len(row.value)
-        if len(batch) == _BATCH_ROWS or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

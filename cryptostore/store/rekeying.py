@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,9 +14,9 @@ from cryptostore.records.record import Account
 from .account_keys import AccountKeys
 from .backend import Backend
 from .crypto_store import CryptoStore
-from .interface import Row
 from .ownership import Mode
 from .ring import RING_KEYS
+from .row_batches import batches_of
 
 #: What one batch holds at most: rows, and bytes of values.
 _BATCH_ROWS: Final = 500
@@ -102,7 +102,8 @@ def _which_opens(backend: Backend, account: Account, pickle_key: str, new_pickle
 
 
 def _reseal(store: CryptoStore, keys: AccountKeys, done: Rekeyed, advance: Callable[[], None]) -> None:
-    for rows in _batches(row for row in store.stored_rows() if row.key not in RING_KEYS):
+    stored = (row for row in store.stored_rows() if row.key not in RING_KEYS)
+    for rows in batches_of(stored, _BATCH_ROWS, _BATCH_BYTES):
         changed = []
         for row in rows:
             sealed = keys.reseal(row)
@@ -112,16 +113,3 @@ def _reseal(store: CryptoStore, keys: AccountKeys, done: Rekeyed, advance: Calla
                 changed.append(sealed)
             advance()
         store.put_rows(changed)
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += len(row.value)
-        if len(batch) == _BATCH_ROWS or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
