@@ -25,7 +25,7 @@ from cryptostore import (
     UnreadableRecord,
     WrongPickleKey,
 )
-from cryptostore.store import backup_file, backups, sealed_account
+from cryptostore.store import backup_file, backups
 from cryptostore.store.backup_file import BackupFile
 from cryptostore.store.backups import Restoring, back_up, check, restore
 from cryptostore.store.copying import Place, copy
@@ -39,23 +39,9 @@ PASSPHRASE = "a passphrase"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passphrases are cheap, and 30 rows are some pages and batches."""
+    """Passphrases are cheap, and 30 rows are some batches."""
     monkeypatch.setattr(backup_file, "COST", 10)
-    monkeypatch.setattr(sealed_account, "_FIRST_PAGE_ROWS", 3)
-    monkeypatch.setattr(sealed_account, "_PAGE_ROWS", 10)
     monkeypatch.setattr(backups, "_BATCH_ROWS", 10)
-
-
-@pytest.fixture
-def source() -> Place:
-    found = place("source")
-    save(found, *RECORDS)
-    return found
-
-
-@pytest.fixture
-def destination() -> Place:
-    return place("destination")
 
 
 @pytest.fixture
