@@ -50,8 +50,15 @@ class Trust:
         self.pruner: Final = Pruner(client, session, self.requests.joined_rooms, settings.prune)
         self.anchoring: Final = Anchoring(session, self.requests, homeserver)
         self.restoring: Final = Restoring(client, session, self.requests)
-        #: An account was opened, on the event loop or not; and the client is about to be closed.
-        self.on_open: Final[list[Callable[[], None]]] = [
+        self.on_open: Final = self._told_of_an_opening()
+        self.on_close: Final = self._told_of_the_end()
+        self.on_to_device: Final = self._told_of_to_device()
+        self.on_room_event: Final = self._told_of_rooms()
+        self.after_sync: Final = self._told_of_syncs()
+
+    def _told_of_an_opening(self) -> list[Callable[[], None]]:
+        """An account was opened, on the event loop or not."""
+        return [
             self.own.opened,
             self.key_backup.opened,
             self._refused.opened,
@@ -60,7 +67,10 @@ class Trust:
             self.pruner.opened,
             self.anchoring.opened,
         ]
-        self.on_close: Final[list[Callable[[], Awaitable[None]]]] = [
+
+    def _told_of_the_end(self) -> list[Callable[[], Awaitable[None]]]:
+        """The client is about to be closed."""
+        return [
             self.pruner.closing,
             self.restoring.closing,
             self.key_backup.closing,
@@ -68,18 +78,25 @@ class Trust:
             self.verifications.closing,
             self.anchoring.closing,
         ]
-        #: A to-device event, decrypted if that could be done; and an event of a room, likewise.
-        self.on_to_device: Final[list[Callable[[Any], Awaitable[None]]]] = [
+
+    def _told_of_to_device(self) -> list[Callable[[Any], Awaitable[None]]]:
+        """A to-device event came, decrypted if that could be done."""
+        return [
             self.sharing.to_device,
             self.verifications.to_device,
         ]
-        self.on_room_event: Final[list[Callable[[Any, MatrixRoom], Awaitable[None]]]] = [
+
+    def _told_of_rooms(self) -> list[Callable[[Any, MatrixRoom], Awaitable[None]]]:
+        """An event of a room came, likewise."""
+        return [
             self.key_backup.late_events.note,
             self._refused.note,
             self.verifications.room_event,
         ]
-        #: A sync was handled, and is durable.
-        self.after_sync: Final[list[Callable[[SyncResponse], Awaitable[None]]]] = [
+
+    def _told_of_syncs(self) -> list[Callable[[SyncResponse], Awaitable[None]]]:
+        """A sync was handled, and is durable."""
+        return [
             self.own.after_sync,
             self.key_backup.after_sync,
             self._refused.after_sync,
