@@ -167,7 +167,7 @@ def test_a_file_that_cannot_be_written_later_stops_nothing_and_the_log_has_the_l
     assert len(lines(folder / "audit.jsonl")) == 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not verified: this system has no /dev/full")
 def test_a_full_disk_stops_nothing_and_the_log_has_the_line(
     observers: Observers, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

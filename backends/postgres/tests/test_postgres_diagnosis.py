@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from cryptostore import Changes, Finding, Level, SyncToken, load_backend, open_backend
 from cryptostore.plugins.urls import options_of
@@ -111,13 +112,20 @@ def test_each_other_host_of_the_url_is_asked(url: str, server: PostgresServer) -
     assert told["hosts"].level is Level.OK
 
 
+@contextmanager
+def role_setting(admin: psycopg.Connection, name: str, value: str) -> Iterator[None]:
+    """The bot's role has another value of a setting."""
+    admin.execute(SQL("ALTER ROLE {} SET {} = {}").format(Identifier(ROLE), Identifier(name), Literal(value)))
+    try:
+        yield
+    finally:
+        admin.execute(SQL("ALTER ROLE {} RESET {}").format(Identifier(ROLE), Identifier(name)))
+
+
 def test_a_server_that_takes_no_writes(url: str, admin: psycopg.Connection) -> None:
     open_backend(url).close()
-    admin.execute(SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(Identifier(ROLE)))
-    try:
+    with role_setting(admin, "default_transaction_read_only", "on"):
         found = fault(url)
-    finally:
-        admin.execute(SQL("ALTER ROLE {} RESET default_transaction_read_only").format(Identifier(ROLE)))
     assert (found.check, found.level) == ("server", Level.PROBLEM)
     assert "target_session_attrs=read-write" in found.remedy
 
@@ -327,11 +335,8 @@ def test_settings_that_lose_what_was_acknowledged(url: str, server: PostgresServ
 
 def test_commits_that_do_not_wait_are_of_no_account(url: str, admin: psycopg.Connection) -> None:
     open_backend(url).close()
-    admin.execute(SQL("ALTER ROLE {} SET synchronous_commit = off").format(Identifier(ROLE)))
-    try:
+    with role_setting(admin, "synchronous_commit", "off"):
         found = fault(url)
-    finally:
-        admin.execute(SQL("ALTER ROLE {} RESET synchronous_commit").format(Identifier(ROLE)))
     assert (found.check, found.level) == ("durability", Level.NOTE)
     assert "synchronous_commit = off" in found.seen
 
