@@ -17,6 +17,7 @@ TIMEOUT: Final = 30.0
 EVERYTHING: Final = Range(b"", None)
 
 _NO_ROWS: Final[Mapping[bytes, bytes]] = {}
+_A_TIME: Final = 1_700_000_000
 
 
 class RawOwner:
@@ -33,17 +34,26 @@ class RawOwner:
         #: As it was after the take-over, or after the last `put`.
         self.row = database.take_over(account.user_id, account.device_id, claim or new_claim(), timeout)
 
-    def batch(self, puts: Mapping[bytes, bytes] = _NO_ROWS, deletes: Iterable[bytes] = (), *, ahead: int = 1) -> Batch:
+    def batch(
+        self,
+        puts: Mapping[bytes, bytes] = _NO_ROWS,
+        deletes: Iterable[bytes] = (),
+        *,
+        ahead: int = 1,
+        written_at: int = _A_TIME,
+    ) -> Batch:
         """The next batch, or one that is further ahead."""
-        return batch_on(self.row, puts, deletes, ahead=ahead)
+        return batch_on(self.row, puts, deletes, ahead=ahead, written_at=written_at)
 
     def commit(self, batch: Batch) -> AccountRow | None:
         """One attempt at a batch."""
         return self.database.commit(self.row.id, batch, TIMEOUT)
 
-    def put(self, puts: Mapping[bytes, bytes] = _NO_ROWS, deletes: Iterable[bytes] = ()) -> None:
+    def put(
+        self, puts: Mapping[bytes, bytes] = _NO_ROWS, deletes: Iterable[bytes] = (), *, written_at: int = _A_TIME
+    ) -> None:
         """Commit the next batch; fails if that does not succeed."""
-        batch = self.batch(puts, deletes)
+        batch = self.batch(puts, deletes, written_at=written_at)
         row = self.commit(batch)
         assert row is not None, "the account is not there any more"
         assert row.sequence == batch.number, f"batch {batch.number} was not committed; the answer was {row}"
@@ -66,18 +76,23 @@ class Copy(NamedTuple):
 
 
 def new_claim(
-    *, new_id: int | None = None, incarnation: int | None = None, owner: str = "raw owner", since: int = 1_700_000_000
+    *, new_id: int | None = None, incarnation: int | None = None, owner: str = "raw owner", since: int = _A_TIME
 ) -> TakeOver:
     """What a new owner brings; what is not given is drawn at random, as the core does it."""
     return TakeOver(new_id or _draw(), incarnation or _draw(), owner, since)
 
 
 def batch_on(
-    row: AccountRow, puts: Mapping[bytes, bytes] = _NO_ROWS, deletes: Iterable[bytes] = (), *, ahead: int = 1
+    row: AccountRow,
+    puts: Mapping[bytes, bytes] = _NO_ROWS,
+    deletes: Iterable[bytes] = (),
+    *,
+    ahead: int = 1,
+    written_at: int = _A_TIME,
 ) -> Batch:
     """A batch of the owner that this row names, in key order; `ahead` is 1 for the one after the last committed."""
     rows = [Row(*each) for each in sorted(puts.items())]
-    return Batch(row.epoch, row.incarnation, row.sequence + ahead, rows, sorted(deletes))
+    return Batch(row.epoch, row.incarnation, row.sequence + ahead, rows, sorted(deletes), written_at)
 
 
 def found(database: Database, account: Account = ALICE) -> AccountRow:
@@ -98,7 +113,7 @@ def overwrite(
     """Change rows under an account's owner, whose next batch will find its number taken; its readers notice nothing."""
     row = found(database, account)
     batch = batch_on(row, puts, deletes)
-    assert database.commit(row.id, batch, TIMEOUT) == row._replace(sequence=batch.number)
+    assert database.commit(row.id, batch, TIMEOUT) == batch.row_after(row)
 
 
 def copy_of(database: Database, account: Account = ALICE) -> Copy:
@@ -119,7 +134,7 @@ def put_back(database: Database, copy: Copy) -> None:
     for _ in range(row.sequence - 1):
         owners[-1].put()
     if row.sequence:
-        owners[-1].put(copy.rows)
+        owners[-1].put(copy.rows, written_at=row.written_at)
     assert copy_of(database, account) == copy, "a copy could not be put back"
 
 

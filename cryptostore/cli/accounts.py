@@ -33,10 +33,10 @@ def accounts(
     quick: Annotated[bool, typer.Option("--quick", help="Do not count records, which takes reading them all.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List accounts: user, device, owner, since when, batches, records and bytes, and where it was moved.
+    """List accounts: user, device, owner, since when, last write, batches, records and bytes, and where it was moved.
 
     Needs no pickle key, takes nothing over, and opens no record. Counts by kind are in --json, and in `cryptostore
-    stats`. When an account was last written is not kept; its number of batches grows with each write.
+    stats`.
     """
     with open_for("accounts", url) as backend:
         owners = backend.accounts()
@@ -59,9 +59,17 @@ def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:
         print_line(str(account))
         print_line(f"  owner    {owner.owner}")
         print_line(f"  since    {shown_time(owner.since)}")
-        print_line(f"  written  {owner.sequence:,} batch{'es' * (owner.sequence != 1)}{_held(stored)}")
+        print_line(f"  written  {_written(owner)}")
+        if stored is not None:
+            print_line(f"  holds    {stored.rows.total():,} records, {stored.size.total():,} bytes")
         if mark is not None:
             print_line(f"  {_shown_mark(mark)}")
+
+
+def _written(owner: Ownership) -> str:
+    if owner.written_at is None:
+        return "never"
+    return f"{shown_time(owner.written_at)}, in {owner.sequence:,} batch{'es' * (owner.sequence != 1)}"
 
 
 def _shown_mark(mark: Mark) -> str:
@@ -72,12 +80,6 @@ def _shown_mark(mark: Mark) -> str:
     return f"copied   from {mark.place}, and not complete"
 
 
-def _held(stored: Stored | None) -> str:
-    if stored is None:
-        return ""
-    return f"; holds {stored.rows.total():,} records, {stored.size.total():,} bytes"
-
-
 def _document(account: Account, owner: Ownership, mark: Mark | None, stored: Stored | None) -> dict[str, Any]:
     document: dict[str, Any] = {
         "user_id": account.user_id,
@@ -86,6 +88,7 @@ def _document(account: Account, owner: Ownership, mark: Mark | None, stored: Sto
         "since": owner.since.isoformat(),
         "epoch": owner.epoch,
         "batches": owner.sequence,
+        "written_at": owner.written_at and owner.written_at.isoformat(),
     }
     if mark is not None:
         document["mark"] = {"whereabouts": mark.whereabouts, "place": mark.place, "at": mark.at.isoformat()}

@@ -24,6 +24,7 @@ from cryptostore.records.record import KINDS_BY_NUMBER, Account, Key, Record, Un
 from .account_keys import AccountKeys
 from .answers import Found, Selected, SelectedTogether
 from .attempts import Attempts
+from .clock import microseconds_now
 from .interface import AccountRow, Batch, Database, Range, Row
 from .keys import decode_key, encode_key, prefix_range, range_of, successor
 from .lifecycle import OpenFlag
@@ -339,7 +340,7 @@ class CryptoStore:
         if isinstance(changes, SealedRows):
             return changes.batch(self.ownership.epoch, self.ownership.incarnation, number)
         puts, deletes = seal_changes(changes, self._check_keys())
-        return Batch(self.ownership.epoch, self.ownership.incarnation, number, puts, deletes)
+        return Batch(self.ownership.epoch, self.ownership.incarnation, number, puts, deletes, microseconds_now())
 
     def _commit(self, batch: Batch, timeout: float) -> None:
         keys = self._check_keys()

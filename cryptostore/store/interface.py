@@ -41,7 +41,8 @@ class AccountRow(NamedTuple):
 
     `id` is drawn by the core, at random from 1 to 2^63 - 1, and is in every row of the account. `epoch` and
     `incarnation` identify the present owner. `sequence` is the number of the last committed batch. `owner` names the
-    process that took over, and `since` is when, in microseconds since 1970 (UTC). All integers are below 2^63. The user
+    process that took over, and `since` is when, in microseconds since 1970 (UTC). `written_at` is the time of the last
+    committed batch, likewise; 0 before the first one. All integers are below 2^63. The user
     id and the device id have up to 255 bytes in UTF-8, and the owner's name up to 255 characters.
     """
 
@@ -53,6 +54,7 @@ class AccountRow(NamedTuple):
     sequence: int
     owner: str
     since: int
+    written_at: int = 0
 
 
 class TakeOver(NamedTuple):
@@ -72,6 +74,8 @@ class TakeOver(NamedTuple):
 class Batch(NamedTuple):
     """One batch of the owner with this epoch and incarnation. `number` is one more than that of the last batch.
 
+    `written_at` is when the owner made it, in microseconds since 1970 (UTC), by its own clock.
+
     `puts` and `deletes` are in the order of their keys, and no key is in both of them or twice in one.
     """
 
@@ -80,10 +84,15 @@ class Batch(NamedTuple):
     number: int
     puts: Sequence[Row]
     deletes: Sequence[bytes]
+    written_at: int = 0
 
     def follows(self, row: AccountRow) -> bool:
         """Whether this is the next batch of the owner that the account's row names."""
         return (row.epoch, row.incarnation, row.sequence) == (self.epoch, self.incarnation, self.number - 1)
+
+    def row_after(self, found: AccountRow) -> AccountRow:
+        """The row of the account after this batch."""
+        return found._replace(sequence=self.number, written_at=self.written_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +200,8 @@ class Database(ABC):
 
         Where the stored epoch and incarnation are the batch's, and the stored sequence is `batch.number - 1`: stores
         every put, whether the key is there or not, deletes every key of `deletes`, where it is there, and stores
-        `batch.number` as the sequence; all in one transaction that has the account's row locked. [COMMIT-1]
+        `batch.number` as the sequence, and `batch.written_at`; all in one transaction that has the account's row
+        locked. [COMMIT-1]
         Else changes nothing. [COMMIT-2] Returns the row, which tells the core what happened, or None where there is no
         such account. [COMMIT-3] What is returned is durable, also where it was committed by an earlier call. [COMMIT-4]
         Raises StorageFull where there is no room, or a plain CryptoStoreError for what the database refuses: both, as

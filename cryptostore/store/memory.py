@@ -97,7 +97,7 @@ class MemoryHandle(Database):
                 records.put(row)
             for key in batch.deletes:
                 records.delete(key)
-            owned = found._replace(sequence=batch.number)
+            owned = batch.row_after(found)
             shared.accounts[found.user_id, found.device_id] = owned
             return owned
 

@@ -11,6 +11,7 @@ from typing import Final
 from cryptostore.errors import AccountNotFound, BackendInvalid, DatabaseWentBack, FencedOut
 from cryptostore.records.record import Account
 
+from .clock import microseconds_now
 from .interface import AccountRow, Batch, TakeOver
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,7 +32,7 @@ class Ownership:
     """Who owns an account: its epoch and incarnation, the number of its last batch, who took it over, and when.
 
     The epoch grows with each take-over. The incarnation is random, and tells two owners apart whose epochs are equal
-    because a backup was put back between them.
+    because a backup was put back between them. `written_at` is when the last batch was made; None before the first.
     """
 
     epoch: int
@@ -39,16 +40,18 @@ class Ownership:
     sequence: int
     owner: str
     since: datetime
+    written_at: datetime | None = None
 
     @classmethod
     def of(cls, row: AccountRow) -> Ownership:
         """The ownership in an account's row. Raises ValueError for a time that no calendar has."""
-        return cls(row.epoch, row.incarnation, row.sequence, row.owner, from_microseconds(row.since))
+        written_at = from_microseconds(row.written_at) if row.written_at else None
+        return cls(row.epoch, row.incarnation, row.sequence, row.owner, from_microseconds(row.since), written_at)
 
 
 def claim_of(owner: str) -> TakeOver:
     """What makes the process with this name the owner of an account from now on."""
-    return TakeOver(_draw(), _draw(), owner, to_microseconds(datetime.now(UTC)))
+    return TakeOver(_draw(), _draw(), owner, microseconds_now())
 
 
 def to_microseconds(time: datetime) -> int:

@@ -11,6 +11,7 @@ from cryptostore.errors import BackendUnavailable, FencedOut
 from cryptostore.records.changes import Changes
 
 from .attempts import Attempts
+from .clock import microseconds_now
 from .interface import Batch, Row
 
 
@@ -26,7 +27,7 @@ class SealedRows:
 
     def batch(self, epoch: int, incarnation: int, number: int) -> Batch:
         """The batch of this owner that has this number."""
-        return Batch(epoch, incarnation, number, sorted(self.rows), sorted(self.deletes))
+        return Batch(epoch, incarnation, number, sorted(self.rows), sorted(self.deletes), microseconds_now())
 
 
 C = TypeVar("C", bound=Changes | SealedRows)

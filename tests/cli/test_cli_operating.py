@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from command_line import Run, run_process
 from cryptostore import Account, Changes, FencedOut, SyncToken, TrackedUser, new_pickle_key, open_backend
 from cryptostore.cli.exits import ExitCode
+from cryptostore.store.ownership import claim_of
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
 KEY, NEW = new_pickle_key(), new_pickle_key()
@@ -48,7 +51,7 @@ def test_accounts_for_people(filled: str) -> None:
     ended = run_process("accounts", filled)
     assert (ended.code, ended.err) == (0, "")
     assert f"{ALICE}\n  owner    the bots\\x1b[31m of host 7\n  since    " in ended.out
-    assert "  written  1 batch; holds 1,203 records, " in ended.out
+    assert re.search(r"\n  written  20\d\d-\S+ \S+ UTC, in 1 batch\n  holds    1,203 records, ", ended.out)
     assert str(BOB) in ended.out
 
 
@@ -58,12 +61,20 @@ def test_accounts_for_programs(filled: str) -> None:
     assert (alice["user_id"], alice["device_id"]) == (ALICE.user_id, ALICE.device_id)
     assert alice["owner"] == "the bots\x1b[31m of host 7"
     assert (alice["epoch"], alice["batches"]) == (1, 1)
+    assert datetime.fromisoformat(alice["since"]) <= datetime.fromisoformat(alice["written_at"]) <= datetime.now(UTC)
     assert {kind: each["rows"] for kind, each in alice["kinds"].items()} == {
         "key_ring 00": 1,
         "sync_token": 1,
         "tracked_user": 1_200,
         "key_ring ff": 1,
     }
+
+
+def test_an_account_that_was_never_written_to(run: Run, url: str) -> None:
+    with open_backend(url, owner="a client that was killed") as backend:
+        backend.database.take_over(ALICE.user_id, ALICE.device_id, claim_of("a client that was killed"), 15)
+    assert "  written  never\n" in run("accounts", url, "--quick").out
+    assert run("accounts", url, "--json").document["accounts"][0]["written_at"] is None
 
 
 def test_accounts_without_counting(run: Run, filled: str) -> None:

@@ -57,8 +57,10 @@ def make(database: PostgresDatabase, schema: str) -> None:
         fill(backend)
     # When it was made is no part of it, nor what was drawn for its owner.
     with database.connect() as connection:
-        statement = SQL("UPDATE {} SET since = %s, incarnation = %s").format(Identifier(schema, "ownership"))
-        connection.execute(statement, [to_microseconds(SINCE), INCARNATION])
+        statement = SQL("UPDATE {} SET since = %s, written_at = %s, incarnation = %s").format(
+            Identifier(schema, "ownership")
+        )
+        connection.execute(statement, [to_microseconds(SINCE), to_microseconds(SINCE), INCARNATION])
 
 
 def dump(server: PostgresServer, database: PostgresDatabase) -> bytes:

@@ -36,5 +36,5 @@ def commit(
     """Commit the owner's next batch, and return the account's row after it."""
     batch = next_batch(row, puts, deletes)
     committed = database.commit(row.id, batch, TIMEOUT)
-    assert committed == row._replace(sequence=batch.number)
+    assert committed == batch.row_after(row)
     return committed

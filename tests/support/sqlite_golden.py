@@ -35,7 +35,10 @@ def make(path: Path) -> None:
         fill(backend)
     # When it was made is no part of it, nor what was drawn for its owner.
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE ownership SET since = ?, incarnation = ?", [to_microseconds(SINCE), INCARNATION])
+        connection.execute(
+            "UPDATE ownership SET since = ?, written_at = ?, incarnation = ?",
+            [to_microseconds(SINCE), to_microseconds(SINCE), INCARNATION],
+        )
 
 
 if __name__ == "__main__":

@@ -204,13 +204,13 @@ class PostgresDatabase(Database):
         """The account's row, where this batch was its next one and is committed."""
         first, *others = portions(batch)
         owner = [account_id, batch.epoch, batch.incarnation]
-        storing = self._storing(first, [batch.number, *owner, batch.number - 1])
+        storing = self._storing(first, [batch.number, *owner, batch.number - 1, batch.written_at])
         if not others:
             return _account_row(write(connection, storing, by_index=bool(first.deletes))[0])
         rows = run(connection, *begin(connection, by_index=True), storing)[-1]
         for portion in others:
             if rows:
-                [rows] = run(connection, self._storing(portion, [batch.number, *owner, batch.number]))
+                [rows] = run(connection, self._storing(portion, [batch.number, *owner, batch.number, batch.written_at]))
         commit(connection)
         return _account_row(rows)
 

@@ -22,7 +22,8 @@ _COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "schema_version": frozenset({"version integer", "min_compatible integer"}),
     "account": frozenset({"id bigint", "user_id text", "device_id text", "role name"}),
     "ownership": frozenset(
-        {"account_id bigint", "epoch bigint", "incarnation bigint", "sequence bigint", "owner text", "since bigint"}
+        {f"{name} bigint" for name in ("account_id", "epoch", "incarnation", "sequence", "since", "written_at")}
+        | {"owner text"}
     ),
     "record": frozenset({"account_id bigint", "key bytea", "value bytea"}),
 }

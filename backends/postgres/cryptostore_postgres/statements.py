@@ -22,7 +22,7 @@ _QUALIFIED: Final = {
     "unnest": SQL("pg_catalog.unnest"),
     "row": SQL(
         "account.id, account.user_id, account.device_id, ownership.epoch, ownership.incarnation, ownership.sequence, "
-        "ownership.owner, ownership.since"
+        "ownership.owner, ownership.since, ownership.written_at"
     ),
 }
 
@@ -36,11 +36,11 @@ _CLAIM_ACCOUNT: Final = (
     "WITH account AS ("
     " SELECT id, user_id, device_id FROM {account} WHERE user_id {eq} $1::{text} AND device_id {eq} $2::{text}"
     "), ownership AS ("
-    " INSERT INTO {ownership} AS present (account_id, epoch, incarnation, sequence, owner, since)"
-    " SELECT account.id, 1, $3::{int8}, 0, $4::{text}, $5::{int8} FROM account"
+    " INSERT INTO {ownership} AS present (account_id, epoch, incarnation, sequence, owner, since, written_at)"
+    " SELECT account.id, 1, $3::{int8}, 0, $4::{text}, $5::{int8}, 0 FROM account"
     " ON CONFLICT (account_id) DO UPDATE SET epoch = present.epoch {plus} 1, incarnation = excluded.incarnation,"
     " owner = excluded.owner, since = excluded.since"
-    " RETURNING account_id, epoch, incarnation, sequence, owner, since"
+    " RETURNING account_id, epoch, incarnation, sequence, owner, since, written_at"
     ") SELECT {row} FROM account CROSS JOIN ownership"
 )
 
@@ -57,17 +57,18 @@ _END_STALLED: Final = (
 )
 
 _CLAIM: Final = (
-    "UPDATE {ownership} SET sequence = $1::{int8} WHERE account_id {eq} $2::{int8} AND epoch {eq} $3::{int8}"
+    "UPDATE {ownership} SET sequence = $1::{int8}, written_at = $6::{int8}"
+    " WHERE account_id {eq} $2::{int8} AND epoch {eq} $3::{int8}"
     " AND incarnation {eq} $4::{int8} AND sequence {eq} $5::{int8}"
-    " RETURNING account_id, epoch, incarnation, sequence, owner, since"
+    " RETURNING account_id, epoch, incarnation, sequence, owner, since, written_at"
 )
 _TOUCH: Final = (
     "UPDATE {ownership} SET sequence = sequence WHERE account_id {eq} $1::{int8}"
-    " RETURNING account_id, epoch, incarnation, sequence, owner, since"
+    " RETURNING account_id, epoch, incarnation, sequence, owner, since, written_at"
 )
 _PUT: Final = (
     "put AS (INSERT INTO {record} (account_id, key, value) SELECT ownership.account_id, new.key, new.value"
-    " FROM ownership CROSS JOIN ROWS FROM ({unnest}($6::{bytea}[]), {unnest}($7::{bytea}[])) AS new (key, value)"
+    " FROM ownership CROSS JOIN ROWS FROM ({unnest}($7::{bytea}[]), {unnest}($8::{bytea}[])) AS new (key, value)"
     " ON CONFLICT (account_id, key) DO UPDATE SET value = excluded.value)"
 )
 # By the rows' places: the planner takes a join on the keys for small, and reads the account's rows for each of them.
@@ -140,7 +141,7 @@ class Statements:
         #: Writes the ownership as it is, and returns the account's row.
         self.touch: Final = self._text(f"WITH ownership AS ({_TOUCH}){_FOUND_OWNERSHIP}")
         #: By whether there are puts, and deletes. Each takes the new number, the account's id, the epoch, the
-        #: incarnation and the number before; the arrays of keys and of values; the array of keys.
+        #: incarnation, the number before and the time; the arrays of keys and of values; the array of keys.
         self.commit: Final = {
             (puts, deletes): self._commit(puts=puts, deletes=deletes)
             for puts in (False, True)
@@ -149,7 +150,7 @@ class Statements:
 
     def _commit(self, *, puts: bool, deletes: bool) -> bytes:
         parts = [f"ownership AS ({_CLAIM})", *([_PUT] if puts else []), *([_DELETE] if deletes else [])]
-        keys = SQL("$8" if puts else "$6")
+        keys = SQL("$9" if puts else "$7")
         return self._text(f"WITH {', '.join(parts)}{_FOUND_OWNERSHIP}", keys=keys)
 
     def _text(self, template: str, **more: Composable) -> bytes:

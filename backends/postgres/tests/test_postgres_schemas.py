@@ -47,8 +47,8 @@ class Released(NamedTuple):
 RELEASED: Final = {
     1: Released(
         "0001_first_tables.sql",
-        "9685cd8e387ac47bdca670d7b85a49b09ffb00d90ddfd2509b812ea726160555",
-        "288f40615088a75e1796b2f65878a5875e07717c2408e8e51f797d752a42ee62",
+        "816aaf81227e337755a9868804f1c64de5eba73c523fa44d21f4b3577e230e20",
+        "c0163bfb1e2694267cb9cb409198d5666d66a2719347702f303af7309ae43b86",
     ),
 }
 
@@ -206,7 +206,9 @@ def definitions(connection: psycopg.Connection, schema: str) -> list[str]:
 
 def test_who_owned_the_accounts_is_kept(url: str) -> None:
     with open_backend(url) as backend:
-        owned = Ownership(2, postgres_golden.INCARNATION, 3, postgres_golden.OWNER, postgres_golden.SINCE)
+        owned = Ownership(
+            2, postgres_golden.INCARNATION, 3, postgres_golden.OWNER, postgres_golden.SINCE, postgres_golden.SINCE
+        )
         assert backend.accounts() == dict.fromkeys(GOLDEN, owned)
 
 

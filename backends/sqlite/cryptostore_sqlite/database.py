@@ -13,7 +13,7 @@ from . import schema
 from .connections import Connections
 
 _ACCOUNTS: Final = """
-    SELECT id, user_id, device_id, epoch, incarnation, sequence, owner, since
+    SELECT id, user_id, device_id, epoch, incarnation, sequence, owner, since, written_at
     FROM account JOIN ownership ON account_id = id
 """
 _BY_NAME: Final = f"{_ACCOUNTS} WHERE user_id = ? AND device_id = ?"
@@ -22,10 +22,11 @@ _BY_ID: Final = f"{_ACCOUNTS} WHERE id = ?"
 _ID: Final = "SELECT id FROM account WHERE user_id = ? AND device_id = ?"
 _NEW_ACCOUNT: Final = "INSERT INTO account (id, user_id, device_id) VALUES (?, ?, ?)"
 _NEW_OWNERSHIP: Final = """
-    INSERT INTO ownership (account_id, epoch, incarnation, sequence, owner, since) VALUES (?, 0, 0, 0, '', 0)
+    INSERT INTO ownership (account_id, epoch, incarnation, sequence, owner, since, written_at)
+    VALUES (?, 0, 0, 0, '', 0, 0)
 """
 _TAKE_OVER: Final = "UPDATE ownership SET epoch = epoch + 1, incarnation = ?, owner = ?, since = ? WHERE account_id = ?"
-_ADVANCE: Final = "UPDATE ownership SET sequence = ? WHERE account_id = ?"
+_ADVANCE: Final = "UPDATE ownership SET sequence = ?, written_at = ? WHERE account_id = ?"
 
 # SQLite checks the types of STRICT tables as it writes, not as it reads: a damaged file may hold anything.
 _GET: Final = "SELECT ifnull(CAST(value AS BLOB), x'') FROM record WHERE account_id = ? AND key = ?"
@@ -105,8 +106,8 @@ class SQLiteDatabase(Database):
                 return row
             connection.executemany(_PUT, ((account_id, key, value) for key, value in batch.puts))
             connection.executemany(_DELETE, ((account_id, key) for key in batch.deletes))
-            connection.execute(_ADVANCE, (batch.number, account_id))
-            return row._replace(sequence=batch.number)
+            connection.execute(_ADVANCE, (batch.number, batch.written_at, account_id))
+            return batch.row_after(row)
 
     def health(self, timeout: float) -> Health:
         return Health(f"SQLite {sqlite3.sqlite_version}", self._connections.is_writable(timeout))
@@ -134,7 +135,7 @@ def _account_row(connection: sqlite3.Connection, statement: str, *parameters: st
 
 def _account_rows(connection: sqlite3.Connection, statement: str, *parameters: str | int) -> Iterator[AccountRow]:
     rows = connection.execute(statement, parameters).fetchall()
-    for account_id, user_id, device_id, epoch, incarnation, sequence, owner, since in rows:
+    for account_id, user_id, device_id, epoch, incarnation, sequence, owner, since, written_at in rows:
         # No account's name may hold a lone surrogate, so the core reports the damaged row. An owner's is only shown.
         yield AccountRow(
             account_id,
@@ -145,6 +146,7 @@ def _account_rows(connection: sqlite3.Connection, statement: str, *parameters: s
             sequence,
             owner.decode(errors="replace"),
             since,
+            written_at,
         )
 
 

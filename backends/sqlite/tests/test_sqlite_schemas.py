@@ -51,8 +51,8 @@ class Released(NamedTuple):
 RELEASED: Final = {
     1: Released(
         "0001_first_tables.sql",
-        "efc658cf0f04528fdc5712e769d0f7059e6e979a816e53f34d819fa341c8b645",
-        "d80d29c17a11cc0445bfd09a9656c6548eaddf18753d4f647623cea63fd07e81",
+        "40d58f8cfd2a97d8e113c0fe5db687c88738ff180bd9538d244fb8dc6335925f",
+        "0fb6fb3a243755cd190ba95055c6ea0e3be0cae6130ec31f8a3f0004ecffbf35",
     ),
 }
 
@@ -139,7 +139,9 @@ def outline(path: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def test_who_owned_the_accounts_is_kept(filled: Path, url: str) -> None:
     with open_backend(url) as backend:
-        owned = Ownership(2, sqlite_golden.INCARNATION, 3, sqlite_golden.OWNER, sqlite_golden.SINCE)
+        owned = Ownership(
+            2, sqlite_golden.INCARNATION, 3, sqlite_golden.OWNER, sqlite_golden.SINCE, sqlite_golden.SINCE
+        )
         assert backend.accounts() == dict.fromkeys(GOLDEN, owned)
 
 

@@ -17,7 +17,7 @@ from cryptostore_sqlite import database as statements
 _TABLES: Final = {
     "schema_version": ["id", "version", "min_compatible"],
     "account": ["id", "user_id", "device_id"],
-    "ownership": ["account_id", "epoch", "incarnation", "sequence", "owner", "since"],
+    "ownership": ["account_id", "epoch", "incarnation", "sequence", "owner", "since", "written_at"],
     "record": ["account_id", "key", "value"],
 }
 

@@ -56,8 +56,9 @@ class BatchCases(CaseGroup):
     def test_a_commit_answers_with_the_accounts_row_as_it_is_then(self, raw: RawOwner, handles: Handles) -> None:
         before = raw.row
         for number, deletes in enumerate(([], [b"key 1"], [b"key 2", b"never there"]), 1):
-            answer = raw.commit(raw.batch({b"key %d" % number: b"value"}, deletes))
-            assert answer == before._replace(sequence=number)
+            batch = raw.batch({b"key %d" % number: b"value"}, deletes, written_at=number)
+            answer = raw.commit(batch)
+            assert answer == before._replace(sequence=number, written_at=number)
             # What was answered is there for everybody else.
             assert found(handles.open().database) == answer
             raw.row = answer

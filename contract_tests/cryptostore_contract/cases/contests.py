@@ -55,7 +55,7 @@ class TakeOvers:
         is_first = newer.row.sequence == batch.number - 1
         after = self._rows if is_first else dict(batch.puts)
         self._check(newer, after, f"of an owner that was held at event {event}, and taken over")
-        expected = newer.row if is_first else owner.row._replace(sequence=batch.number)
+        expected = newer.row if is_first else batch.row_after(owner.row)
         assert answer in (None, expected), f"event {event}"
         newer.put({b"key": b"newer"}, [b"more"])
         self._rows = {b"key": b"newer"}

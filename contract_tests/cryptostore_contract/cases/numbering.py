@@ -40,7 +40,7 @@ class NumberingCases(CaseGroup):
     @case("NUMBERING-1", checks=("COMMIT-2", "COMMIT-3", "COMMIT-4"))
     def test_the_same_number_twice_is_one_commit(self, raw: RawOwner, handles: Handles) -> None:
         first = raw.batch({b"key": b"first", b"other": b"first"})
-        committed = raw.row._replace(sequence=first.number)
+        committed = first.row_after(raw.row)
         others = raw.batch({b"key": b"second"}, [b"other"])
         # The third attempt is another process's, for all that the database knows. The last is not put right by others.
         attempts = [raw.commit(first), raw.commit(first)]
@@ -57,7 +57,7 @@ class NumberingCases(CaseGroup):
         raw.commit(old)
         newer = raw.commit(raw.batch({b"ratchet": b"newer"}, [b"gone"], ahead=2))
         # The first attempt at the old batch had stalled in the network, and comes out of it now.
-        assert raw.commit(old) == newer == raw.row._replace(sequence=old.number + 1)
+        assert raw.commit(old) == newer == old._replace(number=old.number + 1).row_after(raw.row)
         assert rows_of(handles.open().database, raw.row.id) == {b"ratchet": b"newer"}
 
     @case("NUMBERING-3", checks=("COMMIT-2", "COMMIT-3"))
@@ -180,7 +180,7 @@ class NumberingCases(CaseGroup):
                 harness.end_sessions()
                 seen = in_the_end(lambda: found(reader))
                 assert seen.sequence == batch.number, "a batch that waited for its standby was not to be seen"
-        assert in_the_end(lambda: raw.commit(batch)) == raw.row._replace(sequence=batch.number)
+        assert in_the_end(lambda: raw.commit(batch)) == batch.row_after(raw.row)
 
 
 class Interrupts:

@@ -115,19 +115,22 @@ class OwnershipCases(CaseGroup):
         assert raw.commit(batch) == newer.row
         assert (newer.everything(), found(raw.database)) == ({b"key": b"newer"}, newer.row)
 
-    @case("OWNERSHIP-9", checks=("TAKE-1", "TAKE-2", "FIND-1", "ACCOUNTS-1"))
+    @case("OWNERSHIP-9", checks=("TAKE-1", "TAKE-2", "FIND-1", "ACCOUNTS-1", "COMMIT-1"))
     @pytest.mark.parametrize("since", [0, 1, 2**53 + 1, 2**63 - 1])
     def test_a_take_over_is_as_it_was_claimed(self, handles: Handles, since: int) -> None:
         database = handles.open().database
+        written_at = 0
         for epoch, owner in enumerate(_OWNERS, 1):
             claim = new_claim(new_id=5, incarnation=2**63 - epoch, owner=owner, since=since)
             raw = RawOwner(database, ALICE, claim)
             names = (ALICE.user_id, ALICE.device_id)
-            assert raw.row == AccountRow(5, *names, epoch, claim.incarnation, epoch - 1, owner, since)
+            assert raw.row == AccountRow(5, *names, epoch, claim.incarnation, epoch - 1, owner, since, written_at)
             fresh = handles.open().database
             # Twice, since looking changes nothing.
             assert [found(fresh), found(fresh), *fresh.accounts(TIMEOUT)] == [raw.row] * 3
-            raw.put({b"key": b"value"})
+            # A time of its own, which the next take-over leaves as it is.
+            written_at = since // epoch
+            raw.put({b"key": b"value"}, written_at=written_at)
 
     @case("OWNERSHIP-10", checks=("COMMIT-1", "COMMIT-2", "COMMIT-3"))
     @pytest.mark.parametrize("field", ["epoch", "incarnation"])
@@ -142,7 +145,7 @@ class OwnershipCases(CaseGroup):
         assert raw.commit(strange) == raw.row
         assert (raw.everything(), found(raw.database)) == ({b"key": b"value"}, raw.row)
         # Its own owner is not disturbed.
-        assert raw.commit(batch) == raw.row._replace(sequence=batch.number)
+        assert raw.commit(batch) == batch.row_after(raw.row)
 
     @case("OWNERSHIP-11", checks=("COMMIT-1", "COMMIT-2", "COMMIT-3"))
     def test_an_owner_that_is_held_inside_a_commit_while_another_takes_over_changes_nothing(

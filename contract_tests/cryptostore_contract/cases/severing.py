@@ -247,7 +247,7 @@ class Severed:
 
     def _repeat(self, batch: Batch, note: str) -> None:
         """Send the same batch again until it is known to be there."""
-        assert persist(self._attempt(batch)) == self._owner.row._replace(sequence=batch.number), note
+        assert persist(self._attempt(batch)) == batch.row_after(self._owner.row), note
         self._number = batch.number
         self._holds(note, self._number)
 

@@ -40,7 +40,7 @@ def _swallow(patch: pytest.MonkeyPatch, *errors: type[Exception]) -> None:
             return original(self, account_id, batch, timeout)
         except errors:
             [row] = [row for row in self.accounts(timeout) if row.id == account_id]
-            return row._replace(sequence=batch.number)
+            return batch.row_after(row)
 
     patch.setattr(SQLiteDatabase, "commit", commit)
 

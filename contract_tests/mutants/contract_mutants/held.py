@@ -26,7 +26,7 @@ def owner_checked_before_the_lock(patch: pytest.MonkeyPatch) -> None:
                 shared.records[account_id].put(row)
             for key in batch.deletes:
                 shared.records[account_id].delete(key)
-            return keep(shared, found._replace(sequence=batch.number))
+            return keep(shared, batch.row_after(found))
 
     patch.setattr(MemoryHandle, "commit", commit)
 

@@ -29,8 +29,8 @@ def owner_checked_before_the_lock(patch: pytest.MonkeyPatch) -> None:
         with self._connections.writing(timeout, checkpoint=bool(batch.deletes)) as connection:
             connection.executemany(database._PUT, ((account_id, key, value) for key, value in batch.puts))
             connection.executemany(database._DELETE, ((account_id, key) for key in batch.deletes))
-            connection.execute(database._ADVANCE, (batch.number, account_id))
-        return row._replace(sequence=batch.number)
+            connection.execute(database._ADVANCE, (batch.number, batch.written_at, account_id))
+        return batch.row_after(row)
 
     patch.setattr(SQLiteDatabase, "commit", commit)
 

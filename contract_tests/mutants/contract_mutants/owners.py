@@ -68,6 +68,12 @@ def microseconds_lost(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant("OWNERSHIP-9")
+def last_write_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A take-over counts as no write, and makes the time of the last one that of none."""
+    change_take_over(patch, lambda _before, owned: owned._replace(written_at=0))
+
+
+@mutant("OWNERSHIP-9")
 def long_owner_cut_off(patch: pytest.MonkeyPatch) -> None:
     """A column of 64 bytes for the owner's name."""
     change_take_over(

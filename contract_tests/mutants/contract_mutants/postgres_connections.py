@@ -116,7 +116,7 @@ def batch_without_an_answer_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     def commit(sound: Any, handle: Any, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
         if batch[:3] in sent:
             [row] = [row for row in handle.accounts(timeout) if row.id == account_id]
-            return AccountRow(*row)._replace(sequence=batch.number)
+            return batch.row_after(row)
         sent.add(batch[:3])
         answer: AccountRow | None = sound(handle, account_id, batch, timeout)
         return answer

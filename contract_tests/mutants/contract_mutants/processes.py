@@ -68,7 +68,7 @@ def _commit_later(patch: pytest.MonkeyPatch, is_time: Callable[[list[Batch]], bo
         row = next((row for row in self.accounts(timeout) if row.id == account_id), None)
         while waiting and is_time(waiting):
             row = original(self, account_id, waiting.pop(0), timeout)
-        return row and row._replace(sequence=batch.number)
+        return row and batch.row_after(row)
 
     patch.setattr(SQLiteDatabase, "commit", commit)
 

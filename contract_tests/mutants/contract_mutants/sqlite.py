@@ -124,7 +124,7 @@ def commit_in_parts(patch: pytest.MonkeyPatch, parts: Callable[[Batch], Sequence
             if row is None or (row.epoch, row.incarnation, row.sequence) != (*batch[:2], batch.number):
                 return row
             with self._connections.writing(timeout) as connection:
-                connection.execute(database._ADVANCE, (batch.number - 1, account_id))
+                connection.execute(database._ADVANCE, (batch.number - 1, batch.written_at, account_id))
         return original(self, account_id, last, timeout)
 
     patch.setattr(SQLiteDatabase, "commit", commit)

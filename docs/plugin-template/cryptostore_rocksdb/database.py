@@ -73,7 +73,7 @@ class RocksDBDatabase(Database):
                 writes.put(_record_key(account_id, key), value)
             for key in batch.deletes:
                 writes.delete(_record_key(account_id, key))
-            return self._write(writes, found._replace(sequence=batch.number))
+            return self._write(writes, batch.row_after(found))
 
     def health(self, timeout: float) -> Health:
         with self._engine.using(timeout) as rdict:

@@ -25,7 +25,8 @@ CREATE TABLE {schema}.ownership (
     incarnation bigint NOT NULL,
     sequence    bigint NOT NULL,
     owner       pg_catalog.text NOT NULL,
-    since       bigint NOT NULL
+    since       bigint NOT NULL,
+    written_at  bigint NOT NULL
 ) WITH (fillfactor = 50);
 
 -- Without a foreign key, which would cost a fifth of the time of a batch. Values are sealed, so they do not compress.

@@ -18,14 +18,15 @@ CREATE TABLE account (
     UNIQUE (user_id, device_id)
 ) STRICT;
 
--- since: microseconds since 1970 (UTC)
+-- since, written_at: microseconds since 1970 (UTC)
 CREATE TABLE ownership (
     account_id  INTEGER NOT NULL PRIMARY KEY,
     epoch       INTEGER NOT NULL,
     incarnation INTEGER NOT NULL,
     sequence    INTEGER NOT NULL,
     owner       TEXT    NOT NULL,
-    since       INTEGER NOT NULL
+    since       INTEGER NOT NULL,
+    written_at  INTEGER NOT NULL
 ) STRICT;
 
 -- With a rowid: without one, a value over a quarter of a page takes pages of its own, and inserting takes longer.
