@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,19 +23,28 @@ _PATIENCE: Final = 120.0
 _CHILD_FIRST: Final[Mapping[str, str]] = {"PYTEST_ADDOPTS": "-k this_process_reads_what_another_wrote"}
 
 
+def _hear() -> None:
+    """Hear of Ctrl-C. A shell that started the tests in the background lets its children ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run(*words: str, env: Mapping[str, str] = FEW, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
-        [*_COMMAND, *words], env=os.environ | env, capture_output=True, text=True, timeout=timeout, check=False
+        [*_COMMAND, *words],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        preexec_fn=_hear,
     )
 
 
 def interrupt(url: str, processes: str, number: signal.Signals, is_at_work: Callable[[], bool]) -> int:
     """Send a signal to the command once cases run and it is at work, and return how it ended."""
-    # A shell that started the tests in the background lets its children ignore this signal.
-    hear = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        [*_COMMAND, url, "--processes", processes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear
+        [*_COMMAND, url, "--processes", processes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_hear
     ) as running:
         assert running.stdout is not None
         while (said := running.stdout.read(1)) not in (b".", b""):

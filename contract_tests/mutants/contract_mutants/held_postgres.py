@@ -66,7 +66,7 @@ def large_batch_in_parts(patch: pytest.MonkeyPatch) -> None:
         middle = len(batch.puts) // 2
         owner = [batch.epoch, batch.incarnation, batch.number - 1]
         first = Portion(batch.puts[:middle], ())
-        write(connection, self._storing(first, [batch.number - 1, account_id, *owner]))
+        write(connection, self._storing(first, [batch.number - 1, account_id, *owner, batch.written_at]))
         return original(self, connection, account_id, batch._replace(puts=batch.puts[middle:]))
 
     patch.setattr(PostgresDatabase, "_committed", committed)
