@@ -25,6 +25,8 @@ LARGE, SMALL = 500, 7
 KEYS: Final = [b"\x05" + number.to_bytes(8) for number in range(0, 10_000, 2)]
 NEXT: Final = [key + b"\x00" for key in KEYS]
 END: Final = b"\xff" * 1_025
+#: In microseconds since 1970.
+WRITTEN_AT: Final = 1_793_000_000_000_000
 
 MODES: Final = ("force_custom_plan", "force_generic_plan")
 #: What a random page costs, where the next one costs 1.
@@ -52,7 +54,7 @@ def cases(statements: Statements) -> Iterator[Case]:
             arrays = [*([puts, puts] if puts else []), *([deletes] if deletes else [])]
             if arrays:
                 statement = statements.commit[bool(puts), bool(deletes)]
-                yield Case(statement, (1, account, 1, 1, 0, *arrays), by_index=bool(deletes))
+                yield Case(statement, (1, account, 1, 1, 0, WRITTEN_AT, *arrays), by_index=bool(deletes))
 
 
 def plan_of(connection: Connection, case: Case, mode: str, disk: str) -> dict[str, Any]:

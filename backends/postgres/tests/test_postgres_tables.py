@@ -19,6 +19,7 @@ TABLES: Final = {
         ("sequence", "bigint"),
         ("owner", "text"),
         ("since", "bigint"),
+        ("written_at", "bigint"),
     ],
     "record": [("account_id", "bigint"), ("key", "bytea"), ("value", "bytea")],
     "schema_version": [("version", "integer"), ("min_compatible", "integer"), ("one_row", "boolean")],
