@@ -140,7 +140,7 @@ class ObserverHooks:
 
     @hookspec
     def cryptostore_keys_imported(self, account: Account, records: int, way: str, source: str, owner: str) -> None:
-        """Keys came in, by the command that `way` names, from a file or a database."""
+        """Keys came in from a file or a database, in the way that is named as its command or method is named."""
 
     @hookspec
     def cryptostore_account_moved(self, account: Account, source: str, destination: str, owner: str) -> None:

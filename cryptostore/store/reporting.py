@@ -73,6 +73,11 @@ class Reports:
         facts = {"records": records, "way": way, "destination": destination}
         self._notify("cryptostore_keys_exported", account=self._account, owner=self._owner, **facts)
 
+    def imported(self, records: int, way: str, source: str) -> None:
+        """So many keys came in from a file."""
+        facts = {"records": records, "way": way, "source": source}
+        self._notify("cryptostore_keys_imported", account=self._account, owner=self._owner, **facts)
+
     def secret_exported(self, secret: str, way: str, destination: str) -> None:
         """A secret of the identity left the database."""
         facts = {"secret_name": secret, "way": way, "destination": destination}

@@ -17,6 +17,7 @@ from client_pairs import ALICE, BOB, ROOM, Person, people
 from cryptostore import Account, BackendUnavailable, InboundGroupSession, StoreClosed
 from cryptostore.store.memory import MemoryHandle
 from small_homeserver import SmallHomeserver
+from told import Told
 
 
 def used_indices(server: SmallHomeserver) -> list[tuple[str, int]]:
@@ -283,7 +284,7 @@ def test_two_uploads_at_once_are_one(memory_url: str) -> None:
 
 
 def test_an_import_is_compared_with_what_is_stored_and_survives_a_database_that_is_away(
-    memory_url: str, unreliable: Unreliable, tmp_path: Path
+    memory_url: str, unreliable: Unreliable, tmp_path: Path, told: Told
 ) -> None:
     async def scenario() -> None:
         async with people(f"{memory_url}?deadline=0.01") as (_, alice, bob):
@@ -321,3 +322,8 @@ def test_an_import_is_compared_with_what_is_stored_and_survives_a_database_that_
             await carol.client.close()
 
     asyncio.run(scenario())
+    assert told.of("keys_imported", "account", "records", "way", "source") == [
+        (BOB, 0, "client.import_keys", str(tmp_path / "worse")),
+        (BOB, 0, "client.import_keys", str(tmp_path / "worse")),
+        (Account("@carol:small", "CAROLPHONE"), 1, "client.import_keys", str(tmp_path / "good")),
+    ]

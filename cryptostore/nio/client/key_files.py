@@ -42,10 +42,14 @@ class KeyFiles:
         if not self._session.is_open:
             raise LocalProtocolError("this client is not open; `await client.open()` before room keys are imported")
         keys = await asyncio.to_thread(ExportedKeys, infile, passphrase)
-        pieces = keys.pieces(_PIECE)
-        while piece := await asyncio.to_thread(next, pieces, None):
-            self._take_in_piece(piece)
-            await self._flush()
+        pieces, taken_in = keys.pieces(_PIECE), 0
+        try:
+            while piece := await asyncio.to_thread(next, pieces, None):
+                taken_in += await self._take_in_piece(piece)
+                await self._flush()
+        finally:
+            # Also of an import that failed: what was taken in stays, and the next flush saves it.
+            self._session.store.storage.durable.reports.imported(taken_in, "client.import_keys", infile)
 
     async def write_out(self, outfile: str, passphrase: str, rounds: int) -> None:
         """Export all room keys: the new file is there whole when this returns, and not at all after an error."""
@@ -61,12 +65,19 @@ class KeyFiles:
             # The thread does not notice that nobody waits for it any more.
             is_given_up.set()
 
-    def _take_in_piece(self, sessions: Sequence[InboundGroupSession]) -> None:
+    async def _take_in_piece(self, sessions: Sequence[InboundGroupSession]) -> int:
+        """Take in the keys that are new or better, and return how many those were."""
         store = self._session.store
-        known = store.load_inbound_group_sessions()
+        known, taken_in = store.load_inbound_group_sessions(), 0
+        keys = [(each.room_id, each.id, each.sender_key) for each in sessions]
+        # Held until all are compared, so that the event loop waits for no database.
+        stored = await in_thread(self._session.threads, known.prefetch, keys)
         for session in sessions:
             if known.add(session):
                 store.save_inbound_group_session(session)
+                taken_in += 1
+        del stored
+        return taken_in
 
 
 class _GivenUpError(Exception):
