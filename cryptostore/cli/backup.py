@@ -41,8 +41,9 @@ def backup(
 ) -> None:
     """Write one whole account to a file that its passphrase opens, for `cryptostore restore`.
 
-    Whoever has the file and its passphrase is this device; the pickle key is not needed then. Stop the client first, or
-    choose a moment when it is quiet: an account that is written to meanwhile is not backed up. Takes nothing over.
+    Whoever has the file and its passphrase is this device; the pickle key is not needed then. Takes nothing over, and
+    the client may run: the file has the account as it is at one moment. Only one of more than 64 MiB that is written to
+    meanwhile is not backed up.
 
     The file is there whole, or not at all. Every record is opened; those that cannot be read are listed and kept as
     they are, and the exit code is 1.

@@ -1,8 +1,8 @@
 """One whole account as a file that its passphrase opens, and back into a database of any backend.
 
-A backup takes nothing over: an account that is written to meanwhile is an error. It holds the rows as they are stored,
-and the key ring, so the pickle key is not needed to restore it: the ring is wrapped with the pickle key that is given
-then.
+A backup takes nothing over. It holds the rows as they are stored, at one moment, and the key ring, so the pickle key is
+not needed to restore it: the ring is wrapped with the pickle key that is given then. Of an account that was written to
+while its rows were streamed, they are read once more, all at one moment.
 
 The order makes a restored account whole or none at all, wherever it is interrupted:
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -49,6 +49,8 @@ from .values import encode_value
 #: What one batch holds at most: rows, and bytes of values.
 _BATCH_ROWS: Final = 2_000
 _BATCH_BYTES: Final = 4 * 1024 * 1024
+#: What is read of an account at one moment at most: bytes of keys and values.
+_MOST_AT_ONE_MOMENT: Final = 64 * 1024 * 1024
 
 #: Called with numbers of rows.
 Passed = Callable[[int], None]
@@ -109,35 +111,58 @@ def back_up(
     file: IO[bytes],
     passed: Passed = _unwatched,
 ) -> Counted:
-    """Write one account to what was opened for it, in bounded memory. Takes nothing over, and changes nothing.
+    """Write one account to what was opened for it. Takes nothing over, and changes nothing.
+
+    In bounded memory, unless the account is written to meanwhile: then up to 64 MiB of it are in memory at one moment.
 
     Raises AccountNotFound, AccountElsewhere for an account that is not at home here, WrongPickleKey, UnreadableRecord
-    for a key ring that is missing or damaged; ConfigurationError for an account without rows, and where it was written
-    to meanwhile: what is in the file then is no backup.
+    for a key ring that is missing or damaged; ConfigurationError for an account without rows, and for a larger one that
+    was written to meanwhile: what is in the file then is no backup.
     """
+    stored = backend.sealed(account)
     # First: while the passphrase is stretched, the account may be written to.
     writer = BackupWriter(file, account, passphrase, datetime.now(UTC))
-    stored = backend.sealed(account)
     seen = _found(stored)
-    keys = AccountKeys(account, pickle_key, lambda wanted: [Row(*each) for each in stored.get(wanted).items()])
+    keys = _unlocked(stored, pickle_key, lambda wanted: [Row(*each) for each in stored.get(wanted).items()])
+    counted = _write(writer, keys, copied_rows(stored.pages(), passed))
+    now = _found(stored)
+    if (now.id, now.sequence) == (seen.id, seen.sequence):
+        return counted
+    if counted.size > _MOST_AT_ONE_MOMENT:
+        raise ConfigurationError(
+            f"{account} was written to while it was backed up, and is too large to be read at one moment, so there is "
+            "no backup. Stop its client, or try again at a moment when it is quiet"
+        )
+    file.seek(0)
+    file.truncate()
+    return _write_snapshot(BackupWriter(file, account, passphrase, datetime.now(UTC)), stored, pickle_key)
+
+
+def _write_snapshot(writer: BackupWriter, stored: SealedAccount, pickle_key: str) -> Counted:
+    rows = stored.snapshot()
+    values = dict(rows)
+    keys = _unlocked(stored, pickle_key, lambda wanted: [Row(key, values[key]) for key in wanted if key in values])
+    return _write(writer, keys, copied_rows([rows]))
+
+
+def _unlocked(stored: SealedAccount, pickle_key: str, read: Callable[[Sequence[bytes]], Sequence[Row]]) -> AccountKeys:
+    keys = AccountKeys(stored.account, pickle_key, read)
     if not keys.load():
-        if seen.sequence:
-            raise UnreadableRecord(missing_ring(account))
-        raise ConfigurationError(f"{account} has no keys yet, so there is nothing to back up")
+        if _found(stored).sequence:
+            raise UnreadableRecord(missing_ring(stored.account))
+        raise ConfigurationError(f"{stored.account} has no keys yet, so there is nothing to back up")
+    return keys
+
+
+def _write(writer: BackupWriter, keys: AccountKeys, rows: Iterable[Row]) -> Counted:
     counted = Counted()
     writer.write_ring(keys.ring)
-    for row in copied_rows(stored, passed):
+    for row in rows:
         writer.write(row)
         counted.add(row)
         if problem := problem_of(row, keys):
             note(counted.wrong, row.key, problem)
     writer.end()
-    now = stored.find()
-    if now is None or (now.id, now.sequence) != (seen.id, seen.sequence):
-        raise ConfigurationError(
-            f"{account} was written to while it was backed up, so there is no backup. Stop its client, or try again at "
-            "a moment when it is quiet"
-        )
     return counted
 
 
@@ -186,7 +211,7 @@ def restore(
         stored.write(rows)
         passed.written(len(rows))
     counted = Counted()
-    for row, difference in compared(file.rows(), copied_rows(stored, passed.compared)):
+    for row, difference in compared(file.rows(), copied_rows(stored.pages(), passed.compared)):
         counted.add(row)
         if difference:
             note(counted.wrong, row.key, difference)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from .interface import Row
 from .marks import MARK_KEY
 from .ring import RING_KEYS
-from .sealed_account import SealedAccount
 
 #: How many rows are named; where all of them differ, they would not fit into memory.
 _MOST_NAMED: Final = 10_000
@@ -40,9 +39,9 @@ def note(noted: list[Different], key: bytes, reason: str) -> None:
         noted.append(Different(key, str(reason)))
 
 
-def copied_rows(account: SealedAccount, passed: Callable[[int], None] = lambda _number: None) -> Iterator[Row]:
-    """The rows that are copied as they are, in key order; `passed` is called with numbers of rows."""
-    for page in account.pages():
+def copied_rows(pages: Iterable[Sequence[Row]], passed: Callable[[int], None] = lambda _number: None) -> Iterator[Row]:
+    """The rows that are copied as they are, of all; `passed` is called with numbers of rows."""
+    for page in pages:
         yield from [row for row in page if row.key not in NOT_COPIED_AS_ROWS]
         passed(len(page))
 

@@ -243,7 +243,7 @@ class _Copy:
         return mark
 
     def _compare(self, done: Copied, passed: Callable[[int], None]) -> None:
-        ours, theirs = copied_rows(self._source, passed), copied_rows(self._destination)
+        ours, theirs = copied_rows(self._source.pages(), passed), copied_rows(self._destination.pages())
         for row, difference in compared(ours, theirs):
             if difference in (Difference.MISSING, Difference.ADDED):
                 note(done.different, row.key, difference)

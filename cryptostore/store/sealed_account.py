@@ -86,6 +86,12 @@ class SealedAccount:
             average = sum([len(row.value) for row in rows]) // len(rows) + 1
             size = max(1, min(_PAGE_ROWS, _GROWTH * size, _PAGE_BYTES // average))
 
+    def snapshot(self) -> list[Row]:
+        """All rows as they are at one moment, in key order, in memory."""
+        everything = [range_of(b"")]
+        rows = self._attempts().run(partial(self._database.ranges, self._id, everything))
+        return list(checked_rows(rows, everything))
+
     def write(self, puts: Sequence[Row], deletes: Sequence[bytes] = ()) -> None:
         """Make rows durable in one batch, all or nothing. Raises as `CryptoStore.apply` does."""
         if self._sequence is None:

@@ -23,6 +23,7 @@ from cryptostore import (
     SyncToken,
     TrackedUser,
     UnreadableRecord,
+    Value,
     WrongPickleKey,
 )
 from cryptostore.store import backup_file, backups
@@ -145,16 +146,36 @@ def test_accounts_that_cannot_be_backed_up(source: Place, destination: Place) ->
     refused(third, UnreadableRecord, "the key ring of @alice:example.org ALICEDEVICE is missing")
 
 
-@pytest.mark.parametrize("change", ["write", "delete"])
-def test_one_that_is_written_to_meanwhile_is_no_backup(source: Place, change: str) -> None:
-    def disturb(_number: int) -> None:
-        if change == "write":
-            save(source, SyncToken("s2"))
-        elif ALICE in source.backend.accounts():
-            source.backend.delete_account(ALICE)
+def test_one_that_is_written_to_meanwhile_is_backed_up_as_it_is_at_one_moment(
+    source: Place, destination: Place, tmp_path: Path
+) -> None:
+    batches: list[str] = []
 
-    with pytest.raises(ConfigurationError, match="was written to while it was backed up, so there is no backup"):
-        back_up(source.backend, ALICE, KEY, PASSPHRASE, io.BytesIO(), disturb)
+    def disturb(_number: int) -> None:
+        batches.append(f"s{len(batches)}")
+        # Of the first page and of the last.
+        save(source, SyncToken(batches[-1]), Value("batch", "last", batches[-1].encode()))
+
+    with (path := tmp_path / "alice.backup").open("xb") as opened:
+        back_up(source.backend, ALICE, KEY, PASSPHRASE, opened, disturb)
+    restored(BackupFile(path, PASSPHRASE), destination)
+    assert len(batches) > 2
+    with destination.backend.open_store(ALICE, Mode.READ, pickle_key=OTHER_KEY) as store:
+        assert store.get(SyncToken, [()])[()].token == batches[-1]
+        assert store.get(Value, [("batch", "last")])["batch", "last"].value == batches[-1].encode()
+
+
+def test_a_large_one_that_is_written_to_meanwhile_is_no_backup(source: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backups, "_MOST_AT_ONE_MOMENT", 1_000)
+    with pytest.raises(ConfigurationError, match="was written to while it was backed up, and is too large"):
+        back_up(source.backend, ALICE, KEY, PASSPHRASE, io.BytesIO(), lambda _number: save(source, SyncToken("s2")))
+
+
+def test_one_that_is_deleted_meanwhile_is_no_backup(source: Place) -> None:
+    with pytest.raises(AccountNotFound, match="@alice"):
+        back_up(
+            source.backend, ALICE, KEY, PASSPHRASE, io.BytesIO(), lambda _number: source.backend.delete_account(ALICE)
+        )
 
 
 def test_a_record_that_cannot_be_read_is_kept_and_named(source: Place, destination: Place, tmp_path: Path) -> None:
