@@ -75,6 +75,11 @@ _encode_header: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode_header: Final = msgspec.msgpack.Decoder(_Header).decode
 
 
+def is_backed_up(row: Row) -> bool:
+    """Whether such a file can hold the row. What it cannot hold is no record's: somebody put it into the database."""
+    return MARK_KEY < row.key < RING_KEYS[1] and len(row.key) <= MAX_KEY_BYTES and len(row.value) <= MAX_STORED_BYTES
+
+
 class _Lock(NamedTuple):
     cipher: AESGCMSIV
     key_check: bytes
@@ -114,7 +119,7 @@ class BackupWriter:
         self.write(Row(b"", encode_ring(ring)))
 
     def write(self, row: Row) -> None:
-        """Encrypt and write one row, sealed as it is."""
+        """Encrypt and write one row, sealed as it is; one that `is_backed_up`."""
         self._waiting += _ITEM.pack(len(row.key), len(row.value)) + row.key + row.value
         # What is left may be the last chunk, which is never empty.
         while len(self._waiting) > _CHUNK_BYTES:
@@ -161,7 +166,7 @@ class BackupFile:
         self._ring(next(items))
         last = MARK_KEY
         for row in items:
-            if not last < row.key < RING_KEYS[1]:
+            if not (last < row.key and is_backed_up(row)):
                 raise self._damaged("its rows are out of order")
             last = row.key
             yield row

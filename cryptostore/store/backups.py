@@ -32,7 +32,7 @@ from cryptostore.records.record import Account
 
 from .account_keys import AccountKeys, missing_ring
 from .backend import Backend
-from .backup_file import BackupFile, BackupWriter
+from .backup_file import BackupFile, BackupWriter, is_backed_up
 from .comparing import Difference, Different, compared, copied_rows, note
 from .interface import AccountRow, Row
 from .keys import encode_key
@@ -73,7 +73,7 @@ class Counted:
     """How many rows of each kind number there were, their bytes of keys and values, and which were not as they should.
 
     Of `wrong` rows the first 10,000 are named: in a backup those that cannot be read, which it holds as they are, and
-    of a restore those that differ, after which it is not complete.
+    those that are no record's, which it has not got; of a restore those that differ, after which it is not complete.
     """
 
     rows: Counter[int] = field(default_factory=Counter)
@@ -158,6 +158,9 @@ def _write(writer: BackupWriter, keys: AccountKeys, rows: Iterable[Row]) -> Coun
     counted = Counted()
     writer.write_ring(keys.ring)
     for row in rows:
+        if not is_backed_up(row):
+            note(counted.wrong, row.key, "is no record's, and was left out")
+            continue
         writer.write(row)
         counted.add(row)
         if problem := problem_of(row, keys):

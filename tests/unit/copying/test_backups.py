@@ -30,6 +30,7 @@ from cryptostore.store import backup_file, backups
 from cryptostore.store.backup_file import BackupFile
 from cryptostore.store.backups import Restoring, back_up, check, restore
 from cryptostore.store.copying import Place, copy
+from cryptostore.store.interface import MAX_STORED_BYTES
 from cryptostore.store.keys import encode_key
 from cryptostore.store.ring import RING_KEYS
 from example_records import ALICE, example
@@ -187,6 +188,30 @@ def test_a_record_that_cannot_be_read_is_kept_and_named(source: Place, destinati
     assert [each.key for each in counted.wrong] == [damaged]
     assert restored(BackupFile(path, PASSPHRASE), destination).wrong == []
     assert contents(destination)[damaged] == b"damaged"
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        Row(b"\xff\x01", b"x"),
+        Row(b"\x00\x00", b"x"),
+        Row(b"\x04" * 1_025, b"x"),
+        Row(b"\x04" * 70_000, b"x"),
+        Row(b"\xfe", bytes(MAX_STORED_BYTES + 1)),
+    ],
+    ids=lambda row: f"{row.key[:2].hex()}, {len(row.key)}, {len(row.value)}",
+)
+def test_a_row_that_is_no_records_is_left_out_and_named(
+    source: Place, destination: Place, tmp_path: Path, stray: Row
+) -> None:
+    plant(source.backend, ALICE, *stray)
+    with (path := tmp_path / "alice.backup").open("xb") as opened:
+        counted = back_up(source.backend, ALICE, KEY, PASSPHRASE, opened)
+    assert counted.wrong == [(stray.key, "is no record's, and was left out")]
+    assert counted.rows.total() == len(RECORDS)
+    assert restored(BackupFile(path, PASSPHRASE), destination).wrong == []
+    del stored(source.backend, ALICE).values[stray.key]
+    assert sealed_rows(destination) == sealed_rows(source)
 
 
 def test_a_database_that_has_the_account_is_left_alone(destination: Place, file: BackupFile) -> None:
