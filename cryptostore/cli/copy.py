@@ -32,7 +32,11 @@ Destination = Annotated[str, typer.Argument(metavar="DST", help="The database th
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the source over first: its clients are fenced out.")]
 LeaveSource = Annotated[bool, typer.Option("--leave-source", help="Make a second copy, and leave the source as it is.")]
 EvenIfMoved = Annotated[
-    bool, typer.Option("--even-if-moved", help="Copy what accounts left whose new database is lost.")
+    bool,
+    typer.Option(
+        "--even-if-moved",
+        help="Copy what accounts left whose new database is lost. Then run `cryptostore restored` on the copies.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")]
 
@@ -96,6 +100,7 @@ def copy(
             return
         ended = [_copied(places, account, how) for account in begun]
     _report(places, ended, is_opened=how.pickle_key is not None, as_json=as_json)
+    _warn_of_old_keys(places[1], ended)
     if any(each.copied.different or each.copied.unreadable for each in ended):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -185,9 +190,24 @@ def _report(places: tuple[Place, Place], ended: Sequence[Ended], *, is_opened: b
         print_wrong([*copied.different, *copied.unreadable])
 
 
+def _warn_of_old_keys(destination: Place, ended: Sequence[Ended]) -> None:
+    for account, copied, _ in ended:
+        if copied.is_what_a_move_left and not (copied.beginning.is_end or copied.different):
+            say(
+                f"{account} is as it was when it was moved. If its client ran since, others have seen newer keys: run "
+                f"`cryptostore restored {destination.url} --user-id {account.user_id} --device-id {account.device_id}` "
+                "before it starts"
+            )
+
+
 def _outcome(copied: Copied, seconds: float, *, is_opened: bool) -> str:
     if copied.beginning.is_end:
         return _PLANS[copied.beginning]
+    if copied.different and copied.is_source_marked:
+        return (
+            "is NOT copied: rows differ, and the source says already that it was moved. It has everything: delete "
+            "nothing there. Delete the copy with `cryptostore delete`, and copy again with --even-if-moved"
+        )
     if copied.different:
         return (
             "is NOT copied: rows differ. The source is as it was, and the copy is not to be used: delete it with "
@@ -204,6 +224,7 @@ def _document(ended: Ended, *, is_opened: bool) -> dict[str, Any]:
         **_names(account),
         "beginning": copied.beginning,
         "complete": not copied.different,
+        "source_is_marked": copied.is_source_marked,
         "kinds": {kind_name(number): rows for number, rows in sorted(copied.rows.items())},
         "rows": copied.rows.total(),
         "bytes": copied.size,

@@ -33,7 +33,7 @@ from cryptostore.records.record import Account
 from .account_keys import AccountKeys, missing_ring
 from .backend import Backend
 from .backup_file import BackupFile, BackupWriter, is_backed_up
-from .comparing import Difference, Different, compared, copied_rows, note
+from .comparing import Different, compared, copied_rows, note, note_changed
 from .interface import AccountRow, Row
 from .keys import encode_key
 from .marks import MARK_KEY, Mark, Whereabouts, elsewhere, encode_mark
@@ -262,7 +262,4 @@ def _complete(stored: SealedAccount, file: BackupFile, pickle_key: str, counted:
     key, mark = encode_key(RestoredAccount, ()), encode_value(RestoredAccount(datetime.now(UTC)))
     rows = wrap(file.account, ring, pickle_key) | {key: Seal(file.account, ring.data_keys).seal(key, mark)}
     stored.write([Row(*each) for each in sorted(rows.items())], deletes=[MARK_KEY])
-    there = stored.get(sorted([*rows, MARK_KEY]))
-    for each in sorted(rows.keys() | there.keys()):
-        if there.get(each) != rows.get(each):
-            note(counted.wrong, each, Difference.CHANGED)
+    note_changed(counted.wrong, rows, stored.get(sorted([*rows, MARK_KEY])))

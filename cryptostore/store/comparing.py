@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -37,6 +37,13 @@ def note(noted: list[Different], key: bytes, reason: str) -> None:
     """Add a row to those that are named, up to 10,000 of them."""
     if len(noted) < _MOST_NAMED:
         noted.append(Different(key, str(reason)))
+
+
+def note_changed(noted: list[Different], wanted: Mapping[bytes, bytes], there: Mapping[bytes, bytes]) -> None:
+    """Add the rows that are not there as they were written, those that are missing or too many among them."""
+    for key in sorted(wanted.keys() | there.keys()):
+        if wanted.get(key) != there.get(key):
+            note(noted, key, Difference.CHANGED)
 
 
 def copied_rows(pages: Iterable[Sequence[Row]], passed: Callable[[int], None] = lambda _number: None) -> Iterator[Row]:

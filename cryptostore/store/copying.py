@@ -24,7 +24,7 @@ from cryptostore.records.record import Account
 
 from .account_keys import AccountKeys, missing_ring
 from .backend import Backend
-from .comparing import NOT_COPIED_AS_ROWS, Difference, Different, compared, copied_rows, note
+from .comparing import NOT_COPIED_AS_ROWS, Difference, Different, compared, copied_rows, note, note_changed
 from .interface import AccountRow, Row
 from .marks import MARK_KEY, Mark, Whereabouts, elsewhere, encode_mark
 from .ring import RING_KEYS
@@ -67,7 +67,8 @@ class Copied:
     """What became of a copy: how many rows of each kind number were compared, and what was found.
 
     `size` is in bytes of keys and values. Of `different` and `unreadable` rows the first 10,000 are named. The copy is
-    complete only where there is no difference.
+    complete only where there is no difference. `is_source_marked` says that nobody opens the source any more, also
+    where there is one, and `is_what_a_move_left` that it was so before: what was written since the move is missing.
     """
 
     beginning: Beginning
@@ -75,6 +76,8 @@ class Copied:
     size: int = 0
     different: list[Different] = field(default_factory=list)
     unreadable: list[Different] = field(default_factory=list)
+    is_source_marked: bool = False
+    is_what_a_move_left: bool = False
 
 
 class Watching(NamedTuple):
@@ -156,7 +159,8 @@ class _Copy:
             self._source.take_over()
             # Its owner may have written to it until now.
             self._look()
-        done = Copied(self.beginning)
+        done = Copied(self.beginning, is_source_marked=self._source_mark is not None)
+        done.is_what_a_move_left = done.is_source_marked and self._how.even_if_moved
         if self.beginning.is_end:
             return done
         is_to_be_marked = self._source_mark is None and not self._how.leave_source
@@ -168,6 +172,7 @@ class _Copy:
         if not done.different:
             if is_to_be_marked:
                 self._source.write([self._row_of(self._moved())])
+                done.is_source_marked = True
             self._complete(ring, done)
         return done
 
@@ -257,9 +262,9 @@ class _Copy:
 
     def _complete(self, ring: dict[bytes, bytes], done: Copied) -> None:
         self._destination.write([Row(*copy) for copy in ring.items()], deletes=[MARK_KEY])
-        for key, value in self._destination.get(sorted([*RING_KEYS, MARK_KEY])).items():
-            if ring.get(key) != value:
-                note(done.different, key, Difference.CHANGED)
+        there = self._destination.get(sorted([*RING_KEYS, MARK_KEY]))
+        note_changed(done.different, ring, there)
+        for key, value in there.items():
             done.rows[key[0]] += 1
             done.size += len(key) + len(value)
 

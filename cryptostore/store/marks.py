@@ -93,7 +93,7 @@ def elsewhere(account: Account, mark: Mark) -> AccountElsewhere:
         return AccountElsewhere(
             f"{account} was moved to {mark.place} on {mark.at:%Y-%m-%d %H:%M} UTC: give its client that URL. To bring "
             "it back, use `cryptostore copy` in the other direction; to drop what is left here, `cryptostore delete`; "
-            "if that database is lost, `cryptostore copy --even-if-moved`"
+            "if that database is lost, `cryptostore copy --even-if-moved`, and `cryptostore restored` on the copy"
         )
     if mark.whereabouts is Whereabouts.RESTORING:
         return AccountElsewhere(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -237,7 +239,31 @@ def test_an_account_that_was_moved_away_is_left_out_or_named(run: Run, way: Way,
     alone = run("copy", way.source, third, *ALICES)
     assert alone.code == ExitCode.USAGE
     assert "--even-if-moved" in alone.err
-    assert run("copy", way.source, third, *ALICES, "--even-if-moved", "--watch", "0.3").code == 0
+    even = run("copy", way.source, third, *ALICES, "--even-if-moved", "--watch", "0.3")
+    assert even.code == 0
+    assert f"run `cryptostore restored {third} --user-id {ALICE.user_id} --device-id {ALICE.device_id}`" in even.err
+    assert token(third) == "s1"
+
+
+def test_a_key_ring_that_does_not_arrive(run: Run, tmp_path: Path) -> None:
+    source, destination = f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/destination.db"
+    with open_backend(source) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
+        store.apply(Changes([SyncToken("s1")]))
+    open_backend(destination).close()
+    with closing(sqlite3.connect(tmp_path / "destination.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER loses AFTER INSERT ON record WHEN NEW.key = x'ff' BEGIN DELETE FROM record "
+            "WHERE key IN (x'00', x'ff'); END"
+        )
+        connection.commit()
+    ended = run("copy", source, destination, "--watch", "0")
+    assert ended.code == ExitCode.CHECK_FAILED
+    assert "is NOT copied: rows differ, and the source says already that it was moved" in ended.out
+    assert "- key_ring 00 is not the same at the destination" in ended.out
+    third = f"sqlite:///{tmp_path}/third.db"
+    again = run("copy", source, third, "--even-if-moved", "--watch", "0", "--json")
+    assert again.document["accounts"][0]["complete"]
+    assert "If its client ran since, others have seen newer keys" in again.err
     assert token(third) == "s1"
 
 

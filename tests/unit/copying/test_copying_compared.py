@@ -59,6 +59,22 @@ def test_a_ring_that_is_kept_as_something_else(source: Place, destination: Place
     assert [each.key for each in copied.different] == [RING_KEYS[1]]
 
 
+@pytest.mark.parametrize("leave_source", [True, False])
+def test_a_ring_that_is_lost(source: Place, destination: Place, leave_source: bool) -> None:
+    def lost(_number: int) -> None:
+        if RING_KEYS[1] in rows_of(destination.backend, ALICE):
+            del rows_of(destination.backend, ALICE)[RING_KEYS[0]], rows_of(destination.backend, ALICE)[RING_KEYS[1]]
+
+    handle(destination).after = lost
+    copied = copy(source, destination, ALICE, How(leave_source=leave_source))
+    assert [each.key for each in copied.different] == [*RING_KEYS]
+    assert copied.is_source_marked == (not leave_source)
+    handle(destination).after = lambda _number: None
+    destination.backend.delete_account(ALICE)
+    again = copy(source, destination, ALICE, How(even_if_moved=not leave_source))
+    assert (again.different, token(destination)) == ([], "s1")
+
+
 def test_no_more_differences_are_named_than_fit_into_memory(
     source: Place, destination: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
