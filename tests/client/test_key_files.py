@@ -260,6 +260,31 @@ def test_all_keys_are_exported_as_other_clients_read_them(memory_url: str, tmp_p
         assert found["sender_claimed_keys"] == {"ed25519": session.ed25519}
 
 
+def test_keys_that_are_on_their_way_to_the_database_are_exported(memory_url: str, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def scenario(client: ProductionMatrixClient) -> None:
+        storage = client.production_store.storage
+        apply = storage.apply_taken
+
+        def slow() -> None:
+            begun.set()
+            assert go_on.wait(30)
+            apply()
+
+        storage.apply_taken = slow  # type: ignore[method-assign]
+        exporting(client, Ratchet())
+        flush = asyncio.create_task(client.flush())
+        assert await asyncio.to_thread(begun.wait, 30)
+        export = asyncio.create_task(client.export_keys(str(tmp_path / "keys.txt"), PASSPHRASE, count=10))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(flush, export)
+
+    opened(memory_url, scenario)
+    assert len(items_of(tmp_path / "keys.txt")) == 1
+
+
 def test_the_loop_turns_while_keys_are_exported(memory_url: str, tmp_path: Path) -> None:
     turns = [0]
 

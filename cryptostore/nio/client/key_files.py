@@ -56,7 +56,8 @@ class KeyFiles:
         if not self._session.is_open:
             raise LocalProtocolError("this client is not open; `await client.open()` before room keys are exported")
         store, is_given_up = self._session.store, threading.Event()
-        if store.is_dirty:
+        # The export reads what is durable. A batch in flight is neither waiting nor durable yet.
+        if store.is_dirty or store.storage.is_in_flight:
             await self._flush()
         call = _Export(store.storage.durable, is_given_up)
         try:
