@@ -260,6 +260,23 @@ def test_secrets_that_are_not_the_accounts_are_refused(memory_url: str, caplog: 
     asyncio.run(scenario())
 
 
+def test_a_second_answer_takes_the_place_of_nothing(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with with_laptop(memory_url) as (place, laptop), syncing(place.alice, laptop):
+            ids = await asking(place, laptop)
+            right = secrets_of(laptop)
+            for name in (*SECRET_NAMES, "m.megolm_backup.v1"):
+                await sends_secret(place, laptop, ids[name], unpadded_base64.encode(right[name] or b""))
+            await until(lambda: all(secrets_of(place.alice).values()))
+            for name, secret in {**Seeds.new().by_name(), "m.megolm_backup.v1": bytes(32)}.items():
+                await sends_secret(place, laptop, ids[name], unpadded_base64.encode(secret))
+            # What came is acknowledged when it was handled.
+            await until(lambda: not place.server.to_device[ALICE.user_id, ALICE.device_id])
+            assert secrets_of(place.alice) == right
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("who", ["another user", "an unverified session", "not asked for"])
 def test_secrets_of_others_are_refused(memory_url: str, caplog: pytest.LogCaptureFixture, who: str) -> None:
     async def scenario() -> None:

@@ -167,7 +167,7 @@ class SecretSharing:
         request_id, text = payload.content.get("request_id"), payload.content.get("secret")
         name = self._asked.get(request_id) if isinstance(request_id, str) else None
         if name is None or payload.sender != self._client.user_id or not self._is_trusted(payload):
-            _log.warning("refused a secret of %s: it was not asked for, or not of a verified session", payload.sender)
+            _log.warning("refused a secret of %s: it is not missing, or not of a verified session", payload.sender)
             return
         try:
             self._found[name] = unpadded_base64.decode(text, size=_SECRET_BYTES)
@@ -188,7 +188,8 @@ class SecretSharing:
     def _keep(self) -> None:
         """Keep what came, once it is known to be the account's: all three seeds together."""
         secrets = self._session.store.secrets
-        if own_seeds(secrets) is None:
+        is_new = own_seeds(secrets) is None
+        if is_new:
             seeds = Seeds.of(self._found)
             if seeds is None:
                 return
@@ -197,9 +198,11 @@ class SecretSharing:
                 self._found.clear()
                 return
         for name, secret in self._found.items():
-            if name in SECRET_NAMES or self._secret(name) is None:
+            if (is_new and name in SECRET_NAMES) or self._secret(name) is None:
                 secrets.put(name, secret)
         self._found.clear()
+        # Every session of the account was asked: what the others answer is known.
+        self._asked = {request_id: name for request_id, name in self._asked.items() if self._secret(name) is None}
         _log.info("another session of %s has sent the account's secrets", self._client.user_id)
         self._own.look_again()
 
