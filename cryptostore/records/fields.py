@@ -17,6 +17,9 @@ MAX_IDENTIFIER_BYTES: Final = 255
 #: The greatest length of one text or bytes field: no database takes values of any size.
 MAX_VALUE_LENGTH: Final = 4 * 1024 * 1024
 
+#: The greatest count: what databases keep in 8 bytes with a sign.
+MAX_COUNT: Final = 2**63 - 1
+
 #: The greatest integer that canonical JSON allows (Matrix specification, appendix "Canonical JSON").
 MAX_JSON_INTEGER: Final = 2**53 - 1
 
@@ -212,7 +215,7 @@ CHECKS: Final[Mapping[FieldType, Callable[[Any], Any]]] = {
     FieldType.TEXT: _text,
     FieldType.BYTES: _bytes,
     FieldType.FLAG: _flag,
-    FieldType.COUNT: _integer_between(0, 2**63 - 1),
+    FieldType.COUNT: _integer_between(0, MAX_COUNT),
     FieldType.TIME: _time,
     FieldType.NAMES: _names,
     FieldType.SCALARS: _scalars,

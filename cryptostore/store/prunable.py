@@ -183,11 +183,14 @@ def _with_pages(
 ) -> list[Doomed]:
     found = store.select(ReplayPage, [(each.session_id, each.sender_key) for each in sessions])
     unreadable = _by_prefix(found, 2)
+    # A page whose key cannot be read may be of any of them.
+    is_one_unknown = None in found.unreadable
     unused = []
     for session in sessions:
         pages = found[session.session_id, session.sender_key]
         damaged = unreadable.get((session.session_id, session.sender_key), ())
-        if not rules.is_used(pages) and not (damaged and rules.unused_since):
+        may_be_used = rules.unused_since is not None and (damaged or is_one_unknown)
+        if not rules.is_used(pages) and not may_be_used:
             going = [RecordKey(ReplayPage, page.key) for page in pages if not rules.is_old(page)]
             going += [RecordKey(ReplayPage, key) for key in damaged]
             unused.append(Doomed(RecordKey(InboundGroupSession, session.key), tuple(going)))

@@ -43,6 +43,14 @@ def rows_of(backend: Backend, account: Account) -> dict[bytes, bytes]:
     return stored(backend, account).values
 
 
+def damage_count(backend: Backend, account: Account, key: bytes) -> None:
+    """Flip the top bit of the count that a row's key ends with, as a medium does that fails."""
+    rows = stored(backend, account)
+    value = rows.values[key]
+    rows.delete(key)
+    rows.put(Row(key[:-8] + bytes([key[-8] ^ 0x80]) + key[-7:], value))
+
+
 def plant(backend: Backend, account: Account, key: bytes, value: bytes) -> None:
     """Write a row as somebody does who has the database and no pickle key."""
     row = backend.database.find(account.user_id, account.device_id, 1)

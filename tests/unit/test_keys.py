@@ -90,6 +90,18 @@ def test_a_records_own_key_is_encoded_like_any(kind: type[Record]) -> None:
     assert encode_own_key(record)[0] == kind.kind_number
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_key_is_another_key_or_none(kind: type[Record]) -> None:
+    encoded = encode_own_key(example(kind))
+    for bit in range(8 * len(encoded)):
+        flipped = (int.from_bytes(encoded, "big") ^ 1 << bit).to_bytes(len(encoded), "big")
+        try:
+            key = decode_key(kind, flipped)
+        except ValueError:
+            continue
+        assert encode_key(kind, key) == flipped
+
+
 def test_a_public_key_takes_33_bytes() -> None:
     canonical = "bcgRWDIV4hc1Ugfb81ZDjvWpAZNUdNQ3Hi9AUGk8SU4"
     assert len(encode_key(OlmSession, (canonical, canonical))) == 1 + 2 * 33
@@ -127,6 +139,10 @@ def test_a_key_above_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         (SyncToken, b"\x02\x00"),
         (OlmSession, b"\x06\x01" + bytes(31)),
         (OlmSession, b"\x06\x01" + bytes(32) + b"\x03text\x00"),
+        (OlmSession, b"\x06\x01" + bytes(32) + b"\x02" + b"A" * 43 + b"\x00"),
+        (TrackedUser, b"\x04\x00"),
+        (TrackedUser, b"\x04" + b"@" * 256 + b"\x00"),
+        (SyncToken, b"\x04"),
     ],
 )
 def test_what_encodes_no_key_is_refused(kind: type[Record], encoded: bytes) -> None:

@@ -23,11 +23,11 @@ from cryptostore import (
     SyncToken,
 )
 from cryptostore.store import prunable, pruning
-from cryptostore.store.keys import encode_key
+from cryptostore.store.keys import encode_key, encode_own_key
 from cryptostore.store.prunable import Pruned, Rules
 from cryptostore.store.pruning import prune
 from example_records import ALICE, example
-from sealed_database import KEY, backend, rows_of, saved
+from sealed_database import KEY, backend, damage_count, rows_of, saved
 
 __all__ = ["backend"]
 
@@ -153,6 +153,17 @@ def test_a_damaged_session_and_the_others_pages_stay(backend: Backend) -> None:
     assert SESSIONS[0].key in left(backend, InboundGroupSession)
     # A page that cannot be read goes with its session.
     assert not {each.key for each in pages(SESSIONS[1])} & left(backend, ReplayPage)
+
+
+def test_a_page_whose_key_is_damaged(backend: Backend) -> None:
+    filled(backend)
+    damage_count(backend, ALICE, encode_own_key(pages(SESSIONS[1])[0]))
+    # It may be a page of any session, and say that it was used lately.
+    unused = Rules(unused_since=NOW, rooms=frozenset([ROOMS[0]]))
+    assert pruned(backend, unused).deleted["inbound_group_session"] < 4
+    assert SESSIONS[1].key in left(backend, InboundGroupSession)
+    assert pruned(backend, BEFORE).deleted["inbound_group_session"] > 0
+    assert not [each for each in SESSIONS if each.received_at == OLD and each.key in left(backend, InboundGroupSession)]
 
 
 def test_olm_sessions_beyond_those_used_last(backend: Backend) -> None:

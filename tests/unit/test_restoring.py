@@ -26,9 +26,10 @@ from cryptostore import (
 )
 from cryptostore.store import restoring
 from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.keys import encode_own_key
 from cryptostore.store.restoring import mark_restored
 from example_records import ALICE, example
-from sealed_database import KEY, backend, rows_of, saved
+from sealed_database import KEY, backend, damage_count, rows_of, saved
 
 __all__ = ["backend"]
 
@@ -101,6 +102,12 @@ def test_what_cannot_be_read_is_dropped_or_of_no_use(backend: Backend) -> None:
         for row in [each for each in rows_of(backend, ALICE) if each[:1] == bytes([kind.kind_number])]:
             rows_of(backend, ALICE)[row] = b"spoilt"
     assert marked(backend) == DISARMED - Counter(olm_session=8)
+    assert mark_of(backend).is_disarmed
+
+
+def test_a_damaged_key_is_left_and_holds_nothing_up(backend: Backend) -> None:
+    damage_count(backend, ALICE, encode_own_key(PARTS[3]))
+    assert marked(backend) == DISARMED - Counter(shared_part=1)
     assert mark_of(backend).is_disarmed
 
 
