@@ -15,6 +15,7 @@ from cryptostore.errors import (
     ReadOnlyStore,
     SchemaTooNew,
     UnreadableRecord,
+    WrongPickleKey,
 )
 from cryptostore.logs import logger
 from cryptostore.records.changes import Changes
@@ -322,6 +323,11 @@ class CryptoStore:
             raise SchemaTooNew(
                 f"a {kind.kind_name} of {self.account} {error}: upgrade matrix-cryptostore. Nothing was changed"
             ) from None
+        except WrongPickleKey:
+            # Whoever gave the account another pickle key took it over.
+            if self.mode is Mode.OWN:
+                self.check_ownership()
+            raise
         except (Unsealable, ValueError) as error:
             self._report(kind, key, str(error), unreadable)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -225,6 +226,13 @@ def test_a_reader_of_the_old_pickle_key_is_told(backend: Backend) -> None:
         rekey(backend, ALICE, OLD, NEW)
         with pytest.raises(WrongPickleKey):
             reader.get(SyncToken, [()])
+
+
+def test_an_owner_of_the_old_pickle_key_is_fenced_out(backend: Backend, shared: MemoryDatabase) -> None:
+    with backend.open_store(ALICE, pickle_key=OLD) as owner, handle(shared) as other:
+        rekey(other, ALICE, OLD, NEW)
+        with pytest.raises(FencedOut, match=re.escape(other.owner)):
+            owner.get(SyncToken, [()])
 
 
 @pytest.mark.parametrize(
