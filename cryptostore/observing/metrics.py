@@ -202,9 +202,9 @@ class Metrics:
         self._add("gaps.missed", 1, account, cryptostore__cause=cause)
 
     @hookimpl
-    def cryptostore_identity_changed(self, account: Account, user_id: str) -> None:
+    def cryptostore_identity_changed(self, account: Account, identity_of: str) -> None:
         """Count a change of somebody's identity."""
-        whose = "own" if user_id == account.user_id else "other"
+        whose = "own" if identity_of == account.user_id else "other"
         self._add("identity.changes", 1, account, cryptostore__whose=whose)
 
     @hookimpl

@@ -185,9 +185,9 @@ class ObserverHooks:
         """Events of a room were missed for good; their number is 0 where nobody knows it."""
 
     @hookspec
-    def cryptostore_identity_changed(self, account: Account, user_id: str, previous: str, present: str) -> None:
-        """A user has another cross-signing identity: its public master key, and that of the one before. For the
-        account's own user, also the first one, with an empty `previous`.
+    def cryptostore_identity_changed(self, account: Account, identity_of: str, previous: str, present: str) -> None:
+        """The user `identity_of` has another cross-signing identity: its public master key, and that of the one before.
+        For the account's own user, also the first one, with an empty `previous`.
         """
 
     @hookspec

@@ -127,7 +127,7 @@ def test_the_identity_of_another_user(memory_url: str, told: Told) -> None:
             await alice.round()
 
     asyncio.run(scenario())
-    facts: list[Any] = told.of("identity_changed", "account", "user_id", "previous", "present")
+    facts: list[Any] = told.of("identity_changed", "account", "identity_of", "previous", "present")
     assert (ALICE, BOB.user_id, *keys) in facts
 
 

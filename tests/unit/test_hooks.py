@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from cryptostore import (
     new_pickle_key,
     open_backend,
 )
+from cryptostore.observing.documents import document
+from cryptostore.plugins.hookspecs import ObserverHooks
 from cryptostore.plugins.observers import notify
 from cryptostore.store.copying import How, Place, copy
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle
@@ -237,3 +240,11 @@ def test_an_account_that_goes_to_another_database(leave_source: bool, backend: B
     assert told.of("keys_exported", *facts) == [(ALICE, 3, "copy", "memory://destination", "first")]
     moved = [(ALICE, "memory://source", "memory://destination", "first")]
     assert told.of("account_moved", "account", "source", "destination", "owner") == ([] if leave_source else moved)
+
+
+def test_no_fact_has_the_name_of_what_a_log_adds_to_each_event() -> None:
+    added = document("event", {"account": ALICE}).keys() | {"time", "process"}
+    hooks = [each for name, each in vars(ObserverHooks).items() if name.startswith("cryptostore_")]
+    hooks.remove(ObserverHooks.cryptostore_event)
+    assert len(hooks) > 20
+    assert not [hook.__name__ for hook in hooks if added & inspect.signature(hook).parameters.keys()]

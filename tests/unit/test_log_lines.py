@@ -68,11 +68,13 @@ def test_keys_numbers_and_what_is_no_data(observers: Observers, caplog: pytest.L
 def test_no_id_forges_a_line_or_steers_a_terminal(
     text: str, observers: Observers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    observers.notify("cryptostore_identity_changed", {"account": ALICE, "user_id": text, "previous": "", "present": ""})
+    observers.notify(
+        "cryptostore_identity_changed", {"account": ALICE, "identity_of": text, "previous": "", "present": ""}
+    )
     [line] = [record.getMessage() for record in caplog.records]
     assert line.isascii()
     assert line.isprintable()
-    assert json.loads(line)["user_id"] == text
+    assert json.loads(line)["identity_of"] == text
 
 
 def test_an_event_whose_logger_is_off_is_not_written(observers: Observers, caplog: pytest.LogCaptureFixture) -> None:

@@ -193,14 +193,14 @@ def test_openings(measured: Measured, opened: Callable[[str], Backend]) -> None:
         ),
         (
             "identity_changed",
-            {"user_id": "@b:x", "previous": "p", "present": "q"},
+            {"identity_of": "@b:x", "previous": "p", "present": "q"},
             "identity.changes",
             {"cryptostore.whose": "other"},
             1,
         ),
         (
             "identity_changed",
-            {"user_id": ALICE.user_id, "previous": "p", "present": "q"},
+            {"identity_of": ALICE.user_id, "previous": "p", "present": "q"},
             "identity.changes",
             {"cryptostore.whose": "own"},
             1,

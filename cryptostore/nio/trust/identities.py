@@ -127,7 +127,7 @@ class Identities(KeptRecords[records.CrossSigningKeys]):
         self.changes.put(records.IdentityChange(user_id, pinned, present, identity.verified, now()))
         consequence = "; no room keys go there until that is accepted or verified" if identity.verified else ""
         _log.warning("the identity of %s has changed%s", ascii(user_id), consequence)
-        facts = {"user_id": user_id, "previous": pinned, "present": present}
+        facts = {"identity_of": user_id, "previous": pinned, "present": present}
         notify("cryptostore_identity_changed", account=self._account, **facts)
 
     def _tell_again(self, user_id: str) -> None:

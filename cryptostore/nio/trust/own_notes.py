@@ -44,7 +44,7 @@ class OwnNotes:
             account, previous = self._storage.account, self.master_key
             self.master_key = master_key
             self._write()
-            facts = {"user_id": account.user_id, "previous": previous, "present": master_key}
+            facts = {"identity_of": account.user_id, "previous": previous, "present": master_key}
             notify("cryptostore_identity_changed", account=account, **facts)
 
     def note_storage(self, description: KeyDescription | None, *, made: bool, replaces: bool = False) -> None:
