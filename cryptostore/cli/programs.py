@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
@@ -38,7 +40,8 @@ class Program(BaseException):
 
 def find_module(name: str, arguments: Sequence[str]) -> Program:
     """`python -m NAME`. Raises ConfigurationError if there is no such module."""
-    sys.path.insert(0, str(Path.cwd()))
+    with suppress(FileNotFoundError):
+        sys.path.insert(0, str(Path.cwd()))
     if not _is_there(name):
         raise ConfigurationError(f"{sys.executable} has no module {name}; is it installed in another environment?")
     return Program(name, arguments, partial(_run_module, name))
@@ -47,16 +50,27 @@ def find_module(name: str, arguments: Sequence[str]) -> Program:
 def find_program(word: str, arguments: Sequence[str]) -> Program:
     """A file, or a console script of this environment. Raises ConfigurationError for anything else."""
     file = Path(word)
-    if file.is_file():
+    # Unlike a Path's own question, this does not raise.
+    if os.path.isfile(file):  # noqa: PTH113
         return _program_in(file, arguments)
     for script in metadata.entry_points(group="console_scripts", name=word):
         return Program(word, arguments, partial(_call, script))
     on_path = shutil.which(word, path=_scripts()) or shutil.which(word)
     if on_path is None:
-        raise ConfigurationError(
-            f"there is no program {word!r}: give a file, the name of a console script, or `-m` and a module"
-        )
+        raise _no_program(file)
     return _program_in(Path(on_path), arguments)
+
+
+def _no_program(file: Path) -> ConfigurationError:
+    try:
+        file.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return ConfigurationError(f"{file} cannot be read: {error.strerror}")
+    return ConfigurationError(
+        f"there is no program {str(file)!r}: give a file, the name of a console script, or `-m` and a module"
+    )
 
 
 def _program_in(file: Path, arguments: Sequence[str]) -> Program:
@@ -67,17 +81,20 @@ def _program_in(file: Path, arguments: Sequence[str]) -> Program:
 
 
 def _python_of(file: Path) -> Path | None:
-    """The interpreter that a script names by its path. Raises ConfigurationError if it is no Python."""
-    with file.open("rb") as opened:
-        first, second = opened.readline(512), opened.readline(512)
+    """The interpreter that a script names by its path. Raises ConfigurationError if it is no Python, or unreadable."""
+    try:
+        with file.open("rb") as opened:
+            first, second = opened.readline(512), opened.readline(512)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     if not first.startswith(b"#!"):
         if file.suffix == ".py" or b"\0" not in first:
             return None
         raise ConfigurationError(f"{file} is not a Python program")
     # Paths that are too long for the kernel stand in the second line.
     words = (second[len(b"'''exec'") :] if second.startswith(b"'''exec'") else first[2:]).decode(errors="replace")
-    python = Path(words.strip().split('"')[1] if words.strip().startswith('"') else words.split()[0])
-    if python.name == "env" and "python" in words:
+    python = Path(words.strip().split('"')[1] if words.strip().startswith('"') else "".join(words.split()[:1]))
+    if not python.name or (python.name == "env" and "python" in words):
         return None
     if not python.name.startswith("python"):
         raise ConfigurationError(f"{file} is not a Python program: it is run by {python}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from cryptostore.errors import ConfigurationError
+from cryptostore.plugins.urls import absolute
 
 from . import log_lines
 from .audit import VARIABLE as AUDIT_LOG
@@ -24,7 +24,7 @@ def chosen_observers(variables: Mapping[str, str]) -> dict[str, object]:
     """
     found = {plugin: made for name in named_observers(variables) for plugin, made in _BY_NAME[name]().items()}
     if file := variables.get(AUDIT_LOG, ""):
-        found["audit"] = AuditLog(Path(file).absolute())
+        found["audit"] = AuditLog(absolute(file))
     return found
 
 

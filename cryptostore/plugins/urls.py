@@ -132,14 +132,30 @@ def path_of(url: str) -> Path:
     Raises ConfigurationError for a URL with a host, a fragment, or no path.
     """
     parts = urlsplit(url)
-    name = os.fsdecode(unquote_to_bytes(parts.path[1:]))
+    name = unquoted_path(parts.path[1:])
     if parts.netloc or parts.fragment or not url.partition(":")[2].startswith("///") or not name or "\0" in name:
         scheme = scheme_of(url)
         raise ConfigurationError(
             f"a {scheme} URL names a path, with three slashes before a relative one ({scheme}:///keys) and four before "
             f"an absolute one ({scheme}:////var/lib/bot/keys); '#' is written %23 there, and '?' %3F"
         )
-    return Path(name).absolute()
+    return absolute(name)
+
+
+def unquoted_path(quoted: str) -> str:
+    """The path that stands percent-encoded in a URL. On a command line it may hold bytes that are no UTF-8."""
+    return os.fsdecode(unquote_to_bytes(quoted.encode(errors="surrogateescape")))
+
+
+def absolute(path: str) -> Path:
+    """The path below the working directory. Raises ConfigurationError where that was deleted."""
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{path} is a relative path, and the working directory was deleted; change into another folder, or give an "
+            "absolute path"
+        ) from error
 
 
 def refuse_unknown(options: Mapping[str, Any], known: str) -> None:

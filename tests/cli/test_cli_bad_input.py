@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -12,7 +14,10 @@ from psycopg.sql import SQL, Identifier
 from command_line import Ended, Run
 from cryptostore import INTERFACE_VERSION
 from cryptostore.cli.exits import ExitCode
+from cryptostore.nio import importing, unmodified  # noqa: F401  # root alone may be able to import them later
+from cryptostore.plugins import load_backend
 from fake_distributions import FakeSite
+from ordinary_user import ordinary_user
 from postgres_database import DATABASE, ROLE, PostgresDatabase
 from postgres_server import PASSWORD_ROLE, PostgresServer
 
@@ -180,3 +185,60 @@ def test_no_json_is_written_for_another_programs_mistake(run: Run) -> None:
 def test_a_server_that_is_not_there(run: Run, command: tuple[str, ...]) -> None:
     url = f"postgresql://me:{SECRET}@127.0.0.1:1/db?deadline=0.5"
     refused(run(*command, url), ExitCode.UNAVAILABLE, "check that the server runs, and host and port in the URL")
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that the user of this process may not enter, beside a file that nobody may read."""
+    monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY", SECRET)
+    load_backend("sqlite")
+    # Not below tmp_path, which is root's alone.
+    with tempfile.TemporaryDirectory() as folder:
+        locked = Path(folder, "locked")
+        locked.mkdir(0o000)
+        Path(folder, "secret.py").touch(0o000)
+        with ordinary_user(Path(folder), locked, locked.with_name("secret.py")):
+            yield locked
+        locked.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("import-nio", "{locked}/nio.db", "sqlite:///k"), "{locked}/nio.db cannot be read: Permission denied"),
+        (("import-nio", "n" * 5_000, "sqlite:///k"), "nnn cannot be read: File name too long"),
+        (("run", "--store", "sqlite:///k", "{locked}/bot.py"), "{locked}/bot.py cannot be read: Permission denied"),
+        (("run", "--store", "sqlite:///k", "{folder}/secret.py"), "secret.py cannot be read: Permission denied"),
+        (("stats", "sqlite:///{locked}/keys.db"), "cannot look at the database {locked}/keys.db (Permission denied)"),
+    ],
+)
+def test_a_path_that_this_user_may_not_read(run: Run, locked: Path, words: tuple[str, ...], remedy: str) -> None:
+    # The command's own module, too, may be where only root may read.
+    assert run(words[0], "--help").code == 0
+    ended = run(*(word.format(locked=locked, folder=locked.parent) for word in words))
+    refused(ended, ExitCode.USAGE, remedy.format(locked=locked))
+
+
+def test_a_path_that_is_no_text(run: Run, tmp_path: Path) -> None:
+    refused(run("accounts", f"sqlite:///{tmp_path}/\udcff.db"), ExitCode.USAGE, "there is no database")
+    assert run("migrate", f"sqlite:///{tmp_path}/\udcff.db").code == 0
+    assert (tmp_path / "\udcff.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("accounts", "sqlite:///keys.db"), "the working directory was deleted; change into another folder"),
+        (("import-nio", "nio.db", "sqlite:////nowhere"), "nio.db cannot be read: No such file or directory"),
+        (("run", "--store", "sqlite:////nowhere", "-m", "nothing_of_this_name"), "has no module nothing_of_this_name"),
+    ],
+)
+def test_a_deleted_working_directory(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], remedy: str
+) -> None:
+    monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY", SECRET)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    refused(run(*words), ExitCode.USAGE, remedy)

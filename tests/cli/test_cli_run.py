@@ -237,3 +237,8 @@ def test_what_cannot_be_started_is_named_in_one_line(words: list[str], said: str
     assert said in ended.err
     assert "canary" not in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_a_first_line_that_names_no_interpreter_is_a_comment() -> None:
+    ended = start("#!\nprint('started')")
+    assert (ended.code, ended.out) == (0, "started\n")

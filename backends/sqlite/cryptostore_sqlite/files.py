@@ -81,9 +81,14 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def require(path: Path) -> None:
-    """Raise ConfigurationError if there is no file, or an empty one."""
-    status = status_of(path)
-    if status is None or status.st_size == 0:
+    """Raise ConfigurationError if there is no file, or an empty one, or if this user may not look."""
+    try:
+        is_there = path.stat().st_size > 0
+    except FileNotFoundError:
+        is_there = False
+    except OSError as error:
+        raise _not_looked_at(path, error) from error
+    if not is_there:
         raise ConfigurationError(
             f"there is no database {path}, and with create=never, as in commands that only look at one, none is made; "
             "is a disk not mounted? Correct the path in the database URL, or open it once with create=auto"
@@ -121,10 +126,7 @@ def _look_at(path: Path) -> None:
     try:
         status = path.stat()
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot look at the database {path} ({error.strerror}); correct the path in the database URL, or the "
-            "permissions"
-        ) from error
+        raise _not_looked_at(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a file; give a file's path in the database URL")
     if not is_shared(status.st_mode):
@@ -134,3 +136,10 @@ def _look_at(path: Path) -> None:
     else:
         # Left as it is: somebody may have shared it on purpose, as Kubernetes does with fsGroup.
         _log.warning("the database %s is open to other users of this machine; chmod 600 makes it private", path)
+
+
+def _not_looked_at(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot look at the database {path} ({error.strerror}); correct the path in the database URL, or the "
+        "permissions"
+    )

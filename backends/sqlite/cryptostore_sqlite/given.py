@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from cryptostore import ConfigurationError
 from cryptostore.plugins import Setting
-from cryptostore.plugins.urls import refuse_unknown
+from cryptostore.plugins.urls import absolute, refuse_unknown, unquoted_path
 
 #: The first SQLite with STRICT tables.
 _OLDEST_SQLITE: Final = (3, 37, 0)
@@ -74,7 +73,7 @@ def path_of(url: str) -> Path:
             "a SQLite URL has three slashes before a relative path (sqlite:///keys.db) and four before an absolute one "
             "(sqlite:////var/lib/bot/keys.db); for a database in memory use memory://"
         )
-    name = os.fsdecode(unquote_to_bytes(parts.path[1:]))
+    name = unquoted_path(parts.path[1:])
     if name in ("", ":memory:"):
         raise ConfigurationError(
             "this SQLite URL names no file, and keys in memory are lost with the process: "
@@ -82,7 +81,7 @@ def path_of(url: str) -> Path:
         )
     if "\0" in name:
         raise ConfigurationError("the path in a SQLite URL must not contain %00")
-    return Path(name).absolute()
+    return absolute(name)
 
 
 def _is_default(options: dict[str, Any], name: str, default: str, other: str) -> bool:

@@ -106,7 +106,7 @@ def test_a_reader_leaves_no_files_where_the_owner_cannot_write_them(ordinary_use
 
 
 @pytest.mark.parametrize(
-    ("options", "remedy"), [("", "Permission denied.*choose a folder"), ("?create=never", "Correct the path")]
+    ("options", "remedy"), [("", "Permission denied.*choose a folder"), ("?create=never", "correct the path")]
 )
 def test_a_folder_that_this_user_may_not_enter_is_named(ordinary_users_folder: Path, options: str, remedy: str) -> None:
     ordinary_users_folder.chmod(0o600)

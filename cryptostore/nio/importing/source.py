@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -166,11 +167,15 @@ def open_source(path: Path) -> Iterator[NioFile]:
 
     Raises ConfigurationError for a file that is not a nio store.
     """
-    if path.is_dir():
+    # Unlike a Path's own question, this does not raise.
+    if os.path.isdir(path):  # noqa: PTH112
         files = ", ".join(sorted(file.name for file in path.glob("*.db"))) or "none that ends with .db"
         raise ConfigurationError(f"{path} is a folder; name the store's file in it (there: {files})")
     # SQLite's own files lie beside the file itself, not beside a link to it.
-    path = path.resolve()
+    try:
+        path = Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     state = _state_of(path)
     with contextlib.ExitStack() as closing:
         try:
@@ -216,4 +221,12 @@ def _state_of(path: Path) -> FileState:
         path.stat()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    return [(file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None for file in _with_sidecars(path)]
+    return [_size_and_time(file) for file in _with_sidecars(path)]
+
+
+def _size_and_time(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
