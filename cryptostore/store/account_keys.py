@@ -38,8 +38,8 @@ class AccountKeys:
         self._read = read
         self._loaded: _InUse | None = None
         self._unknown: set[int | None] = set()
-        #: Rows of the ring that the next batch has to write.
-        self.unwritten: tuple[Row, ...] = ()
+        #: None where they are not wrapped yet: that may take a passphrase, and who only reads does not need them.
+        self._unwritten: tuple[Row, ...] | None = ()
 
     def load(self) -> bool:
         """Read the ring, and say whether there is one. Raises AccountElsewhere where a mark says so."""
@@ -56,21 +56,39 @@ class AccountKeys:
             )
         self._use(found.ring)
         for key, fault in found.faults.items():
-            _log.warning("the copy %s of the key ring of %s %s; it is written again", key.hex(), self._account, fault)
-            self.unwritten = self._wrapped(found.ring)
+            _log.warning(
+                "the copy %s of the key ring of %s %s; the next batch of its owner writes it again",
+                key.hex(),
+                self._account,
+                fault,
+            )
+            self._unwritten = None
         return True
 
     def create(self) -> None:
         """Make a ring for an account that has nothing yet. The first batch writes it."""
         ring = Ring.new()
         self._use(ring)
-        self.unwritten = self._wrapped(ring)
+        self._unwritten = self._wrapped(ring)
+
+    @property
+    def unwritten(self) -> tuple[Row, ...]:
+        """Rows of the ring that the next batch has to write."""
+        if self._unwritten is None:
+            self._unwritten = self._wrapped(self.ring)
+        return self._unwritten
+
+    def wrote(self, rows: Sequence[Row]) -> None:
+        """A batch with these rows is durable, those of the ring perhaps among them."""
+        if self._unwritten != () and {row.key for row in rows}.issuperset(RING_KEYS):
+            self._unwritten = ()
 
     def replace(self, ring: Ring, pickle_key: str) -> tuple[Row, ...]:
         """Seal with another ring, under this pickle key, from now on. Returns the rows to write for it."""
         self._pickle_key = pickle_key
         self._use(ring)
-        return self._wrapped(ring)
+        self._unwritten = self._wrapped(ring)
+        return self._unwritten
 
     @property
     def ring(self) -> Ring:

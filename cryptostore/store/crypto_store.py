@@ -351,7 +351,7 @@ class CryptoStore:
     def _commit(self, batch: Batch, timeout: float) -> None:
         keys = self._check_keys()
         confirm(self.account, batch, self._database.commit(self._id, batch, timeout))
-        keys.unwritten = ()
+        keys.wrote(batch.puts)
 
 
 def _kind_number(row: Row) -> int:

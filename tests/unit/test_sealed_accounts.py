@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cryptostore import (
+    Account,
     AccountNotFound,
     AccountRow,
     Backend,
@@ -22,10 +23,11 @@ from cryptostore import (
     UnreadableRecord,
     WrongPickleKey,
 )
+from cryptostore.store import account_keys
 from cryptostore.store.keys import encode_key
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle
 from cryptostore.store.rekeying import rekey
-from cryptostore.store.ring import RING_KEYS
+from cryptostore.store.ring import RING_KEYS, Ring, wrap
 from example_records import ALICE
 from sealed_database import BOB, KEY, OTHER_KEY, backend, plant, rows_of, saved, stored
 
@@ -109,10 +111,43 @@ def test_one_lost_copy_of_the_ring_is_written_again(
     with caplog.at_level(logging.WARNING):
         saved(backend, TrackedUser("@bob:x"))
     assert "of the key ring of @alice:example.org ALICEDEVICE" in caplog.text
+    assert "the next batch of its owner writes it again" in caplog.text
     [other] = set(RING_KEYS) - {lost}
     stored(backend, ALICE).delete(other)
     with backend.open_store(ALICE, Mode.READ, pickle_key=KEY) as store:
         assert store.get(SyncToken, [()]) == {(): SyncToken("s1")}
+
+
+def test_a_lost_copy_of_the_ring_is_wrapped_by_who_writes_it_alone(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(backend, SyncToken("s1"))
+    stored(backend, ALICE).delete(RING_KEYS[0])
+    wrapped: list[Ring] = []
+
+    def noted(account: Account, ring: Ring, pickle_key: str) -> dict[bytes, bytes]:
+        wrapped.append(ring)
+        return wrap(account, ring, pickle_key)
+
+    monkeypatch.setattr(account_keys, "wrap", noted)
+    with backend.open_store(ALICE, Mode.READ, pickle_key=KEY) as reader:
+        assert reader.get(SyncToken, [()])
+    assert wrapped == []
+    with backend.open_store(ALICE, pickle_key=KEY) as owner:
+        for token in ("s2", "s3"):
+            owner.apply(Changes([SyncToken(token)]))
+    assert len(wrapped) == 1
+    assert rows_of(backend, ALICE).keys() >= {*RING_KEYS}
+
+
+def test_a_batch_without_the_ring_leaves_it_to_the_next(backend: Backend) -> None:
+    saved(backend, SyncToken("s1"))
+    stored(backend, ALICE).delete(RING_KEYS[0])
+    with backend.open_store(ALICE, pickle_key=KEY) as owner:
+        owner.put_rows([row for row in owner.stored_rows() if row.key not in RING_KEYS])
+        assert RING_KEYS[0] not in rows_of(backend, ALICE)
+        owner.apply(Changes([SyncToken("s2")]))
+    assert RING_KEYS[0] in rows_of(backend, ALICE)
 
 
 def without_records(backend: Backend) -> None:

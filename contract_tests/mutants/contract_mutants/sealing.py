@@ -97,7 +97,7 @@ def lost_copy_of_the_ring_left_lost(patch: pytest.MonkeyPatch) -> None:
 
     def load(keys: AccountKeys) -> bool:
         found = original(keys)
-        keys.unwritten = ()
+        keys._unwritten = ()
         return found
 
     patch.setattr(AccountKeys, "load", load)
