@@ -30,14 +30,17 @@ def prune(
     pruned = Pruned()
     if rules.has_sessions:
         _check_backup(store)
-    for batch in in_batches(chain.from_iterable(doomed_by(rules, store, pruned)), _BATCH):
-        keys = [key for each in batch for key in each.keys]
-        if not dry_run:
-            store.apply(Changes(deletes=keys))
-        pruned.deleted.update(kind.kind_name for kind, _ in keys)
-        advance(len(keys))
-    if pruned.deleted and not dry_run:
-        store.reports.pruned(pruned.deleted)
+    try:
+        for batch in in_batches(chain.from_iterable(doomed_by(rules, store, pruned)), _BATCH):
+            keys = [key for each in batch for key in each.keys]
+            if not dry_run:
+                store.apply(Changes(deletes=keys))
+            pruned.deleted.update(kind.kind_name for kind, _ in keys)
+            advance(len(keys))
+    finally:
+        # What is deleted is told, also where the rest cannot be.
+        if pruned.deleted and not dry_run:
+            store.reports.pruned(pruned.deleted)
     return pruned
 
 
