@@ -34,14 +34,15 @@ class Reports:
         self._is_fenced = False
 
     def applied(self, put: Put, attempts: Attempts) -> None:
-        """A batch is durable."""
+        """What was to be put is durable; nothing was sent where that is empty."""
+        if not put.records:
+            return
         if self._away_since is not None:
             seconds = time.monotonic() - self._away_since
             self._away_since = None
             self._notify("cryptostore_recovered", account=self._account, seconds=seconds)
-        if put.records:
-            facts = {"seconds": attempts.elapsed, "retries": attempts.retries}
-            self._notify("cryptostore_batch_applied", account=self._account, **put._asdict(), **facts)
+        facts = {"seconds": attempts.elapsed, "retries": attempts.retries}
+        self._notify("cryptostore_batch_applied", account=self._account, **put._asdict(), **facts)
 
     def failed(self, error: CryptoStoreError, attempts: Attempts) -> None:
         """A batch ended in an error."""

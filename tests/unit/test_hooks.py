@@ -18,7 +18,6 @@ from cryptostore import (
     Batch,
     Changes,
     ConfigurationError,
-    CryptoStoreError,
     FencedOut,
     InboundGroupSession,
     Mode,
@@ -31,6 +30,7 @@ from cryptostore import (
 from cryptostore.observing.documents import document
 from cryptostore.plugins.hookspecs import ObserverHooks
 from cryptostore.plugins.observers import notify
+from cryptostore.store import pruning
 from cryptostore.store.copying import How, Place, copy
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle
 from cryptostore.store.prunable import Rules
@@ -52,7 +52,7 @@ class Faulty(MemoryHandle):
 
     def __init__(self, shared: MemoryDatabase) -> None:
         super().__init__(shared)
-        self.errors: list[CryptoStoreError] = []
+        self.errors: list[BaseException] = []
 
     def commit(self, account_id: int, batch: Batch, timeout: float) -> AccountRow | None:
         self._raise()
@@ -170,6 +170,20 @@ def test_an_outage_is_told_once_and_its_end_with_its_length(backend: Backend, fa
     assert [error for (error,) in told.of("batch_failed", "error")] == ["BackendUnavailable"] * 2
 
 
+def test_an_outage_is_not_over_before_a_batch_arrives(backend: Backend, faulty: Faulty, told: Told) -> None:
+    store = backend.open_store(ALICE, pickle_key=KEY)
+    faulty.errors = [BackendUnavailable("away", outcome_unknown=False)] * 99
+    with pytest.raises(BackendUnavailable):
+        store.apply(TOKEN)
+    # It asks nobody.
+    store.apply(Changes())
+    assert told.of("unavailable")
+    assert not told.of("recovered")
+    faulty.errors = []
+    store.apply(TOKEN)
+    assert told.of("recovered")
+
+
 def test_a_full_database(backend: Backend, faulty: Faulty, told: Told) -> None:
     store = backend.open_store(ALICE, pickle_key=KEY)
     faulty.errors = [StorageFull("the disk is full")]
@@ -225,6 +239,25 @@ def test_old_records_that_are_deleted(dry_run: bool, backend: Backend, told: Tol
     told.clear()
     prune(store, Rules(received_before=datetime(2000, 1, 1, tzinfo=UTC)))
     assert not told.of("pruned")
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("away"), KeyboardInterrupt()])
+def test_what_was_deleted_before_the_rest_could_not_be(
+    error: BaseException, backend: Backend, faulty: Faulty, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "_BATCH", 2)
+    store = backend.open_store(ALICE, pickle_key=KEY)
+    store.apply(Changes([example(InboundGroupSession, session_id=f"{number}") for number in range(9)]))
+    batches: list[int] = []
+
+    def advance(number: int) -> None:
+        batches.append(number)
+        if len(batches) == 2:
+            faulty.errors = [error] * 99
+
+    with pytest.raises(type(error)):
+        prune(store, Rules(received_before=datetime.now(UTC) + timedelta(days=1)), advance=advance)
+    assert told.of("pruned", "deleted") == [({InboundGroupSession.kind_name: 4},)]
 
 
 @pytest.mark.parametrize("leave_source", [True, False])
