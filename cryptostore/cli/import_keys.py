@@ -9,17 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-import msgspec
 import typer
 
-from cryptostore.errors import ConfigurationError, InvalidRecord
+from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.observers import notify
-from cryptostore.records import Account, InboundGroupSession, OlmAccount, check_key
+from cryptostore.records import Account, OlmAccount
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
-from cryptostore.trust import unpadded_base64
-from cryptostore.trust.key_backup import MEGOLM
 from cryptostore.trust.key_file import KeyFile
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, owner_of, the_account
@@ -39,20 +36,6 @@ _BATCH: Final = 1_000
 #: Of how many entries that are of no use the ids are kept, and how many of them people see.
 _MOST_NAMED: Final = 10_000
 _SHOWN: Final = 20
-#: What an exported session key has: version, index, ratchet and public key.
-_SESSION_KEY_BYTES: Final = 165
-
-
-class _Entry(msgspec.Struct):
-    """What an entry of a file has, as the specification names it."""
-
-    algorithm: str
-    room_id: str
-    sender_key: str
-    session_id: str
-    session_key: str
-    sender_claimed_keys: dict[str, str]
-    forwarding_curve25519_key_chain: list[str] = []
 
 
 class Skipped(NamedTuple):
@@ -151,42 +134,13 @@ def _take_in(store: NioStore, sessions: list[LiveSession], imported: Imported) -
 
 
 def _session_of(item: Any, imported: Imported) -> LiveSession | None:
+    from cryptostore.nio.exported_keys import exported_session
+
     imported.total += 1
     try:
-        return _checked(item)
+        return exported_session(item)
     except ValueError as error:
         _skip(imported, item, str(error))
-        return None
-
-
-def _checked(item: Any) -> LiveSession:
-    """The session in an entry. Raises ValueError with a reason that quotes nothing of it."""
-    if not isinstance(item, dict) or item.get("algorithm", MEGOLM) != MEGOLM:
-        raise ValueError("is of another algorithm" if isinstance(item, dict) else "is no room key")
-    try:
-        entry = msgspec.convert(item, _Entry)
-    except msgspec.ValidationError:
-        raise ValueError("lacks what a room key has") from None
-    session = _live(entry)
-    if session is None:
-        raise ValueError("has an id or a key that no client makes")
-    if session.id != entry.session_id:
-        raise ValueError("has the key of another session")
-    return session
-
-
-def _live(entry: _Entry) -> LiveSession | None:
-    import vodozemac
-    from nio.crypto import InboundGroupSession as LiveSession
-
-    chain = entry.forwarding_curve25519_key_chain
-    try:
-        check_key(InboundGroupSession, (entry.room_id, entry.session_id, entry.sender_key))
-        # vodozemac may end the program where the length is another one.
-        unpadded_base64.decode(entry.session_key, size=_SESSION_KEY_BYTES)
-        signing_key = entry.sender_claimed_keys["ed25519"]
-        return LiveSession.import_session(entry.session_key, signing_key, entry.sender_key, entry.room_id, chain)
-    except (InvalidRecord, ValueError, KeyError, vodozemac.SessionKeyDecodeException):
         return None
 
 

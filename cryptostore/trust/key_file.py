@@ -30,7 +30,7 @@ from cryptostore.errors import ConfigurationError
 
 from . import unpadded_base64
 from .key_backup import MEGOLM
-from .passphrases import spellings
+from .passphrases import in_utf8, spellings
 
 HEADER: Final = b"-----BEGIN MEGOLM SESSION DATA-----"
 FOOTER: Final = b"-----END MEGOLM SESSION DATA-----"
@@ -81,14 +81,17 @@ class RoomKey(Protocol):
 
 
 class KeyFileWriter:
-    """Writes such a file piece by piece; `end` completes it."""
+    """Writes such a file piece by piece; `end` completes it.
+
+    Raises ConfigurationError for a passphrase that is no text.
+    """
 
     def __init__(self, file: IO[bytes], passphrase: str, rounds: int = ROUNDS) -> None:
         counter = bytearray(os.urandom(16))
         # Some implementations of AES-CTR count in 64 bits alone.
         counter[8] &= 0x7F
         head = bytes([_VERSION]) + os.urandom(16) + bytes(counter) + rounds.to_bytes(4, "big")
-        keys = _derived(passphrase.encode(), head)
+        keys = _derived(in_utf8(passphrase), head)
         self._file = file
         self._encryptor = keys.cipher.encryptor()
         self._hmac = hmac.new(keys.hmac_key, head, "sha256")
@@ -151,7 +154,7 @@ class KeyFile:
     """Such a file, opened with its passphrase and checked to its end.
 
     Raises ConfigurationError for a file that cannot be read or is no such file, for one that is damaged, and for a
-    passphrase that is not the file's; the texts tell these apart.
+    passphrase that is not the file's or no text; the texts tell these apart.
     """
 
     def __init__(self, path: Path, passphrase: str) -> None:

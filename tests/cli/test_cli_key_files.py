@@ -96,6 +96,8 @@ def test_all_keys_of_an_account_go_from_one_to_another(filled: tuple[str, list[R
     alices, bobs = sessions(url, ALICE), sessions(url)
     assert [each.session_key for each in bobs.values()] == [each.session_key for each in alices.values()]
     assert bobs.keys() == alices.keys() == {(each._room, each.id, "curve-of-sender") for each in made}
+    # Nothing in a file proves who made a session.
+    assert {each.forwarding_chain for each in bobs.values()} == {("curve-of-sender",)}
     again = run_process("import-keys", "keys.txt", url, *BOBS, *PASS, "--json")
     assert (again.document["total"], again.document["taken_in"], again.document["skipped"]) == (10, 0, 0)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -235,6 +236,30 @@ def test_a_key_from_the_accounts_backup_reads_history_but_verifies_nobody(
             await bob.reads("one")
             note_origin(bob.session(), from_backup=True)
             assert (bob.bob.client.machine.decrypt_message(bob.events[-1]) is not None) == is_read
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("accept", "is_read"), [("signed", True), ("verified", False)])
+def test_a_key_from_a_file_reads_history_but_verifies_nobody(
+    memory_url: str, tmp_path: Path, accept: str, is_read: bool
+) -> None:
+    async def scenario() -> None:
+        async with reader(memory_url, accept=accept) as bob:
+            bob.crossed.make_for(PHONE)
+            await bob.learn()
+            assert bob.bob.store.identities.set_verified(ALICE.user_id, bob.identity().master_key)
+            await bob.alice.say("one")
+            await bob.alice.client.export_keys(str(tmp_path / "keys"), "passphrase", count=1)
+            await bob.bob.client.import_keys(str(tmp_path / "keys"), "passphrase")
+            sent = next(each for _, each in bob.server.timeline[ROOM] if each["type"] == "m.room.encrypted")
+            event: Any = MegolmEvent.from_dict(sent | {"room_id": ROOM})
+            assert bob.bob.client.sender_trust(event) == "indirect"
+            assert (bob.bob.client.machine.decrypt_message(event) is not None) == is_read
+            # The sender's own key takes its place.
+            await bob.bob.round()
+            assert bob.trust() == "verified"
+            assert bob.bob.read == ["one"]
 
     asyncio.run(scenario())
 

@@ -61,6 +61,10 @@ def test_keys_go_to_elements_sdk_and_come_back_the_same(tmp_path: Path) -> None:
     assert imported.code == 0, imported
     assert (imported.document["total"], imported.document["taken_in"]) == (KEYS, KEYS)
     assert sessions(url, BOB) == sessions(url, ALICE)
+    # So is what was imported, which has a forwarding chain.
+    again = tmp_path / "again.txt"
+    assert run_process("export-keys", again, url, *words, BOB.user_id, env=environment).code == 0
+    assert through_the_sdk(again, tmp_path / "again_back.txt") == {"total": KEYS, "imported": KEYS}
     # What a running client exports is the same to it.
     asyncio.run(exported_by_a_client(url, tmp_path / "client.txt"))
     assert through_the_sdk(tmp_path / "client.txt", tmp_path / "back.txt") == {"total": KEYS, "imported": KEYS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptostore import ConfigurationError, InboundGroupSession
 from cryptostore.trust import key_file
 from cryptostore.trust.key_file import FOOTER, HEADER, KeyFile, KeyFileWriter
 from example_records import example
+from leaks import shown
 
 PASSPHRASE: Final = "a passphrase, ünguessable"
 
@@ -190,3 +192,11 @@ def test_a_list_that_breaks_off(file: Path, plain: bytes) -> None:
 def test_a_file_that_is_not_there(file: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read(file)
+
+
+def test_a_passphrase_that_is_no_text_is_not_shown(file: Path) -> None:
+    write(file)
+    for call in (lambda: read(file, "a secret \udcff"), lambda: KeyFileWriter(io.BytesIO(), "a secret \udcff")):
+        with pytest.raises(ConfigurationError, match=r"the passphrase is not UTF-8 text$") as caught:
+            call()
+        assert "a secret" not in shown(caught.value)

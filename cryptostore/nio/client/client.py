@@ -314,8 +314,8 @@ class ProductionMatrixClient(Additions, AsyncClient):
     async def import_keys(self, infile: str, passphrase: str) -> None:
         """As nio's, piece by piece: every key is durable when this returns.
 
-        Raises LocalProtocolError before the client is open; EncryptionError for another passphrase or a damaged file,
-        with nothing imported; errors of the file; and what `flush` raises: importing it again takes in what is missing.
+        Entries of no use are left out, and what the keys read is INDIRECT. Raises LocalProtocolError before the client
+        is open; EncryptionError for another passphrase or a damaged file; errors of the file; and what `flush` raises.
         """
         await self._key_files.take_in(infile, passphrase)
 

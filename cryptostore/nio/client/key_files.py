@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from nio import LocalProtocolError
+from nio import EncryptionError, LocalProtocolError
 from nio.crypto import InboundGroupSession
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
-from cryptostore.nio.exported_keys import ExportedKeys
+from cryptostore.nio.exported_keys import exported_session
 from cryptostore.plugins.new_files import new_private_file
 from cryptostore.records import InboundGroupSession as Stored
 from cryptostore.records import Key
 from cryptostore.store.crypto_store import CryptoStore
-from cryptostore.trust.key_file import KeyFileWriter
+from cryptostore.trust.key_file import KeyFile, KeyFileWriter
 
 from .session import Session
 from .threads import in_thread
@@ -41,12 +41,13 @@ class KeyFiles:
         """Import the keys in a file, piece by piece: every key is durable when this returns."""
         if not self._session.is_open:
             raise LocalProtocolError("this client is not open; `await client.open()` before room keys are imported")
-        keys = await asyncio.to_thread(ExportedKeys, infile, passphrase)
-        pieces, taken_in = keys.pieces(_PIECE), 0
+        sessions, taken_in = _sessions(infile, passphrase), 0
+        piece = await asyncio.to_thread(_next_piece, sessions)
         try:
-            while piece := await asyncio.to_thread(next, pieces, None):
+            while piece:
                 taken_in += await self._take_in_piece(piece)
                 await self._flush()
+                piece = await asyncio.to_thread(_next_piece, sessions)
         finally:
             # Also of an import that failed: what was taken in stays, and the next flush saves it.
             self._session.store.storage.durable.reports.imported(taken_in, "client.import_keys", infile)
@@ -81,6 +82,30 @@ class KeyFiles:
         return taken_in
 
 
+def _sessions(infile: str, passphrase: str) -> Iterator[InboundGroupSession]:
+    """The sessions in a file. Entries that are of no use are left out. Raises what `KeyFile` raises."""
+    left_out = 0
+    for item in KeyFile(Path(infile), passphrase).items():
+        try:
+            session = exported_session(item)
+        except ValueError:
+            left_out += 1
+        else:
+            yield session
+    if left_out:
+        _log.warning("left out %d entries of %s that are no room keys of use", left_out, infile)
+
+
+def _next_piece(sessions: Iterator[InboundGroupSession]) -> list[InboundGroupSession]:
+    """The next sessions; none at the end. Raises EncryptionError as nio does, and errors of the file."""
+    try:
+        return list(islice(sessions, _PIECE))
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise EncryptionError(str(error)) from error
+
+
 class _GivenUpError(Exception):
     """Nobody waits for an export any more."""
 
@@ -95,7 +120,7 @@ class _Export:
 
     def write(self, file: Path, passphrase: str, rounds: int) -> None:
         with new_private_file(file, "exported room keys") as opened:
-            written = KeyFileWriter(opened, _checked(passphrase), rounds).write_all(self._sessions())
+            written = KeyFileWriter(opened, passphrase, rounds).write_all(self._sessions())
         if self._unreadable:
             _log.warning("left out %d room keys that cannot be read", len(self._unreadable))
         self._store.reports.exported(written, "client.export_keys", str(file))
@@ -105,11 +130,3 @@ class _Export:
             if self._is_given_up.is_set():
                 raise _GivenUpError
             yield session
-
-
-def _checked(passphrase: str) -> str:
-    # The codec's error carries the passphrase, so it must not become the context of ours.
-    with suppress(UnicodeEncodeError):
-        passphrase.encode()
-        return passphrase
-    raise ConfigurationError("the passphrase is not UTF-8 text")

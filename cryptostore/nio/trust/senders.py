@@ -30,7 +30,7 @@ class SenderTrust(enum.StrEnum):
     UNSIGNED = "unsigned"
     #: No device of the sender is known with these keys, or the message's key is not there.
     UNKNOWN = "unknown"
-    #: The key came from a backup, or from another device than the sender's: it proves nothing.
+    #: The key came from a backup, a file, or another device than the sender's: it proves nothing.
     INDIRECT = "indirect"
     #: The message was not encrypted.
     UNENCRYPTED = "unencrypted"
