@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cryptostore.errors import CryptoStoreError
+from cryptostore.errors import CryptoStoreError, StorageFull
 from cryptostore.plugins.urls import redact
 from cryptostore.shown import shown
 
@@ -29,14 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_every_letter()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with whole_output():
+        with whole_output(), _told(words):
             build_app(words[0] if words else None)(args=words, prog_name="cryptostore")
-    except CryptoStoreError as error:
+    except StorageFull as error:
+        # Standard output is what is full, so that JSON has no room either.
         print_error(str(error))
-        code = exit_code_of(error)
-        if _wants_json(words):
-            _print_error_as_json(type(error).__name__, str(error), code)
-        sys.exit(code)
+        sys.exit(exit_code_of(error))
     except Program as found:
         program = found
     # Out of the clause above: its error would be the context of each of the program's own.
@@ -56,6 +54,19 @@ def build_app(wanted: str | None = None) -> typer.Typer:
     app.callback()(_options)
     add_commands(app, wanted)
     return app
+
+
+@contextmanager
+def _told(words: Sequence[str]) -> Iterator[None]:
+    """End with the exit code of a CryptoStoreError, once it is told."""
+    try:
+        yield
+    except CryptoStoreError as error:
+        print_error(str(error))
+        code = exit_code_of(error)
+        if _wants_json(words):
+            _print_error_as_json(type(error).__name__, str(error), code)
+        sys.exit(code)
 
 
 class _Program(TyperGroup):

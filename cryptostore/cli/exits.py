@@ -32,6 +32,9 @@ class ExitCode(enum.IntEnum):
     REFUSED = 4
 
 
+#: 128 and the number of SIGPIPE: whoever read the output, as `head`, closed it before all was written.
+READER_GONE: Final = 141
+
 #: For the help text, in plain words.
 EXPLAINED: Final = (
     "Exit codes: "
@@ -40,7 +43,8 @@ EXPLAINED: Final = (
     "2 the command line, the configuration or a plugin has to be changed; "
     "3 the database or the homeserver did not answer; "
     "4 the database refused (full, newer tables, damaged, taken over); "
-    "130 interrupted."
+    "130 interrupted; "
+    "141 the output was closed before all was written."
 )
 
 _USERS_TO_MEND: Final = (

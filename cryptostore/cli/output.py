@@ -34,7 +34,7 @@ from rich.text import Text
 from cryptostore.errors import ConfigurationError, StorageFull
 from cryptostore.shown import shown
 
-from .exits import ExitCode
+from .exits import READER_GONE, ExitCode
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 
@@ -62,18 +62,34 @@ def shown_time(time: datetime) -> str:
 
 @contextmanager
 def whole_output() -> Iterator[None]:
-    """Raise StorageFull where not all that the block says fits on the disk behind standard output."""
+    """Raise StorageFull where not all that the block says fits on the disk behind standard output.
+
+    Where who reads it has gone, exit with the code that the shell has for programs that SIGPIPE ends.
+    """
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
+    except SystemExit as error:
+        # So typer and rich end a program then, with 1.
+        if isinstance(error.__context__, BrokenPipeError):
+            _write_nothing_more()
+            sys.exit(READER_GONE)
+        raise
+    except BrokenPipeError:
+        _write_nothing_more()
+        sys.exit(READER_GONE)
     except OSError as error:
         if error.errno not in _NO_ROOM or error.filename is not None:
             raise
-        # Python would try to write the rest at its end, and fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nothing_more()
         raise StorageFull(f"standard output cannot be written ({error.strerror}); make room, and try again") from error
+
+
+def _write_nothing_more() -> None:
+    # Python would try to write the rest at its end, and fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(document: Any) -> None:

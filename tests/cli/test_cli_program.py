@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -12,7 +13,7 @@ import pytest
 from command_line import Run, run_process
 from cryptostore import errors
 from cryptostore.cli import exits
-from cryptostore.cli.exits import ExitCode, exit_code_of
+from cryptostore.cli.exits import READER_GONE, ExitCode, exit_code_of
 from fake_distributions import FakeSite
 
 GROUP = "cryptostore.commands"
@@ -85,6 +86,38 @@ def test_an_output_without_room_is_said_in_one_line(words: list[str]) -> None:
     assert (
         ended.stderr == "error: standard output cannot be written (No space left on device); make room, and try again\n"
     )
+
+
+def test_an_error_without_room_for_its_json_is_told() -> None:
+    program = [sys.executable, "-c", "from cryptostore.cli import main; main()", "stats", "nosuch://host", "--json"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    first, second = ended.stderr.splitlines()
+    assert first.startswith("error: no backend named 'nosuch' is installed")
+    assert second.startswith("error: standard output cannot be written (No space left on device)")
+    assert ended.returncode == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("unbuffered", "words", "says"),
+    [
+        ("", ["--help"], ""),
+        ("", ["backends", "--json"], ""),
+        ("1", ["backends"], ""),
+        ("", ["stats", "nosuch://host", "--json"], "error: no backend named 'nosuch' is installed"),
+        ("1", ["stats", "nosuch://host", "--json"], "error: no backend named 'nosuch' is installed"),
+    ],
+)
+def test_who_reads_the_output_may_leave(unbuffered: str, words: list[str], says: str) -> None:
+    program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as left:
+        ended = subprocess.run(program, stdout=left, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert ended.returncode == READER_GONE
+    assert ended.stderr.startswith(says)
+    assert ended.stderr.count("\n") == bool(says)
 
 
 @pytest.mark.parametrize("words", [["--version"], ["backends"], ["backends", "--json"]])

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from cryptostore import Account, Database, SharedPart
-from cryptostore.cli.exits import ExitCode
+from cryptostore.cli.exits import READER_GONE, ExitCode
 from cryptostore.plugins.urls import CommonOptions
 from cryptostore.store import aead, marks, pickle_keys, ring, seal, secrets
 from cryptostore.store.keys import encode_key
@@ -98,7 +98,7 @@ def test_the_cost_of_a_passphrase() -> None:
 
 def test_the_exit_codes() -> None:
     table = (DOCS / "command-line.md").read_text().partition("## Exit codes")[2]
-    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == [*ExitCode, 130]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == [*ExitCode, 130, READER_GONE]
 
 
 def test_the_number_of_methods_of_a_backend() -> None:
