@@ -140,7 +140,9 @@ class ObserverHooks:
 
     @hookspec
     def cryptostore_keys_imported(self, account: Account, records: int, way: str, source: str, owner: str) -> None:
-        """Keys came in from a file or a database, in the way that is named as its command or method is named."""
+        """Keys came in from a file, a database or a homeserver's key backup, in the way that is named as its command or
+        method is named.
+        """
 
     @hookspec
     def cryptostore_account_moved(self, account: Account, source: str, destination: str, owner: str) -> None:

@@ -75,7 +75,7 @@ class Reports:
         self._notify("cryptostore_keys_exported", account=self._account, owner=self._owner, **facts)
 
     def imported(self, records: int, way: str, source: str) -> None:
-        """So many keys came in from a file."""
+        """So many keys came in from a file, or from the backup on a server."""
         facts = {"records": records, "way": way, "source": source}
         self._notify("cryptostore_keys_imported", account=self._account, owner=self._owner, **facts)
 

@@ -24,6 +24,9 @@ from cryptostore.trust.recovery_key import encode
 from cryptostore.trust.secret_storage import DEFAULT_KEY, KeyDescription, seal
 from small_homeserver import Request
 from small_room_keys import RoomKeys
+from told import Told, told
+
+__all__ = ["told"]
 
 LAPTOP = Account(BOB.user_id, "BOBLAPTOP")
 STORAGE_KEY = bytes(range(50, 82))
@@ -53,7 +56,7 @@ def asked_for_keys(keys: RoomKeys) -> list[Request]:
     return [request for request in keys.server.asked("room_keys/keys") if request.method == "GET"]
 
 
-def test_a_new_device_reads_everything(url: str) -> None:
+def test_a_new_device_reads_everything(url: str, told: Told) -> None:
     async def scenario() -> None:
         async with laptop(url) as (keys, _alice, bob):
             seen: list[tuple[int, int]] = []
@@ -70,6 +73,8 @@ def test_a_new_device_reads_everything(url: str) -> None:
             assert len(keys.put) == 4
             assert await bob.client.restore_backup() == RestoredBackup("1", total=4, taken_in=0, skipped=0)
             assert bob.stored(SessionToBackUp) == []
+            facts = told.of("keys_imported", "account", "records", "way", "source")
+            assert facts == [(LAPTOP, 4, "client.restore_backup", bob.client.homeserver)]
 
     asyncio.run(scenario())
 
@@ -128,7 +133,7 @@ def test_what_came_directly_is_better_than_what_comes_from_there(url: str) -> No
     asyncio.run(scenario())
 
 
-def test_a_backup_that_is_cut_off_is_no_whole_one(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_is_cut_off_is_no_whole_one(memory_url: str, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
     monkeypatch.setattr(backup_restore, "_PIECE", 2)
 
     async def scenario() -> None:
@@ -151,6 +156,7 @@ def test_a_backup_that_is_cut_off_is_no_whole_one(memory_url: str, monkeypatch: 
                 await bob.client.restore_backup()
             keys.server.faults.clear()
             assert (await bob.client.restore_backup()).taken_in == 4 - there
+            assert told.of("keys_imported", "records") == [(there,), (4 - there,)]
 
     asyncio.run(scenario())
 

@@ -83,17 +83,23 @@ class BackupRestore:
         decryption = BackupDecryption(private_key)
         total = taken_in = unsaved = 0
         problems: Counter[str] = Counter()
-        async for entries in self._entries(version):
-            found = await self._read(decryption, entries)
-            new = await self._take_in(found)
-            total, taken_in, unsaved = total + len(entries), taken_in + new, unsaved + new
-            problems += found.problems
-            if unsaved >= _BATCH:
-                await self._session.flush()
-                unsaved = 0
-            if progress is not None:
-                progress(total, max(total, expected))
-        await self._session.flush()
+        reports = self._session.store.storage.durable.reports
+        try:
+            async for entries in self._entries(version):
+                found = await self._read(decryption, entries)
+                new = await self._take_in(found)
+                total, taken_in, unsaved = total + len(entries), taken_in + new, unsaved + new
+                problems += found.problems
+                if unsaved >= _BATCH:
+                    await self._session.flush()
+                    unsaved = 0
+                if progress is not None:
+                    progress(total, max(total, expected))
+            await self._session.flush()
+        finally:
+            # Also of a restore that failed: what was taken in stays, and the next flush saves it.
+            if taken_in:
+                reports.imported(taken_in, "client.restore_backup", self._client.homeserver)
         _report(problems)
         return RestoredBackup(version, total, taken_in, problems.total())
 
