@@ -73,8 +73,8 @@ def restore(
     opened = BackupFile(file, passphrase)
     started = time.monotonic()
     # Before the database is opened, which may make one.
-    total = _checked(opened).rows.total()
-    restored = _restored(opened, place, pickle_key, total)
+    checked = _checked(opened)
+    restored = _restored(opened, checked, place, pickle_key)
     _report(opened, place, restored, time.monotonic() - started, as_json=as_json)
     if not restored.is_complete:
         raise typer.Exit(ExitCode.CHECK_FAILED)
@@ -108,11 +108,11 @@ def _checked(file: BackupFile) -> Counted:
         return backups.check(file, passed)
 
 
-def _restored(file: BackupFile, url: str, pickle_key: str, total: int) -> Restored:
+def _restored(file: BackupFile, checked: Counted, url: str, pickle_key: str) -> Restored:
     with open_backend(url, owner=owner_of("restore")) as backend:
         try:
-            with _progress(file, total) as watching:
-                restored = backups.restore(file, backend, shown_url(url), pickle_key, watching)
+            with _progress(file, checked.rows.total()) as watching:
+                restored = backups.restore(file, checked, backend, shown_url(url), pickle_key, watching)
         except (KeyboardInterrupt, BackendUnavailable, StorageFull):
             say(
                 f"{file.account} is not restored. Nothing is lost: run the same command again, which begins anew; "
@@ -164,7 +164,7 @@ def _report(file: BackupFile, url: str, restored: Restored, seconds: float, *, a
 
 def _report_success(file: BackupFile, url: str, restored: Restored, seconds: float) -> None:
     if restored.is_finished:
-        print_line(f"{file.account} was in {shown_url(url)} already: a restore lacked its last step", style="bold")
+        print_line(f"{file.account} was in {shown_url(url)} already, and was not made safe yet", style="bold")
     else:
         counted, rows = restored.counted, restored.counted.rows.total()
         print_line(f"restored {file.account} of {shown_time(file.made_at)} into {shown_url(url)}", style="bold")
@@ -172,7 +172,7 @@ def _report_success(file: BackupFile, url: str, restored: Restored, seconds: flo
             f"  {rows:,} records, {counted.size:,} bytes, read back and compared, in {seconds:.1f} s "
             f"({rows / seconds:,.0f}/s)"
         )
-    print_line("and made it safe: others have seen newer keys than those of a backup", style="bold")
+    print_line("made it safe: others have seen newer keys than those of a backup", style="bold")
     print_changes(restored.made_safe)
     print_line(START_THE_CLIENT)
 

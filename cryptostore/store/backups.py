@@ -6,7 +6,7 @@ while its rows were streamed, they are read once more, all at one moment.
 
 The order makes a restored account whole or none at all, wherever it is interrupted:
 
-1. The whole file is read once, so that one that is damaged writes nothing.
+1. The whole file is read once (`check`), so that one that is damaged writes nothing.
 2. The account gets a mark, which keeps it from being opened, and then all rows but the key ring's.
 3. They are read once more, and compared with the file.
 4. The account gets the key ring, and loses its mark, in one batch. The same batch says that a backup was put back, with
@@ -63,7 +63,6 @@ def _unwatched(_number: int) -> None:
 class Restoring(NamedTuple):
     """What is called as a restore gets on, with numbers of rows."""
 
-    checked: Passed = _unwatched
     written: Passed = _unwatched
     compared: Passed = _unwatched
 
@@ -90,7 +89,7 @@ class Counted:
 class Restored:
     """What a restore counted, and how many records of each kind were made safe.
 
-    `is_finished` says that the account was there, and that an earlier restore lacked the last step alone.
+    `is_finished` says that the account was there, and was not made safe yet: an earlier restore lacked the last step.
     """
 
     counted: Counted
@@ -195,18 +194,22 @@ def check_place(backend: Backend, url: str, account: Account) -> None:
 
 
 def restore(
-    file: BackupFile, backend: Backend, url: str, pickle_key: str, watching: Restoring | None = None
+    file: BackupFile,
+    checked: Counted,
+    backend: Backend,
+    url: str,
+    pickle_key: str,
+    watching: Restoring | None = None,
 ) -> Restored:
     """Write the account to a database that has not got it, wrapped with this pickle key, and make it safe.
 
-    Atomicity: as the module says. Raises as `check_place` and `BackupFile.rows` do, before anything is written;
-    FencedOut where another program restores it at the same time; what the backend raises.
+    `checked` is what `check` found in the file. Atomicity: as the module says. Raises as `check_place` does, before
+    anything is written; FencedOut where another program restores it at the same time; what the backend raises.
     """
     passed = watching or Restoring()
     if _lacks_the_last_step(backend, file.account, pickle_key):
-        return Restored(Counted(), _made_safe(backend, file.account, pickle_key), is_finished=True)
+        return Restored(checked, _made_safe(backend, file.account, pickle_key), is_finished=True)
     check_place(backend, url, file.account)
-    check(file, passed.checked)
     stored = backend.sealed(file.account)
     # Names of files need not be UTF-8.
     _begin(stored, os.fsencode(file.path).decode(errors="backslashreplace"))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from nio.crypto import OlmAccount
 
 from command_line import Run, run_process
-from cryptostore import Account, FencedOut, Mode, WrongPickleKey, open_backend
+from cryptostore import Account, Changes, FencedOut, Mode, RestoredAccount, WrongPickleKey, open_backend
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio import NioStore
 from cryptostore.plugins.observers import observers
@@ -108,6 +109,21 @@ def test_keys_that_leave_and_come(run: Run, tmp_path: Path, told: Told) -> None:
     owners = told.of("keys_exported", "owner") + told.of("keys_imported", "owner")
     assert all(re.match(r"cryptostore [a-z-]+ on ", owner) for (owner,) in owners)
     assert told.of("account_moved", "source", "destination") == [(source, copied)]
+
+
+def test_a_restore_that_lacks_its_last_step(run: Run, tmp_path: Path, told: Told) -> None:
+    url, passed = f"sqlite:///{tmp_path}/keys.db", ("--passphrase-env", "PASS")
+    with owned(url):
+        pass
+    assert run("backup", "alice.backup", url, *passed).code == 0
+    assert run("delete", url, "--yes").code == 0
+    assert run("restore", "alice.backup", url, *passed).code == 0
+    with open_backend(url) as backend, backend.open_store(ALICE, pickle_key=OLD) as store:
+        store.apply(Changes([RestoredAccount(datetime.now(UTC))]))
+    ended = run("restore", "alice.backup", url, *passed)
+    assert ended.code == 0
+    assert "already, and was not made safe yet" in ended.out
+    assert told.of("keys_imported", "records", "way") == [(2, "restore")] * 2
 
 
 def test_an_audit_log_that_cannot_be_written_is_an_error_before_anything_is_done(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from client_pairs import BOB
 from cryptostore import open_backend
 from cryptostore.store import backup_file
 from cryptostore.store.backup_file import BackupFile
-from cryptostore.store.backups import back_up, restore
+from cryptostore.store.backups import back_up, check, restore
 from cryptostore_contract.samples import KEY
 from restored_devices import talking
 
@@ -33,7 +33,8 @@ def test_it_reads_and_is_read_and_uses_no_key_twice(url: str, tmp_path: Path, mo
             await talk.bob.killed()
             with open_backend(url) as backend:
                 backend.delete_account(BOB)
-                assert restore(BackupFile(path, PASSPHRASE), backend, url, KEY).is_complete
+                file = BackupFile(path, PASSPHRASE)
+                assert restore(file, check(file), backend, url, KEY).is_complete
             await talk.bob.begin_again()
             await talk.bob.is_whole()
             await talk.both_ways("after")

@@ -13,6 +13,7 @@ from copied import PLAIN, RECORDS, Handle, Killed, contents, handle, interrupted
 from cryptostore import (
     AccountElsewhere,
     AccountNotFound,
+    AccountRow,
     Changes,
     ConfigurationError,
     FencedOut,
@@ -21,6 +22,7 @@ from cryptostore import (
     RestoredAccount,
     Row,
     SyncToken,
+    TakeOver,
     TrackedUser,
     UnreadableRecord,
     Value,
@@ -59,7 +61,7 @@ def backed_up(source: Place, path: Path) -> BackupFile:
 
 
 def restored(file: BackupFile, into: Place, watching: Restoring | None = None) -> backups.Counted:
-    done = restore(file, into.backend, into.url, OTHER_KEY, watching)
+    done = restore(file, check(file), into.backend, into.url, OTHER_KEY, watching)
     assert done.is_complete == (not done.counted.wrong)
     return done.counted
 
@@ -127,7 +129,8 @@ def test_progress_is_told(source: Place, destination: Place, file: BackupFile) -
         numbers[name] = 0
         return lambda number: numbers.update({name: numbers[name] + number})
 
-    restored(file, destination, Restoring(counts("checked"), counts("written"), counts("compared")))
+    check(file, counts("checked"))
+    restored(file, destination, Restoring(counts("written"), counts("compared")))
     back_up(source.backend, ALICE, KEY, PASSPHRASE, io.BytesIO(), counts("backed up"))
     rows = len(RECORDS)
     # Both copies of the ring are read over, and the mark.
@@ -259,8 +262,11 @@ def test_a_kill_at_any_commit_loses_nothing(source: Place, file: BackupFile, mom
         if not is_killed(handle(destination), moment, kills, lambda: restored(file, destination)):  # noqa: B023  # called at once
             break
         kills += 1
-        again = restore(file, destination.backend, "", OTHER_KEY) if kills < 8 or moment == "before" else None
+        again = (
+            restore(file, check(file), destination.backend, "", OTHER_KEY) if kills < 8 or moment == "before" else None
+        )
         assert again is None or again.is_complete
+        assert again is None or again.counted.rows.total() == len(RECORDS)
         assert again is None or again.is_finished == (kills > (5 if moment == "after" else 6))
         assert made_safe(destination)
         assert sealed_rows(destination) == sealed_rows(source)
@@ -332,13 +338,19 @@ def test_two_restores_at_the_same_time(destination: Place, file: BackupFile) -> 
         assert len(list(store.keys(TrackedUser))) == 30
 
 
-def test_an_account_that_comes_meanwhile_is_left_alone(destination: Place, file: BackupFile) -> None:
-    def come(number: int) -> None:
-        if ALICE not in destination.backend.accounts():
-            saved(destination.backend, SyncToken("its own"))
+def test_an_account_that_comes_meanwhile_is_left_alone(
+    destination: Place, file: BackupFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_over = destination.backend.database.take_over
 
+    def come(user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
+        monkeypatch.setattr(destination.backend.database, "take_over", take_over)
+        saved(destination.backend, SyncToken("its own"))
+        return take_over(user_id, device_id, claim, timeout)
+
+    monkeypatch.setattr(destination.backend.database, "take_over", come)
     with pytest.raises(ConfigurationError, match=r"another program wrote to .* at the same time"):
-        restored(file, destination, Restoring(checked=come))
+        restored(file, destination)
     assert token(destination) == "its own"
 
 
@@ -359,5 +371,6 @@ def test_sessions_that_could_encrypt_are_made_safe(source: Place, destination: P
     path = tmp_path / "alice.backup"
     with path.open("xb") as opened:
         back_up(source.backend, ALICE, KEY, PASSPHRASE, opened)
-    done = restore(BackupFile(path, PASSPHRASE), destination.backend, destination.url, OTHER_KEY)
+    file = BackupFile(path, PASSPHRASE)
+    done = restore(file, check(file), destination.backend, destination.url, OTHER_KEY)
     assert done.made_safe == {"outbound_group_session": 1}
