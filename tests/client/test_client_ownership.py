@@ -78,14 +78,20 @@ def test_a_program_that_catches_everything_does_not_take_its_account_back(url: s
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
 @pytest.mark.parametrize("how", ["open", "login_or_restore"])
-def test_an_account_is_taken_back_by_a_program_that_says_so(memory_url: str, how: str) -> None:
+def test_an_account_is_taken_back_by_a_program_that_says_so(memory_url: str, how: str, *, is_closed: bool) -> None:
     async def scenario() -> None:
         async with people(memory_url) as (server, _alice, bob):
             newer = await Person(server, BOB, owned_by(memory_url, "the-newer-process")).start()
             with pytest.raises(FencedOut):
                 await bob.client.check_ownership()
-            await bob.client.close()
+            if is_closed:
+                await bob.client.close()
+            asked = len(server.requests)
+            with pytest.raises(FencedOut, match=r"the-newer-process.*does not take it back.*take_over=True"):
+                await getattr(bob.client, how)()
+            assert len(server.requests) == asked
             await getattr(bob.client, how)(take_over=True)
             await bob.client.sync()
             with pytest.raises(FencedOut):

@@ -72,13 +72,14 @@ class Additions:
 
         With an access token, from `restore_login`, it asks the homeserver before: see `check_identity`. Without one
         nothing is asked, and a program that works offline needs no homeserver. `take_over` takes an account back that
-        this process has lost to another one.
+        this process has lost to another one. A client that lost its account while it was open is closed before.
 
         Raises ConfigurationError, WrongPickleKey and BackendUnavailable, and what else `Backend.open_store` raises;
         FencedOut for an account that this process has lost; DatabaseWentBack for one whose database was put back, as
         the homeserver's anchor shows; AccessTokenRejected and HomeserverUnavailable; StoreClosed if `close` is called
         meanwhile. After an error nothing is taken over.
         """
+        await self._session.end_lost(self.close)
         self._session.begin()
         if not self._session.is_open and self.user_id and self.device_id:
             account = Account(self.user_id, self.device_id)
@@ -118,6 +119,7 @@ class Additions:
         for one that opens nothing, and for a file that cannot be made.
         """
         given = RecoveryKey(recovery_key) if recovery_key else None
+        await self._session.end_lost(self.close)
         answer = await self._login.log_in_or_restore(password, device_name, token, take_over=take_over)
         await self._trust.logged_in(password, given, recovery_key_file)
         return answer

@@ -84,6 +84,11 @@ class Flusher:
         if self._running is not None:
             await asyncio.shield(self._running)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there was an error after which nothing can be written."""
+        return self._final_error is not None
+
     async def settle_offers(self) -> None:
         """Compare new Megolm sessions with the stored ones. Raises BackendUnavailable; they stay offers then."""
         while keys := self._store.offered_sessions():

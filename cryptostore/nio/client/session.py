@@ -91,6 +91,7 @@ class Session:
         self._flusher: Flusher | None = None
         self._closed = False
         self._one_opening = asyncio.Lock()
+        self._one_end = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +129,12 @@ class Session:
     def begin(self) -> None:
         """Nothing is refused any more because of an earlier `close`."""
         self._closed = False
+
+    async def end_lost(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call the client's `close` if nothing can be written any more, so that an opening begins anew."""
+        async with self._one_end:
+            if self._flusher is not None and self._flusher.has_ended:
+                await close()
 
     async def open(self, account: Account, ask: Ask, *, take_over: bool = False) -> None:
         """As `take`, unless an account is open. Raises StoreClosed if `close` is called meanwhile."""
