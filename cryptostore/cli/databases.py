@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Annotated, NamedTuple
 from urllib.parse import quote
 
 import typer
 
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, UnreadableRecord
 from cryptostore.plugins import load_backend, open_existing
 from cryptostore.plugins.capabilities import Capability, Support
 from cryptostore.plugins.environment import ENV_FILE, database_url, variables
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.urls import options_of, scheme_of
-from cryptostore.records import Account
+from cryptostore.records import Account, OlmAccount
 from cryptostore.store.backend import Backend
+from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.marks import Mark, Whereabouts, elsewhere
 from cryptostore.store.owners import default_owner
 
@@ -104,6 +105,21 @@ def the_account(backend: Backend, url: str, user_id: str | None, device_id: str 
     return wanted[0]
 
 
+def olm_account_of(store: CryptoStore) -> OlmAccount | None:
+    """The Olm account, or None where no client has logged in with the account.
+
+    Raises ConfigurationError where an import of it was interrupted, and UnreadableRecord for an Olm account that is
+    damaged, or missing although other records are there.
+    """
+    found = store.get(OlmAccount, [()]).get(())
+    if found is not None:
+        return found
+    # nio takes half a second to import; most commands do without it.
+    from cryptostore.nio.wholeness import read_whole
+
+    return read_whole(store).olm_account
+
+
 def mark_of(backend: Backend, account: Account) -> Mark | None:
     """What says that an account is not at home in this database. Raises UnreadableRecord, SchemaTooNew."""
     stored = backend.sealed(account)
@@ -111,25 +127,57 @@ def mark_of(backend: Backend, account: Account) -> Mark | None:
 
 
 class AtHome(NamedTuple):
-    """The accounts that a command is for, and the marks of those that it leaves out: they are not at home here."""
+    """The accounts that a command is for, and the marks of those that it leaves out: they are not at home here.
+
+    `damaged` are left out, too: nobody can say where they are, or open them.
+    """
 
     accounts: list[Account]
-    marks: Mapping[Account, Mark]
+    marks: dict[Account, Mark]
+    damaged: dict[Account, UnreadableRecord]
 
     @property
     def is_one_missing(self) -> bool:
         """Whether an account is not complete here, or none is here at all of those that were asked for."""
         is_coming = any(mark.whereabouts is not Whereabouts.MOVED for mark in self.marks.values())
-        return is_coming or (bool(self.marks) and not self.accounts)
+        return is_coming or bool(self.damaged) or (bool(self.marks) and not self.accounts)
+
+    def leave_out(self, account: Account, damage: UnreadableRecord) -> None:
+        """Tell the user of an account that cannot be opened."""
+        self.damaged[account] = damage
+        say(f"left out: {damage}")
+
+    def left_out(self) -> list[dict[str, str | None]]:
+        """For JSON: the accounts that are left out, where they are if that is known, and why."""
+        found: list[dict[str, str | None]] = []
+        for account, mark in self.marks.items():
+            why = str(elsewhere(account, mark))
+            found.append({**names_of(account), "whereabouts": mark.whereabouts, "place": mark.place, "reason": why})
+        for account, damage in self.damaged.items():
+            found.append({**names_of(account), "whereabouts": None, "place": None, "reason": str(damage)})
+        return found
 
 
 def at_home(backend: Backend, accounts: Iterable[Account]) -> AtHome:
-    """Those of these accounts that are at home here; the others are told. Raises as `mark_of` does."""
-    marks = {account: mark_of(backend, account) for account in accounts}
-    left_out = {account: mark for account, mark in marks.items() if mark is not None}
-    for account, mark in left_out.items():
-        say(f"left out: {elsewhere(account, mark)}")
-    return AtHome([account for account in marks if account not in left_out], left_out)
+    """Those of these accounts that are at home here; the others are told. Raises SchemaTooNew for a newer mark."""
+    found = AtHome([], {}, {})
+    for account in accounts:
+        try:
+            mark = mark_of(backend, account)
+        except UnreadableRecord as error:
+            found.leave_out(account, error)
+            continue
+        if mark is None:
+            found.accounts.append(account)
+        else:
+            found.marks[account] = mark
+            say(f"left out: {elsewhere(account, mark)}")
+    return found
+
+
+def names_of(account: Account) -> dict[str, str]:
+    """For JSON: which account it is."""
+    return {"user_id": account.user_id, "device_id": account.device_id}
 
 
 def refuse_process_local(url: str) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from cryptostore.errors import UnreadableRecord
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account, KeyBackup
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
+from cryptostore.store.verifying import UnreadableRow
 
-from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
+from .databases import AtHome, DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, names_of, open_for
 from .exits import ExitCode
 from .output import AsJson, print_json, print_line, shown_time
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .recovery_key import recovery_key
+from .rows import row_name, unreadable_document
 from .stored_identity import StoredIdentity, StoredStorageKey
 
 
@@ -57,8 +60,8 @@ def show(
     pickle_key = current_pickle_key(pickle_key_options)
     with open_for("identity", url) as backend:
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
-        found = {account: _read(backend, account, pickle_key) for account in chosen.accounts}
-    _report(url, found, as_json=as_json)
+        found = _read_all(backend, chosen, pickle_key)
+    _report(url, chosen, found, as_json=as_json)
     if chosen.is_one_missing or any(each.unreadable for each in found.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -66,30 +69,36 @@ def show(
 identity.command("recovery-key")(recovery_key)
 
 
-def _read(backend: Backend, account: Account, pickle_key: str) -> StoredIdentity:
-    with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
-        return StoredIdentity.read(store)
+def _read_all(backend: Backend, chosen: AtHome, pickle_key: str) -> dict[Account, StoredIdentity]:
+    found: dict[Account, StoredIdentity] = {}
+    for account in chosen.accounts:
+        try:
+            with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+                found[account] = StoredIdentity.read(store)
+        except UnreadableRecord as damage:
+            chosen.leave_out(account, damage)
+    return found
 
 
-def _report(url: str, found: Mapping[Account, StoredIdentity], *, as_json: bool) -> None:
+def _report(url: str, chosen: AtHome, found: Mapping[Account, StoredIdentity], *, as_json: bool) -> None:
     if as_json:
         documents = [
-            {"user_id": account.user_id, "device_id": account.device_id, **identity_document(stored)}
+            {**names_of(account), **identity_document(stored), **unreadable_document(stored.unreadable)}
             for account, stored in found.items()
         ]
-        print_json({"database": shown_url(url), "accounts": documents})
+        print_json({"database": shown_url(url), "accounts": documents, "left_out": chosen.left_out()})
         return
     print_line(f"Identities in {shown_url(url)}", style="bold")
     for account, stored in found.items():
         # Lines, not columns: keys are as long as half a terminal is wide.
         print_line(str(account))
-        for name, text in identity_lines(stored):
+        for name, text in (*identity_lines(stored), *unreadable_lines(stored.unreadable)):
             print_line(f"  {name:<13} {text}")
 
 
 def identity_lines(stored: StoredIdentity) -> Iterator[tuple[str, str]]:
     """For people: what each line is about, and what it says."""
-    yield "device", stored.signing_key or "no keys yet"
+    yield "device", stored.signing_key or ("not known" if stored.is_device_lost else "no keys yet")
     yield "signed", _signed(stored)
     keys = stored.keys
     if keys is not None:
@@ -101,8 +110,12 @@ def identity_lines(stored: StoredIdentity) -> Iterator[tuple[str, str]]:
     yield "backup", _backup(stored)
     if stored.backup is not None:
         yield "waiting", _waiting(stored.sessions_waiting, stored.backup)
-    for what in stored.unreadable:
-        yield "unreadable", what
+
+
+def unreadable_lines(unreadable: Iterable[UnreadableRow]) -> Iterator[tuple[str, str]]:
+    """For people: what cannot be read, and why."""
+    for key, reason in unreadable:
+        yield "unreadable", f"{row_name(key)}: {reason}"
 
 
 def _signed(stored: StoredIdentity) -> str:
@@ -171,5 +184,4 @@ def identity_document(stored: StoredIdentity) -> dict[str, Any]:
         },
         # Without a backup, nothing is noted as waiting for one.
         "sessions_waiting": backup and stored.sessions_waiting,
-        "unreadable": stored.unreadable,
     }

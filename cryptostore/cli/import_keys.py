@@ -14,12 +14,12 @@ import typer
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.observers import notify
-from cryptostore.records import Account, OlmAccount
+from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 from cryptostore.trust.key_file import KeyFile
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, owned_url, owner_of, the_account
+from .databases import DatabaseUrl, DeviceId, UserId, olm_account_of, open_for, owned_url, owner_of, the_account
 from .exits import ExitCode
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .output import AsJson, counting, print_json, print_line
@@ -100,7 +100,7 @@ def import_keys(
 
 def _check_account(backend: Backend, account: Account, pickle_key: str) -> None:
     with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
-        if not store.get(OlmAccount, [()]):
+        if olm_account_of(store) is None:
             raise ConfigurationError(
                 f"{account} has no identity yet: start its client once, so that it logs in, and import the keys then"
             )

@@ -17,7 +17,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.marks import elsewhere
 from cryptostore.store.rekeying import Rekeyed
 
-from .databases import DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
+from .databases import AtHome, DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
 from .exits import ExitCode
 from .output import AsJson, counter, messages, print_json, print_table, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, new_pickle_key, takes_pickle_keys
@@ -43,7 +43,8 @@ def rekey(
 
     If one of the accounts has another pickle key, or is damaged, none is touched. Accounts without keys are left out.
     When this is interrupted, every account still opens with one of the two pickle keys; run it again to complete it.
-    Records that cannot be opened are left as they are, and the exit code is 1.
+    Records that cannot be opened are left as they are, and the exit code is 1. It is 1, too, where an account is not
+    complete here, because a copy of it was interrupted: what comes later needs its old pickle key.
 
     --wrap-only does not protect from somebody who had the old pickle key and a copy of the database.
     """
@@ -53,17 +54,19 @@ def rekey(
     if old == new and wrap_only:
         raise ConfigurationError("with --wrap-only, the new pickle key must not be the old one; choose another")
     with open_for("rekey", url) as backend:
-        done = _rekey_all(backend, _chosen(backend, url, user_id, device_id), old, new, wrap_only=wrap_only)
-    _report(url, done, as_json=as_json)
-    if any(each.unreadable.total() for each in done.values()):
+        chosen = _chosen(backend, url, user_id, device_id)
+        done = _rekey_all(backend, chosen.accounts, old, new, wrap_only=wrap_only)
+    _report(url, chosen, done, as_json=as_json)
+    if chosen.is_one_missing or any(each.unreadable for each in done.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
+def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> AtHome:
     found = at_home(backend, wanted_accounts(backend, url, user_id, device_id))
-    wanted = found.accounts
-    chosen = [each for each in wanted if rekeying.has_rows(backend, each)]
-    for account in wanted:
+    for damage in found.damaged.values():
+        raise damage
+    chosen = [each for each in found.accounts if rekeying.has_rows(backend, each)]
+    for account in found.accounts:
         if account not in chosen:
             say(f"left out {account}, which has no keys")
     if not chosen and found.marks:
@@ -71,7 +74,7 @@ def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | No
     if not chosen:
         names = ", ".join(map(str, backend.accounts())) or "none"
         raise ConfigurationError(f"{shown_url(url)} has no such account with keys; it has: {names}")
-    return chosen
+    return found._replace(accounts=chosen)
 
 
 def _rekey_all(
@@ -120,9 +123,10 @@ def _show_what_is_done(done: Iterable[Account]) -> None:
     )
 
 
-def _report(url: str, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:
+def _report(url: str, chosen: AtHome, done: Mapping[Account, Rekeyed], *, as_json: bool) -> None:
     if as_json:
-        print_json({"database": shown_url(url), "accounts": [_document(*each) for each in done.items()]})
+        documents = [_document(*each) for each in done.items()]
+        print_json({"database": shown_url(url), "accounts": documents, "left_out": chosen.left_out()})
         return
     rows = [
         (str(account), "nothing" if kind is None else kind_name(kind), str(sealed), str(unreadable))

@@ -9,13 +9,13 @@ import typer
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.plugins.loading import shown_url
-from cryptostore.records import Account, OlmAccount
+from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.ownership import Mode
 from cryptostore.store.restoring import mark_restored
 
-from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
+from .databases import DatabaseUrl, DeviceId, UserId, olm_account_of, open_for, the_account
 from .in_use import EvenIfUsed, Watch, owner_seen, refuse_used
 from .output import AsJson, ask_first, counting, print_json, print_line
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -78,7 +78,7 @@ def _marked(backend: Backend, account: Account, pickle_key: str, *, dry_run: boo
 
 
 def _check(store: CryptoStore) -> None:
-    if not store.get(OlmAccount, [()]):
+    if olm_account_of(store) is None:
         raise ConfigurationError(f"{store.account} has no keys yet, so there is nothing that a backup could be behind")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ def kind_of_row(key: bytes) -> str:
 
 def row_name(key: bytes) -> str:
     """The kind and the key of a row."""
-    return kind_of_row(key) if key in (*RING_KEYS, MARK_KEY) else f"{kind_of_row(key)} {shown_key(key)}"
+    is_named_by_kind = len(key) == 1 or key == MARK_KEY
+    return kind_of_row(key) if is_named_by_kind else f"{kind_of_row(key)} {shown_key(key)}"
 
 
 def shown_key(key: bytes) -> str:
@@ -50,6 +52,14 @@ def shown_key(key: bytes) -> str:
 def row_document(key: bytes, reason: str) -> dict[str, Any]:
     """For JSON: which row it is, and what is wrong with it."""
     return {"kind": kind_of_row(key), "key": shown_key(key), "raw_key": key.hex(), "reason": reason}
+
+
+def unreadable_document(rows: Sequence[tuple[bytes, str]]) -> dict[str, Any]:
+    """For JSON: how many rows of each kind cannot be read, and which."""
+    return {
+        "unreadable": Counter(kind_of_row(key) for key, _ in rows),
+        "unreadable_rows": [row_document(*each) for each in rows],
+    }
 
 
 def print_wrong(wrong: Sequence[tuple[bytes, str]]) -> None:

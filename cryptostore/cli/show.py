@@ -12,9 +12,10 @@ from cryptostore.store.ownership import Mode, Ownership
 
 from .databases import DatabaseUrl, open_for, the_account
 from .exits import ExitCode
-from .identity import identity_document, identity_lines
+from .identity import identity_document, identity_lines, unreadable_lines
 from .output import AsJson, print_json, print_line, print_table, shown_time
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
+from .rows import unreadable_document
 from .stored_account import StoredAccount, StoredRoom, StoredUser
 
 
@@ -36,7 +37,8 @@ def show(
     """Show one account: its owner, identity, rooms with their sessions, devices, and the names of its secrets.
 
     No secret is shown, nothing is taken over, and nothing is changed. What cannot be read is left out, and named in the
-    log; `cryptostore verify` lists all of it. The exit code is 1 where the Olm account or the sync token is damaged.
+    log; `cryptostore verify` lists all of it. The exit code is 1 where the sync token or something that belongs to the
+    identity cannot be read.
     """
     pickle_key = current_pickle_key(pickle_key_options)
     with open_for("show", url) as backend:
@@ -49,7 +51,7 @@ def show(
     else:
         print_line(f"{account} in {shown_url(url)}", style="bold")
         _report(owner, stored, each_device=devices)
-    if stored.damage:
+    if stored.unreadable:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
@@ -59,9 +61,9 @@ def _report(owner: Ownership, stored: StoredAccount, *, each_device: bool) -> No
         ("since", shown_time(owner.since)),
         ("written", f"{owner.sequence:,} batches"),
         ("sync token", "here" if stored.has_sync_token else "not here"),
-        *(identity_lines(stored.identity) if stored.identity else ()),
+        *identity_lines(stored.identity),
         *(("secret", f"{secret.name}, of {shown_time(secret.made_at)}") for secret in stored.secrets),
-        *(("damaged", text) for text in stored.damage),
+        *unreadable_lines(stored.unreadable),
         *((kind, f"{number:,}") for kind, number in stored.counted.items() if number),
     ]
     width = max(len(name) for name, _ in lines)
@@ -111,9 +113,9 @@ def _document(owner: Ownership, stored: StoredAccount) -> dict[str, Any]:
         "since": owner.since.isoformat(),
         "batches": owner.sequence,
         "sync_token": stored.has_sync_token,
-        "identity": stored.identity and identity_document(stored.identity),
+        "identity": identity_document(stored.identity),
         "secrets": [{"name": each.name, "made_at": each.made_at.isoformat()} for each in stored.secrets],
-        "damaged": stored.damage,
+        **unreadable_document(stored.unreadable),
         "counted": stored.counted,
         "rooms": {
             room_id: {

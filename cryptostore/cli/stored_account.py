@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from cryptostore.errors import UnreadableRecord
 from cryptostore.records import (
@@ -27,10 +26,10 @@ from cryptostore.records import (
     WithheldKey,
 )
 from cryptostore.store.crypto_store import CryptoStore
+from cryptostore.store.keys import encode_key
+from cryptostore.store.verifying import UnreadableRow
 
 from .stored_identity import StoredIdentity
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -58,8 +57,7 @@ class StoredUser:
 class StoredAccount:
     """All of it, in memory that grows with rooms and users alone, unless devices are kept."""
 
-    #: None where the Olm account is missing or damaged, which `damage` says.
-    identity: StoredIdentity | None
+    identity: StoredIdentity
     has_sync_token: bool
     rooms: dict[str, StoredRoom]
     users: dict[str, StoredUser]
@@ -67,22 +65,24 @@ class StoredAccount:
     secrets: list[Secret]
     #: How many records there are of kinds that are only counted.
     counted: dict[str, int]
-    damage: list[str]
+    #: What belongs to the identity, or the sync token, and cannot be read.
+    unreadable: list[UnreadableRow]
 
     @classmethod
     def read(cls, store: CryptoStore, *, keep_devices: bool) -> Self:
         """What the store holds. Raises what look-ups raise, but for a damaged Olm account or sync token."""
-        damage: list[str] = []
+        identity = StoredIdentity.read(store)
+        has_sync_token, damage = _sync_token(store)
         users, devices = _devices(store, keep=keep_devices)
         return cls(
-            identity=_or_damage(lambda: StoredIdentity.read(store), damage),
-            has_sync_token=bool(_or_damage(lambda: store.get(SyncToken, [()]), damage)),
+            identity=identity,
+            has_sync_token=has_sync_token,
             rooms=_rooms(store),
             users=users,
             devices=devices,
             secrets=list(store.scan(Secret)),
             counted={kind.kind_name: sum(1 for _ in store.keys(kind)) for kind in _COUNTED},
-            damage=damage,
+            unreadable=[*identity.unreadable, *damage],
         )
 
 
@@ -97,12 +97,11 @@ _COUNTED: Final[tuple[type[Record], ...]] = (
 )
 
 
-def _or_damage(look: Callable[[], T], damage: list[str]) -> T | None:
+def _sync_token(store: CryptoStore) -> tuple[bool, list[UnreadableRow]]:
     try:
-        return look()
+        return bool(store.get(SyncToken, [()])), []
     except UnreadableRecord as error:
-        damage.append(str(error))
-        return None
+        return False, [UnreadableRow(encode_key(SyncToken, ()), str(error))]
 
 
 def _rooms(store: CryptoStore) -> dict[str, StoredRoom]:

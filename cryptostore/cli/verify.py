@@ -15,7 +15,7 @@ from cryptostore.store.ownership import Mode
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
-from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
+from .databases import AtHome, DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
 from .exits import ExitCode
 from .output import AsJson, bars, messages, print_json, print_line, print_table
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -43,7 +43,7 @@ def verify(
     with open_for("verify", url) as backend:
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
         verified = {account: with_progress(backend, account, pickle_key) for account in chosen.accounts}
-    _report(url, verified, as_json=as_json)
+    _report(url, chosen, verified, as_json=as_json)
     if chosen.is_one_missing or any(each.unreadable for each in verified.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -60,10 +60,10 @@ def with_progress(backend: Backend, account: Account, pickle_key: str) -> Verifi
         return verify_account(backend, account, pickle_key, lambda: progress.advance(task))
 
 
-def _report(url: str, verified: Mapping[Account, Verified], *, as_json: bool) -> None:
+def _report(url: str, chosen: AtHome, verified: Mapping[Account, Verified], *, as_json: bool) -> None:
     if as_json:
         documents = [_document(*each) for each in verified.items()]
-        print_json({"database": shown_url(url), "accounts": documents})
+        print_json({"database": shown_url(url), "accounts": documents, "left_out": chosen.left_out()})
         return
     rows = [
         (str(account), kind, f"{readable:,}", f"{unreadable:,}")

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from cryptostore.errors import CryptoStoreError
-from cryptostore.records.record import Account
+from cryptostore.errors import CryptoStoreError, UnreadableRecord
+from cryptostore.records import Account, OlmAccount
 
 from .backend import Backend
 from .interface import Row
+from .keys import encode_key
 from .ownership import Mode
 from .ring import RING_KEYS, unwrap
 
 #: Of how many unreadable rows the keys are kept: where all are, they would not fit into memory.
 _MOST_NAMED: Final = 10_000
+
+_LOST: Final = "is missing, although there are other rows: restore the account from a backup, or repeat its import"
 
 
 class UnreadableRow(NamedTuple):
@@ -44,12 +47,19 @@ class Verified:
 def verify(backend: Backend, account: Account, pickle_key: str, advance: Callable[[], None] = lambda: None) -> Verified:
     """Open and decode every row of an account, in bounded memory. Takes nothing over. `advance` is called for each.
 
-    Both copies of the key ring are opened, too; one that is missing counts as unreadable. Rows that are written
-    meanwhile may be left out. Raises AccountNotFound, and WrongPickleKey or UnreadableRecord where no copy opens.
+    Both copies of the key ring are opened, too. One that is missing counts as unreadable, and so does a missing Olm
+    account where there are other records. Where no copy of the ring opens, nothing does, and the two alone are counted.
+    Rows that are written meanwhile may be left out. Raises AccountNotFound and WrongPickleKey.
     """
     verified = Verified()
     missing = set(RING_KEYS)
-    with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
+    try:
+        store = backend.open_store(account, Mode.READ, pickle_key=pickle_key)
+    except UnreadableRecord as error:
+        for key in RING_KEYS:
+            verified.add(key, str(error))
+        return verified
+    with store:
         for row in store.stored_rows():
             missing.discard(row.key)
             problem = _problem_of_ring(account, row, pickle_key) if row.key in RING_KEYS else store.problem_of(row)
@@ -58,6 +68,9 @@ def verify(backend: Backend, account: Account, pickle_key: str, advance: Callabl
     if missing != set(RING_KEYS):
         for key in sorted(missing):
             verified.add(key, "is missing; the next batch writes it again")
+    kinds = verified.readable.keys() | verified.unreadable.keys()
+    if OlmAccount.kind_number not in kinds and kinds - {key[0] for key in RING_KEYS}:
+        verified.add(encode_key(OlmAccount, ()), _LOST)
     return verified
 
 

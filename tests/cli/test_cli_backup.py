@@ -14,6 +14,7 @@ from cryptostore import (
     AccountElsewhere,
     Changes,
     Mode,
+    OlmAccount,
     OutboundGroupSession,
     RestoredAccount,
     Row,
@@ -67,7 +68,8 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
     else:
         server = str(request.getfixturevalue("postgres_url"))
         found = Places(server, files) if request.param == "to sqlite" else Places(files, server)
-    records = [SyncToken("s1"), example(OutboundGroupSession), *[TrackedUser(f"@{each}:x") for each in range(USERS)]]
+    users = [TrackedUser(f"@{each}:x") for each in range(USERS)]
+    records = [example(OlmAccount), SyncToken("s1"), example(OutboundGroupSession), *users]
     with open_backend(found.source) as backend:
         for account in (ALICE, BOB):
             with backend.open_store(account, pickle_key=KEY) as store:
@@ -92,7 +94,7 @@ def made(run: Run, places: Places) -> None:
 def test_an_account_comes_back(run: Run, places: Places) -> None:
     ended = run_process("backup", "alice.backup", places.source, *ALICES, *PASS)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith(f"backed up {ALICE} to alice.backup\n  {USERS + 2:,} records, ")
+    assert ended.out.startswith(f"backed up {ALICE} to alice.backup\n  {USERS + 3:,} records, ")
     assert stat.S_IMODE(Path("alice.backup").stat().st_mode) == 0o600
     assert token(places.source) == "s1"
     # Neither the old pickle key nor the old database is needed.
@@ -101,7 +103,7 @@ def test_an_account_comes_back(run: Run, places: Places) -> None:
     ended = run_process("restore", "alice.backup", places.destination, *PASS, env={"CRYPTOSTORE_PICKLE_KEY": NEW})
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"restored {ALICE} of ")
-    assert f"\n  {USERS + 2:,} records, " in ended.out
+    assert f"\n  {USERS + 3:,} records, " in ended.out
     assert "\n          1  Megolm sessions that sent into rooms are dropped\n" in ended.out
     assert ended.out.endswith("\nStart ProductionMatrixClient: it does the rest, and logs when that is done.\n")
     assert token(places.destination, NEW) == "s1"
@@ -141,10 +143,10 @@ def test_programs_get_json(run: Run, places: Places) -> None:
         restored = run("restore", "alice.backup", places.destination, *PASS, *NEW_KEY, "--json").document
     finally:
         observers().remove("audit")
-    kinds = {"outbound_group_session": 1, "sync_token": 1, "tracked_user": USERS}
+    kinds = {"olm_account": 1, "outbound_group_session": 1, "sync_token": 1, "tracked_user": USERS}
     assert (document["user_id"], document["file"], document["unreadable"]) == (ALICE.user_id, "alice.backup", [])
-    assert (document["kinds"], document["rows"]) == (kinds, USERS + 2)
-    told = [("backup", ALICE, USERS + 2), ("restored", ALICE), ("restore", ALICE, USERS + 2)]
+    assert (document["kinds"], document["rows"]) == (kinds, USERS + 3)
+    told = [("backup", ALICE, USERS + 3), ("restored", ALICE), ("restore", ALICE, USERS + 3)]
     assert audit.told == told
     looked = run("restore", "alice.backup", *PASS, "--dry-run", "--json").document
     assert (looked["kinds"], looked["user_id"], looked["dry_run"]) == (kinds, ALICE.user_id, True)
@@ -162,7 +164,7 @@ def test_a_dry_run_shows_what_is_in_it_and_needs_no_database(run: Run, places: P
     for line in (
         f"  account  {ALICE}",
         "  made at  20",
-        f"  holds    {USERS + 2:,} records",
+        f"  holds    {USERS + 3:,} records",
         "  sync_token             1\n",
     ):
         assert line in ended.out

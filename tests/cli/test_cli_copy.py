@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+from nio.crypto import OlmAccount
 
 from command_line import Run, interrupted, on_a_terminal, run_process
 from cryptostore import (
@@ -22,6 +23,7 @@ from cryptostore import (
     open_backend,
 )
 from cryptostore.cli.exits import ExitCode
+from cryptostore.nio.pickles import Pickles
 from cryptostore.store.keys import encode_key
 from cryptostore.store.marks import MARK_KEY
 from databases_in_use import accounts_in, written_to
@@ -103,8 +105,14 @@ def test_the_source_says_where_they_went(run: Run, way: Way) -> None:
 def test_other_commands_leave_out_what_was_moved(run: Run, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY", KEY)
     monkeypatch.setenv("NEW", new_pickle_key())
+    for account in (ALICE, BOB):
+        with open_backend(way.source) as backend, backend.open_store(account, pickle_key=KEY) as store:
+            store.apply(Changes([Pickles(account).account_record(OlmAccount())]))
     assert run("copy", *way, *ALICES, "--watch", "0.3").code == 0
     verified = run("verify", way.source)
+    [left_out] = run("verify", way.source, "--json").document["left_out"]
+    assert (left_out["user_id"], left_out["whereabouts"]) == (ALICE.user_id, "moved")
+    assert left_out["place"] in left_out["reason"]
     assert verified.code == 0
     assert f"left out: {ALICE} was moved to " in verified.err
     assert str(BOB) in verified.out

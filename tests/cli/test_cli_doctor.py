@@ -217,17 +217,19 @@ def test_an_account_that_no_client_ever_logged_in_with(run: Run, url: str) -> No
     ended = run("doctor", url, "--user-id", "@bob:x")
     assert ended.code == ExitCode.CHECK_FAILED
     assert "no client has ever logged in with it" in ended.out
-    assert "cryptostore delete --user-id @bob:x --device-id 'B D\\n" in ended.out
+    # Another one than CRYPTOSTORE_URL names.
+    assert f"cryptostore delete {url} --user-id @bob:x --device-id 'B D\\n" in ended.out
     assert raw_in(ended.out, lines=True) == []
     assert "Account @alice" not in ended.out
 
 
-def test_an_account_without_an_olm_account(run: Run, url: str) -> None:
-    bob = Account("@bob:x", "B")
-    with open_backend(url) as backend, backend.open_store(bob, pickle_key=KEY) as store:
-        store.apply(Changes([TrackedUser("@carol:x")]))
-    found = faults(run("doctor", url, "--json", "--user-id", "@bob:x"))
-    assert found["login"]["seen"] == "no client has logged in with it"
+def test_an_account_that_lost_its_olm_account_is_not_called_new(run: Run, url: str) -> None:
+    change(url, lambda _: Changes(deletes=[(records.OlmAccount, ())]))
+    ended = run("doctor", url, "--json")
+    login = faults(ended)["login"]
+    assert (login["level"], ended.code) == ("problem", ExitCode.CHECK_FAILED)
+    assert f"the Olm account of {ALICE} is missing" in login["seen"]
+    assert (login["remedy"], login["commands"]) == ("restore the account from a backup", [])
 
 
 @pytest.mark.parametrize(
@@ -333,6 +335,8 @@ def test_an_account_whose_backup_was_put_back(run: Run, url: str, is_disarmed: b
     found = faults(run("doctor", url, "--json"))["restored"]
     assert found["level"] == level
     assert "2026-01-02" in found["seen"]
+    command = f"cryptostore restored {url} --user-id {ALICE.user_id} --device-id A"
+    assert found["commands"] == ([] if is_disarmed else [command])
 
 
 def test_a_take_over_that_was_lately_is_worth_a_note(run: Run, url: str) -> None:

@@ -29,9 +29,11 @@ from cryptostore import (
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio.pickles import Pickles
 from cryptostore.store.keys import encode_key
+from cryptostore.store.ring import RING_KEYS
 from cryptostore.trust import recovery_key
 from cryptostore.trust.cross_signing import Seeds
 from leaks import shown
+from spoiling import put_rows, spoil
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
 KEY = new_pickle_key()
@@ -147,7 +149,7 @@ def test_programs_get_json(filled: str) -> None:
         "private_key": True,
         "all_sessions_seen": True,
     }
-    assert (alice["sessions_waiting"], alice["unreadable"]) == (3, [])
+    assert (alice["sessions_waiting"], alice["unreadable"], alice["unreadable_rows"]) == (3, {}, [])
     assert (bob["identity"], bob["signed"], bob["backup"], bob["recovery_key"]) == (None, False, None, None)
     assert (bob["private_keys"], bob["sessions_waiting"]) == (False, None)
     assert len(bob["signing_key"]) == 43
@@ -186,9 +188,10 @@ def test_a_backup_that_the_store_was_not_walked_for(run: Run, file_url: str) -> 
 
 def test_an_account_without_keys(run: Run, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
-    with open_backend(url) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
-        store.apply(Changes([SyncToken("s1")]))
-    assert "  device        no keys yet\n" in run("identity", url).out
+    with open_backend(url) as backend:
+        backend.open_store(ALICE, pickle_key=KEY).close()
+    ended = run("identity", url)
+    assert (ended.code, "  device        no keys yet\n" in ended.out) == (0, True)
     assert run("identity", url, "--json").document["accounts"][0]["signing_key"] is None
 
 
@@ -203,7 +206,23 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(file_url: str) -> No
     assert "  unreadable    key_backup: " in ended.out
     assert "  private keys  not here\n" in ended.out
     assert f"  master        {SEEDS.public.master}\n" in ended.out
-    assert len(run_process("identity", file_url, *ALICES, "--json").document["accounts"][0]["unreadable"]) == 2
+    [alice] = run_process("identity", file_url, *ALICES, "--json").document["accounts"]
+    assert alice["unreadable"] == {"key_backup": 1, "secret": 1}
+    assert [each["kind"] for each in alice["unreadable_rows"]] == ["key_backup", "secret"]
+
+
+def test_one_account_that_is_damaged_hides_no_other(run: Run, file_url: str) -> None:
+    carol = Account("@carol:example.org", "C")
+    with open_backend(file_url) as backend, backend.open_store(carol, pickle_key=KEY) as store:
+        store.apply(Changes([SyncToken("s1")]))
+    spoil(file_url, ALICE, records.OlmAccount)
+    put_rows(file_url, carol, *(Row(key, b"damaged") for key in RING_KEYS))
+    ended = run("identity", file_url, "--json")
+    alice, bob = ended.document["accounts"]
+    assert (ended.code, len(bob["signing_key"])) == (ExitCode.CHECK_FAILED, 43)
+    assert (alice["signing_key"], alice["signed"], alice["unreadable"]) == (None, False, {"olm_account": 1})
+    assert alice["identity"]["master_key"] == SEEDS.public.master
+    assert [each["user_id"] for each in ended.document["left_out"]] == [carol.user_id]
 
 
 def test_no_accounts(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from cryptostore.cli.exits import ExitCode
 from cryptostore.nio import NioStore
 from cryptostore.store import rekeying
 from cryptostore.store.keys import encode_key
+from cryptostore.store.marks import MARK_KEY, Mark, Whereabouts, encode_mark
 from nio_places import Ratchet
+from spoiling import put_rows
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
 OLD, NEW = "the old secret", "the new secret"
@@ -165,6 +168,35 @@ def test_the_old_key_from_the_file_where_a_client_finds_it(
     ratchet = saved(sqlite_url)
     assert run("rekey", sqlite_url, "--new-pickle-key-file", "new.key").code == 0
     assert holds(sqlite_url, ratchet, NEW)
+
+
+def half_copied(url: str, account: Account) -> None:
+    """Leave what an interrupted copy of the account leaves."""
+    with open_backend(url) as backend:
+        backend.open_store(account, pickle_key=OLD).close()
+    mark = Mark(Whereabouts.COMING, 1, 2, "sqlite:///elsewhere.db", datetime(2026, 1, 2, tzinfo=UTC))
+    put_rows(url, account, Row(MARK_KEY, encode_mark(account, mark)))
+
+
+def test_an_account_that_is_not_complete_here_still_needs_the_old_key(run: Run, url: str) -> None:
+    ratchet = saved(url)
+    half_copied(url, BOB)
+    ended = run("rekey", url, "--new-pickle-key-file", "new.key", "--json")
+    assert ended.code == ExitCode.CHECK_FAILED
+    assert [each["user_id"] for each in ended.document["accounts"]] == [ALICE.user_id]
+    [bob] = ended.document["left_out"]
+    assert (bob["user_id"], bob["device_id"]) == (BOB.user_id, BOB.device_id)
+    assert (bob["whereabouts"], bob["place"]) == ("coming", "sqlite:///elsewhere.db")
+    assert f"a copy of {BOB} from sqlite:///elsewhere.db is not complete here" in bob["reason"]
+    assert holds(url, ratchet, NEW)
+
+
+def test_a_damaged_mark_ends_it_before_anything_is_changed(run: Run, sqlite_url: str) -> None:
+    ratchet = saved(sqlite_url)
+    half_copied(sqlite_url, BOB)
+    put_rows(sqlite_url, BOB, Row(MARK_KEY, b"damaged"))
+    assert run("rekey", sqlite_url, "--new-pickle-key-file", "new.key").code == ExitCode.REFUSED
+    assert holds(sqlite_url, ratchet, OLD)
 
 
 def test_records_that_cannot_be_opened_are_counted_and_kept(run: Run, sqlite_url: str) -> None:

@@ -126,12 +126,13 @@ def test_what_is_damaged_is_said_and_the_rest_is_shown(run: Run, filled: str) ->
         )
     ended = run_process("show", filled)
     assert ended.code == ExitCode.CHECK_FAILED
-    damage = [line for line in ended.out.splitlines() if line.startswith("  damaged ")]
+    damage = [line for line in ended.out.splitlines() if line.startswith("  unreadable ")]
     assert ["olm_account" in damage[0], "sync_token" in damage[1]] == [True, True]
     assert ROOM in ended.out
     assert "an unreadable device of " in ended.err
     document = run("show", filled, "--json").document
-    assert (document["identity"], len(document["damaged"])) == (None, 2)
+    assert document["unreadable"] == {"olm_account": 1, "sync_token": 1}
+    assert document["identity"]["signing_key"] is None
 
 
 def test_one_account_of_several(run: Run, filled: str) -> None:

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from command_line import Run, on_a_terminal, run_process
-from cryptostore import Account, Changes, Row, SyncToken, TrackedUser, new_pickle_key, open_backend
+from cryptostore import Account, Changes, OlmAccount, Row, SyncToken, TrackedUser, new_pickle_key, open_backend
 from cryptostore.cli.exits import ExitCode
 from cryptostore.store.keys import encode_key
+from cryptostore.store.marks import MARK_KEY
+from cryptostore.store.ring import RING_KEYS
+from example_records import example
+from spoiling import put_rows
 
 ALICE = Account("@alice:example.org", "A")
+BOB, CAROL = Account("@bob:example.org", "B"), Account("@carol:example.org", "C")
 KEY = new_pickle_key()
 
 
@@ -25,7 +30,9 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def filled(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/keys.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     with open_backend(url) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
-        store.apply(Changes([SyncToken("s1"), *[TrackedUser(f"@{number}:x") for number in range(1_200)]]))
+        store.apply(
+            Changes([example(OlmAccount), SyncToken("s1"), *[TrackedUser(f"@{number}:x") for number in range(1_200)]])
+        )
     return str(url)
 
 
@@ -40,7 +47,13 @@ def test_all_can_be_read_beside_the_owner(filled: str) -> None:
         owner.apply(Changes([SyncToken("s2")]))
     assert (ended.code, ended.err) == (0, "")
     (alice,) = ended.document["accounts"]
-    assert alice["readable"] == {"key_ring 00": 1, "sync_token": 1, "tracked_user": 1_200, "key_ring ff": 1}
+    assert alice["readable"] == {
+        "key_ring 00": 1,
+        "olm_account": 1,
+        "sync_token": 1,
+        "tracked_user": 1_200,
+        "key_ring ff": 1,
+    }
     assert (alice["unreadable"], alice["rows"]) == ({}, [])
 
 
@@ -54,6 +67,23 @@ def test_what_cannot_be_read_is_listed_by_kind_and_key(filled: str) -> None:
     assert document["accounts"][0]["unreadable"] == {"tracked_user": 25}
     assert document["accounts"][0]["rows"][0]["key"] == "@\x1b0:x"
     assert len(document["accounts"][0]["rows"]) == 25
+
+
+@pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
+def test_one_account_that_cannot_be_opened_hides_no_other(run: Run, filled: str) -> None:
+    for account in (BOB, CAROL):
+        with open_backend(filled) as backend, backend.open_store(account, pickle_key=KEY) as store:
+            store.apply(Changes([example(OlmAccount)]))
+    put_rows(filled, BOB, *(Row(key, b"damaged") for key in RING_KEYS))
+    put_rows(filled, CAROL, Row(MARK_KEY, b"damaged"))
+    ended = run("verify", filled, "--json")
+    alice, bob = ended.document["accounts"]
+    assert (ended.code, alice["unreadable"], alice["readable"]["tracked_user"]) == (ExitCode.CHECK_FAILED, {}, 1_200)
+    assert (bob["unreadable"], bob["readable"]) == ({"key_ring 00": 1, "key_ring ff": 1}, {})
+    [carol] = ended.document["left_out"]
+    assert (carol["user_id"], carol["whereabouts"], carol["place"]) == (CAROL.user_id, None, None)
+    assert f"left out: the mark that {CAROL} is being moved" in ended.err
+    assert "- key_ring 00 of " in run("verify", filled).out
 
 
 def test_a_row_whose_key_cannot_be_read_is_named_by_its_bytes(run: Run, filled: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cryptostore import Account, Batch, Changes, Row, SyncToken, TrackedUser, WrongPickleKey, open_backend
+from cryptostore import Account, Batch, Changes, OlmAccount, Row, SyncToken, TrackedUser, WrongPickleKey, open_backend
 from cryptostore.store import verifying
 from cryptostore.store.backend import Backend
 from cryptostore.store.keys import encode_key
 from cryptostore.store.ring import RING_KEYS
 from database_urls import memory_url
+from example_records import example
 
 __all__ = ["memory_url"]
 
@@ -19,7 +20,7 @@ BOB = TrackedUser("@bob:example.org")
 
 def filled(backend: Backend, *damaged: Row) -> None:
     with backend.open_store(ALICE, pickle_key=KEY) as store:
-        store.apply(Changes([SyncToken("s1"), BOB, TrackedUser("@carol:example.org")]))
+        store.apply(Changes([example(OlmAccount), SyncToken("s1"), BOB, TrackedUser("@carol:example.org")]))
         if damaged:
             store.put_rows(damaged)
 
@@ -33,9 +34,9 @@ def test_every_row_is_counted_and_told(memory_url: str) -> None:
     with open_backend(memory_url) as backend:
         filled(backend)
         verified = verifying.verify(backend, ALICE, KEY, lambda: advanced.append(None))
-    assert verified.readable == {0: 1, 2: 1, 4: 2, 255: 1}
+    assert verified.readable == {0: 1, 1: 1, 2: 1, 4: 2, 255: 1}
     assert (verified.unreadable.total(), verified.named) == (0, [])
-    assert len(advanced) == 5
+    assert len(advanced) == 6
 
 
 def test_what_is_damaged_is_named_and_the_rest_is_read(memory_url: str) -> None:
@@ -80,6 +81,29 @@ def test_a_copy_of_the_ring_that_is_missing_is_named(memory_url: str) -> None:
         assert row is not None
         backend.database.commit(row.id, Batch(row.epoch, row.incarnation, row.sequence + 1, [], [RING_KEYS[0]]), 5)
         assert problems(backend) == {RING_KEYS[0]: "is missing; the next batch writes it again"}
+
+
+def test_where_no_copy_opens_both_are_named_and_nothing_is_raised(memory_url: str) -> None:
+    with open_backend(memory_url) as backend:
+        filled(backend, *(Row(key, b"damaged") for key in RING_KEYS))
+        assert problems(backend).keys() == set(RING_KEYS)
+
+
+def test_a_missing_olm_account_is_named_where_there_are_other_records(memory_url: str) -> None:
+    with open_backend(memory_url) as backend:
+        filled(backend)
+        with backend.open_store(ALICE, pickle_key=KEY) as store:
+            store.apply(Changes(deletes=[(OlmAccount, ())]))
+        [(key, reason)] = problems(backend).items()
+        assert (key, "is missing" in reason) == (encode_key(OlmAccount, ()), True)
+
+
+def test_a_new_account_with_a_ring_alone_lacks_nothing(memory_url: str) -> None:
+    with open_backend(memory_url) as backend:
+        with backend.open_store(ALICE, pickle_key=KEY) as store:
+            store.apply(Changes([BOB]))
+            store.apply(Changes(deletes=[(TrackedUser, BOB.key)]))
+        assert problems(backend) == {}
 
 
 def test_an_account_without_rows_has_nothing_unreadable(memory_url: str) -> None:

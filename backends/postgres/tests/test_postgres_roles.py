@@ -16,6 +16,7 @@ from cryptostore import (
     Changes,
     ConfigurationError,
     Mode,
+    OlmAccount,
     SchemaTooNew,
     SyncToken,
     TrackedUser,
@@ -69,7 +70,7 @@ def test_a_bots_role_does_all_the_work_of_a_client_and_of_the_commands(roles: Ro
             found = store.select(kind, [()])[()]
             assert found == sorted(samples(kind, 2), key=lambda record: record.key)
         store.apply(Changes(deletes=[(type(record), record.key) for record in records]))
-        store.apply(Changes([SyncToken("s1"), TrackedUser("@bob:example.org")]))
+        store.apply(Changes([*samples(OlmAccount, 1), SyncToken("s1"), TrackedUser("@bob:example.org")]))
     new_keys = ["--new-pickle-key-file", tmp_path / "new"]
     for words in (
         ["health", url],

@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
-from cryptostore.cli.databases import mark_of
+from cryptostore.cli.databases import mark_of, olm_account_of
 from cryptostore.cli.output import shown_time
+from cryptostore.cli.rows import row_name
 from cryptostore.cli.stored_identity import StoredIdentity
 from cryptostore.errors import AccountElsewhere, CryptoStoreError
 from cryptostore.plugins.findings import Finding, Level
-from cryptostore.records import Account, FallbackKey, OlmAccount, RestoredAccount, SyncToken
+from cryptostore.records import Account, FallbackKey, RestoredAccount, SyncToken
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.marks import Whereabouts
@@ -35,7 +36,7 @@ def look_at_account(
     """Each finding, as far as the account can be opened. What cannot be looked at is a finding as well."""
     yield _owner(owner)
     if not owner.sequence:
-        yield _never_used(account)
+        yield _never_used(backend.url, account)
         return
     if pickle_key is None:
         yield Finding("ring", Level.PROBLEM, "there is no pickle key to open it with", "see the pickle key above")
@@ -52,8 +53,8 @@ def look_at_account(
         yield Finding("home", Level.OK, "at home in this database")
         yield Finding("ring", Level.OK, "the pickle key opens it")
         yield from _told("records", partial(look_at_rows, backend, account, store, pickle_key, all_rows=all_rows))
-        yield from _told("restored", partial(_put_back, store))
-        yield from _told("login", partial(_login, store))
+        yield from _told("restored", partial(_put_back, backend.url, store))
+        yield from _told("login", partial(_login, backend.url, store))
         yield from _told("identity", partial(_identity, store))
         yield from _told("fallback key", partial(_fallback_key, store))
 
@@ -87,14 +88,18 @@ def _owner(owner: Ownership) -> Finding:
     return Finding("owner", Level.OK, f"{seen}, take-over number {owner.epoch:,}")
 
 
-def _never_used(account: Account) -> Finding:
+def _never_used(url: str, account: Account) -> Finding:
     seen = "no client has ever logged in with it: nothing is stored"
-    return Finding("login", Level.WARNING, seen, *_start_or_delete(account))
+    return Finding("login", Level.WARNING, seen, *_start_or_delete(url, account))
 
 
-def _start_or_delete(account: Account) -> tuple[str, tuple[str, ...]]:
-    command = ["cryptostore", "delete", "--user-id", account.user_id, "--device-id", account.device_id]
-    return "start its client, or, if there is none", (shlex.join(command),)
+def _start_or_delete(url: str, account: Account) -> tuple[str, tuple[str, ...]]:
+    return "start its client, or, if there is none", (_command("delete", url, account),)
+
+
+def _command(name: str, url: str, account: Account) -> str:
+    # With the URL: the environment may name another database, which has such an account, too.
+    return shlex.join(["cryptostore", name, url, "--user-id", account.user_id, "--device-id", account.device_id])
 
 
 def _elsewhere(backend: Backend, account: Account, error: AccountElsewhere) -> Finding:
@@ -107,10 +112,10 @@ def _elsewhere(backend: Backend, account: Account, error: AccountElsewhere) -> F
     return Finding("home", level, seen, remedy)
 
 
-def _login(store: CryptoStore) -> Iterator[Finding]:
-    olm_account = store.get(OlmAccount, [()]).get(())
+def _login(url: str, store: CryptoStore) -> Iterator[Finding]:
+    olm_account = olm_account_of(store)
     if olm_account is None:
-        yield Finding("login", Level.WARNING, "no client has logged in with it", *_start_or_delete(store.account))
+        yield Finding("login", Level.WARNING, "no client has logged in with it", *_start_or_delete(url, store.account))
     elif not olm_account.shared:
         remedy = "start its client: nobody can send it keys before"
         yield Finding("login", Level.WARNING, "its device's keys were never uploaded", remedy)
@@ -120,7 +125,7 @@ def _login(store: CryptoStore) -> Iterator[Finding]:
         yield Finding("login", Level.OK, "a client has logged in and synced")
 
 
-def _put_back(store: CryptoStore) -> Iterator[Finding]:
+def _put_back(url: str, store: CryptoStore) -> Iterator[Finding]:
     restored = store.get(RestoredAccount, [()]).get(())
     if restored is None:
         yield Finding("restored", Level.OK, "no backup of it was put back")
@@ -130,14 +135,18 @@ def _put_back(store: CryptoStore) -> Iterator[Finding]:
         remedy = "start its client, which does the rest with the homeserver"
         yield Finding("restored", Level.NOTE, f"{seen}; what is stored is safe", remedy)
     else:
-        remedy = "no client opens it before it is safe; run `cryptostore restored` again"
-        yield Finding("restored", Level.PROBLEM, f"{seen}, and it was not made safe", remedy)
+        commands = (_command("restored", url, store.account),)
+        remedy = "no client opens it before it is safe; run this again"
+        yield Finding("restored", Level.PROBLEM, f"{seen}, and it was not made safe", remedy, commands)
 
 
 def _identity(store: CryptoStore) -> Iterator[Finding]:
+    # Raises where it is lost or damaged: there is no device then that could be signed.
+    olm_account_of(store)
     stored = StoredIdentity.read(store, _MOST_WAITING)
-    for what in stored.unreadable:
-        yield Finding("identity", Level.WARNING, f"cannot be read: {what}", "restore it with `login_or_restore`")
+    for key, reason in stored.unreadable:
+        seen = f"cannot be read: {row_name(key)}: {reason}"
+        yield Finding("identity", Level.WARNING, seen, "restore it with `login_or_restore`")
     yield _signature(stored)
     yield _backup(stored)
 
