@@ -15,8 +15,8 @@ from cryptostore import FallbackKey, open_backend
 from cryptostore.nio.client import fallback_keys
 from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.fallback_keys import FallbackKeys
+from cryptostore.nio.client.responses import SyncAnswer
 from cryptostore.nio.client.statistics import Statistics
-from cryptostore.nio.client.sync_answer import SyncAnswer
 from cryptostore_contract.samples import ALICE, KEY
 
 UNUSED = ["signed_curve25519"]

@@ -35,13 +35,13 @@ from .key_files import KeyFiles
 from .key_queries import Claimed, KeyQueries, Queried
 from .login import Login
 from .prefetch import Prefetching, wanted_by
-from .reaching import Reaching, Shared
+from .reaching import Reaching
+from .responses import OURS, Shared
 from .rooms import Rooms
 from .session import Callbacks, Intervals, Opened, Session
 from .sharing import RoomKeySharing, Sent
 from .sharing_turns import SharingTurns
 from .store import ProductionStore
-from .sync_answer import SyncAnswer
 from .sync_loop import Rounds, SyncLoop, all_of
 from .syncs import Synced, Syncs
 from .to_device import ToDevicePages
@@ -207,8 +207,7 @@ class ProductionMatrixClient(Additions, AsyncClient):
         return await self._gate.send(method, path, data, headers, trace_context, timeout)
 
     async def _send(self, response_class: type, *args: Any, **kwargs: Any) -> Any:
-        # nio leaves out what a sync says of fallback keys.
-        return await super()._send(SyncAnswer if response_class is SyncResponse else response_class, *args, **kwargs)
+        return await super()._send(OURS.get(response_class, response_class), *args, **kwargs)
 
     async def parse_body(self, transport_response: ClientResponse) -> Any:
         """As nio's, but an answer that is not JSON is an error: nio takes it for an empty one, and so for a success."""

@@ -17,7 +17,7 @@ from cryptostore.nio.times import now
 from .buffer import BufferedStorage
 from .kept import KeptRecords
 from .pauses import growing_pause
-from .sync_answer import SyncAnswer
+from .responses import SyncAnswer
 
 #: How old a fallback key is at least when it is replaced: other devices may still have to send what they began with it.
 LEAST_AGE: Final = timedelta(hours=1)

@@ -6,14 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from nio import (
-    Api,
-    ErrorResponse,
-    LocalProtocolError,
-    MatrixRoom,
-    ShareGroupSessionError,
-    ShareGroupSessionResponse,
-)
+from nio import Api, ErrorResponse, LocalProtocolError, MatrixRoom
 from nio.crypto import OutboundGroupSession
 
 from cryptostore.logs import logger
@@ -22,6 +15,7 @@ from .device import Device
 from .key_queries import Claimed
 from .outbound import DevicePair
 from .prefetch import Prefetching, Wanted
+from .responses import KeySent, Shared
 from .session import Session
 from .sharing_turns import SharingTurns
 from .withheld import NO_OLM, UNVERIFIED
@@ -31,24 +25,6 @@ from .withholding import Withholding
 _CLAIMED_AT_ONCE: Final = 100
 
 _log: Final = logger(__name__)
-
-Shared = ShareGroupSessionResponse | ShareGroupSessionError
-
-
-class KeySent(ShareGroupSessionResponse):
-    """The answer to one request with keys.
-
-    nio's own reads an error's fields in the wrong order: a server that is busy logs the client out or makes it raise.
-    """
-
-    @classmethod
-    def from_dict(cls, parsed_dict: Any, room_id: str, users_shared_with: set[DevicePair]) -> Shared:
-        if isinstance(parsed_dict, dict) and "errcode" not in parsed_dict:
-            return cls(room_id, users_shared_with)
-        error = ErrorResponse.from_dict(parsed_dict)
-        return ShareGroupSessionError(
-            error.message, error.status_code, error.retry_after_ms, error.soft_logout, room_id, users_shared_with
-        )
 
 
 class Reaching:

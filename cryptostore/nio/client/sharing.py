@@ -28,7 +28,8 @@ from cryptostore.logs import logger
 from .device import Device
 from .outbound import DevicePair
 from .prefetch import Prefetching, Wanted
-from .reaching import KeySent, Reaching, Shared
+from .reaching import Reaching
+from .responses import KeySent, Shared
 from .session import Session
 from .sharing_turns import SharingTurns
 from .threads import in_thread

@@ -20,15 +20,6 @@ from .withheld import EVENT, NO_OLM, UNVERIFIED
 _log: Final = logger(__name__)
 
 
-class _Told(ToDeviceResponse):
-    """The answer to what devices are told."""
-
-    @classmethod
-    def from_dict(cls, parsed_dict: Any) -> ToDeviceResponse | ErrorResponse:
-        is_error = not isinstance(parsed_dict, dict) or "errcode" in parsed_dict
-        return ErrorResponse.from_dict(parsed_dict) if is_error else cls(None)  # type: ignore[arg-type]  # of several
-
-
 class Withholding:
     """Says why no key is sent, and why one has not come. `send` is the client's `_send`."""
 
@@ -65,6 +56,6 @@ class Withholding:
     async def _tell(self, content: dict[str, Any]) -> Any:
         method, path, data = Api.to_device(self._device.access_token, EVENT, content, uuid4())
         try:
-            return await self._send(_Told, method, path, data)
+            return await self._send(ToDeviceResponse, method, path, data)
         except (ClientError, TimeoutError) as error:
             return ErrorResponse(type(error).__name__)
