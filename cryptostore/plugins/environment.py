@@ -143,9 +143,11 @@ def _parsed(file: Path, text: str) -> list[Found]:
     found = list(parse_stream(StringIO(text)))
     for binding in found:
         # A line of another program, which understands it, is left to that.
-        if binding.error and _OURS.search(binding.original.string):
+        is_clear = not binding.error and "\0" not in (binding.value or "")
+        if not is_clear and _OURS.search(binding.original.string):
             raise ConfigurationError(
-                f"line {_line(binding)} of {file} is not understood; write NAME=value, the value in single quotes"
+                f"line {_line(binding)} of {file} is not understood, or holds a NUL; write NAME=value, the value in "
+                "single quotes"
             )
     return [
         Found(binding.key, binding.value, f"{file}, line {_line(binding)}")

@@ -76,6 +76,16 @@ def test_a_line_of_ours_that_is_not_understood_is_named_and_not_quoted() -> None
     assert SECRET not in "".join(traceback.format_exception(refused.value))
 
 
+@pytest.mark.parametrize("name", ["CRYPTOSTORE_PICKLE_KEY_FILE", "CRYPTOSTORE_AUDIT_LOG", "CRYPTOSTORE_PICKLE_KEY"])
+def test_a_value_of_ours_with_a_nul_is_refused(name: str) -> None:
+    write(f"A=1\n{name}=a secret\0path\n")
+    with pytest.raises(ConfigurationError, match=r"line 2 of \.env is not understood, or holds a NUL") as refused:
+        variables()
+    assert "a secret" not in str(refused.value)
+    write("OTHER=a\0b\n")
+    assert variables()["OTHER"] == "a\0b"
+
+
 def test_a_line_of_others_is_left_to_them() -> None:
     write("OTHER='it\n=\nCRYPTOSTORE_PICKLE_KEY=key\n")
     assert variables()["CRYPTOSTORE_PICKLE_KEY"] == "key"
