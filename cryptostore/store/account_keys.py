@@ -95,10 +95,6 @@ class AccountKeys:
         """The ring that is in use. Raises UnreadableRecord where there is none."""
         return self._in_use().ring
 
-    def seal(self, key: bytes, plain: bytes) -> bytes:
-        """The value to store under a key."""
-        return self._in_use().seal.seal(key, plain)
-
     def seal_all(self, plains: Sequence[tuple[bytes, bytes]]) -> list[Row]:
         """The rows to store, for keys and what they are to hold."""
         return self._in_use().seal.seal_all(plains)

@@ -15,7 +15,6 @@ from .clock import microseconds_now
 from .interface import AccountRow, Batch, TakeOver
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Mode(enum.Enum):
@@ -52,11 +51,6 @@ class Ownership:
 def claim_of(owner: str) -> TakeOver:
     """What makes the process with this name the owner of an account from now on."""
     return TakeOver(_draw(), _draw(), owner, microseconds_now())
-
-
-def to_microseconds(time: datetime) -> int:
-    """An aware time as microseconds since 1970 (UTC)."""
-    return (time - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(microseconds: int) -> datetime:

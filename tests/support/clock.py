@@ -1,8 +1,13 @@
-"""A time that passes when a test says so, in the place of the real one: no test waits for hours."""
+"""Times: one that passes when a test says so, in the place of the real one, for no test waits for hours."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+
+
+def to_microseconds(time: datetime) -> int:
+    """An aware time as databases keep it: microseconds since 1970 (UTC)."""
+    return (time - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
 class Clock:

@@ -17,8 +17,8 @@ from typing import Final
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from clock import to_microseconds
 from cryptostore import open_backend
-from cryptostore.store.ownership import to_microseconds
 from cryptostore_contract.golden import fill
 from cryptostore_postgres.migrations import SHIPPED
 from postgres_database import PostgresDatabase, own_database

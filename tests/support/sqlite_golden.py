@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from clock import to_microseconds
 from cryptostore import open_backend
-from cryptostore.store.ownership import to_microseconds
 from cryptostore_contract.golden import fill
 from cryptostore_sqlite.schema import SHIPPED
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from clock import to_microseconds
 from cryptostore import (
     AccountNotFound,
     AccountRow,
@@ -16,7 +17,7 @@ from cryptostore import (
     FencedOut,
     Ownership,
 )
-from cryptostore.store.ownership import confirm, from_microseconds, to_microseconds
+from cryptostore.store.ownership import confirm, from_microseconds
 from example_records import ALICE
 
 MOMENT = datetime(2026, 11, 28, 1, 2, 3, 456789, tzinfo=UTC)

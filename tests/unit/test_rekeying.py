@@ -189,7 +189,7 @@ def test_a_row_that_cannot_be_opened_is_kept_and_counted(backend: Backend, share
 def test_a_kind_that_this_program_does_not_know_is_sealed_again(backend: Backend, shared: MemoryDatabase) -> None:
     with backend.open_store(ALICE, pickle_key=OLD) as store:
         key = b"\xc8from a later version"
-        store.put_rows([Row(key, store.owned_keys().seal(key, b"what it holds"))])
+        store.put_rows(store.owned_keys().seal_all([(key, b"what it holds")]))
     assert rekey(backend, ALICE, OLD, NEW).resealed[0xC8] == 1
     with backend.open_store(ALICE, pickle_key=NEW) as store:
         assert store.owned_keys().open(Row(key, stored(shared)[key])) == b"what it holds"

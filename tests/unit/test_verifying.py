@@ -55,7 +55,7 @@ def test_a_kind_of_a_later_version_is_opened_and_not_decoded(memory_url: str) ->
     with open_backend(memory_url) as backend:
         filled(backend)
         with backend.open_store(ALICE, pickle_key=KEY) as store:
-            store.put_rows([Row(b"\xc8x", store.owned_keys().seal(b"\xc8x", b"\x01whatever"))])
+            store.put_rows(store.owned_keys().seal_all([(b"\xc8x", b"\x01whatever")]))
         assert problems(backend) == {}
 
 
@@ -64,7 +64,7 @@ def test_a_value_that_is_none_of_its_kind_is_named(memory_url: str) -> None:
     with open_backend(memory_url) as backend:
         filled(backend)
         with backend.open_store(ALICE, pickle_key=KEY) as store:
-            store.put_rows([Row(key, store.owned_keys().seal(key, b"\x01whatever"))])
+            store.put_rows(store.owned_keys().seal_all([(key, b"\x01whatever")]))
         assert problems(backend) == {key: "does not hold the fields of its kind"}
 
 
