@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from typing import Annotated, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import typer
 
@@ -13,7 +13,7 @@ from cryptostore.plugins import load_backend, open_existing
 from cryptostore.plugins.capabilities import Capability, Support
 from cryptostore.plugins.environment import ENV_FILE, database_url, variables
 from cryptostore.plugins.loading import shown_url
-from cryptostore.plugins.urls import options_of, scheme_of
+from cryptostore.plugins.urls import scheme_of
 from cryptostore.records import Account, OlmAccount
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
@@ -66,10 +66,13 @@ def owner_of(command: str) -> str:
 
 
 def owned_url(command: str, url: str) -> str:
-    """The URL for a client that a command starts, with the name that a fenced owner is shown."""
-    if "owner" in options_of(url, {}):
-        return url
-    return f"{url}{'&' if '?' in url else '?'}owner={quote(owner_of(command), safe='')}"
+    """The URL for a client that a command starts, with the name that a fenced owner is shown.
+
+    An owner in the URL is the bot's: fenced by its own name, it would not say by whom.
+    """
+    place, _, query = url.partition("?")
+    options = [each for each in query.split("&") if each and unquote(each.partition("=")[0]) != "owner"]
+    return f"{place}?{'&'.join([*options, 'owner=' + quote(owner_of(command), safe='')])}"
 
 
 def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:

@@ -16,7 +16,17 @@ from nio.crypto import OlmAccount
 from nio.crypto.key_export import decrypt_and_read, encrypt_and_save
 
 from command_line import Ended, Run, on_a_terminal, run_process
-from cryptostore import Account, Changes, InboundGroupSession, Mode, Row, SyncToken, new_pickle_key, open_backend
+from cryptostore import (
+    Account,
+    Changes,
+    FencedOut,
+    InboundGroupSession,
+    Mode,
+    Row,
+    SyncToken,
+    new_pickle_key,
+    open_backend,
+)
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio import NioStore
 from cryptostore.plugins.observers import observers
@@ -298,6 +308,15 @@ def test_an_account_that_is_written_to(filled: tuple[str, list[Ratchet]]) -> Non
         assert sessions(url) == {}
         assert run_process("import-keys", file, url, "--user-id", BOB.user_id, *PASS, "--even-if-used").code == 0
     assert len(sessions(url)) == 1
+
+
+def test_a_fenced_client_is_told_by_which_command(run: Run, filled: tuple[str, list[Ratchet]]) -> None:
+    url, made = filled
+    named = f"{url}{'&' if '?' in url else '?'}owner=the%20bot"
+    with open_backend(named) as backend, backend.open_store(BOB, pickle_key=KEY) as bot:
+        assert run("import-keys", exported([entry(made[0])]), named, *BOBS, *PASS).code == 0
+        with pytest.raises(FencedOut, match="was taken over by cryptostore import-keys on "):
+            bot.apply(Changes([SyncToken("s1")]))
 
 
 def test_people_see_how_far_it_is(filled: tuple[str, list[Ratchet]]) -> None:

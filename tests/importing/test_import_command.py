@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Run, on_a_terminal
-from cryptostore import InboundGroupSession, SyncToken
+from cryptostore import InboundGroupSession, SyncToken, open_backend
 from cryptostore.cli.exits import ExitCode
 from databases_in_use import accounts_in
 from nio_sources import ALICE, BOB, KEY, Client, all_of
@@ -37,6 +37,15 @@ def test_a_complete_import(run: Run, alice: Client, sqlite_url: str, key_file: P
         assert kind in ended.out
     assert ended.err == ""
     assert all_of(sqlite_url, SyncToken) == [SyncToken("token")]
+
+
+def test_the_owner_is_the_command_whatever_the_url_says(
+    run: Run, alice: Client, sqlite_url: str, key_file: Path
+) -> None:
+    words = ("import-nio", alice.path, f"{sqlite_url}?owner=the%20bot&deadline=9", "--pickle-key-file", key_file)
+    assert run(*words).code == 0
+    with open_backend(sqlite_url) as backend:
+        assert backend.accounts()[ALICE].owner.startswith("cryptostore import-nio on ")
 
 
 def test_people_see_how_far_an_import_is(alice: Client, sqlite_url: str, key_file: Path) -> None:
