@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from cryptostore.errors import ConfigurationError
+from cryptostore.errors import ConfigurationError, CryptoStoreError
+from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.new_files import write_private
 from cryptostore.records import Account, Changes, Secret
 from cryptostore.store.backend import Backend
@@ -19,7 +20,8 @@ from cryptostore.store.ownership import Mode
 from cryptostore.trust import recovery_key as recovery_keys
 
 from .databases import DatabaseUrl, DeviceId, UserId, open_for, the_account
-from .output import AsJson, flush_output, print_json, print_line, say, shown_time
+from .exits import exit_code_of
+from .output import AsJson, flush_output, print_error, print_json, print_line, say, shown_time
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 from .stored_identity import newest_storage_key
 
@@ -61,8 +63,7 @@ def recovery_key(
             raise ConfigurationError(
                 f"the recovery key of {account} is known to a person since {since}; --again shows it"
             )
-        shown_at = secret.shown_at if secret.shown else datetime.now(UTC)
-        _show(account, recovery_keys.encode(key), shown_at, file, as_json=as_json)
+        _show(account, recovery_keys.encode(key), file, as_json=as_json)
         backend.notify(
             "cryptostore_secret_exported",
             account=account,
@@ -71,8 +72,17 @@ def recovery_key(
             destination="standard output" if file is None else str(file),
             owner=backend.owner,
         )
+        ended: CryptoStoreError | None = None
         if not secret.shown:
-            _note(backend, account, pickle_key, secret, shown_at, even_if_used=even_if_used)
+            try:
+                secret = _noted(backend, account, pickle_key, secret, even_if_used=even_if_used)
+            except CryptoStoreError as error:
+                ended = error
+        if as_json:
+            _print_document(url, account, recovery_keys.encode(key), secret, file)
+    if ended is not None:
+        print_error(f"that it was shown is not noted: {ended}")
+        raise typer.Exit(exit_code_of(ended))
 
 
 def _newest(store: CryptoStore) -> Secret:
@@ -88,33 +98,40 @@ def _newest(store: CryptoStore) -> Secret:
     return newest
 
 
-def _show(account: Account, text: str, shown_at: datetime, file: Path | None, *, as_json: bool) -> None:
-    document: dict[str, Any] = {"user_id": account.user_id, "device_id": account.device_id}
-    document["shown_at"] = shown_at.isoformat()
+def _show(account: Account, text: str, file: Path | None, *, as_json: bool) -> None:
     if file is not None:
         write_private(file, text, "the recovery key")
         say(f"wrote the recovery key of {account} to {file}")
-        document["file"] = str(file)
-    else:
-        document["recovery_key"] = text
-    if as_json:
-        print_json(document)
-    elif file is None:
+    elif not as_json:
         say(f"The recovery key of {account}. Keep it where you keep passwords, not beside the database:")
         print_line(text)
-    # Not noted as shown before it is.
-    flush_output()
+        # Not noted as shown before it is.
+        flush_output()
 
 
-def _note(
-    backend: Backend, account: Account, pickle_key: str, secret: Secret, shown_at: datetime, *, even_if_used: bool
-) -> None:
+def _print_document(url: str, account: Account, text: str, secret: Secret, file: Path | None) -> None:
+    print_json(
+        {
+            "database": shown_url(url),
+            "user_id": account.user_id,
+            "device_id": account.device_id,
+            "noted": secret.shown,
+            "shown_at": secret.shown_at.isoformat() if secret.shown else None,
+            **({"recovery_key": text} if file is None else {"file": str(file)}),
+        }
+    )
+
+
+def _noted(backend: Backend, account: Account, pickle_key: str, secret: Secret, *, even_if_used: bool) -> Secret:
+    """The secret as it is stored now. That it was shown is noted, unless its client may be running."""
     owner = backend.accounts()[account].owner
     if not even_if_used and not is_gone(owner):
         say(
             f"that it was shown is not noted, because the account's owner may be running ({owner}): it is shown again "
             "next time. Stop that program, or give --even-if-used"
         )
-        return
+        return secret
+    noted = replace(secret, shown_at=datetime.now(UTC))
     with backend.open_store(account, Mode.OWN, pickle_key=pickle_key) as store:
-        store.apply(Changes([replace(secret, shown_at=shown_at)]))
+        store.apply(Changes([noted]))
+    return noted

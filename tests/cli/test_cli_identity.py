@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +30,7 @@ from cryptostore import (
 )
 from cryptostore.cli.exits import ExitCode
 from cryptostore.nio.pickles import Pickles
+from cryptostore.plugins.loading import shown_url
 from cryptostore.store.keys import encode_key
 from cryptostore.store.ring import RING_KEYS
 from cryptostore.trust import recovery_key
@@ -275,8 +278,10 @@ def test_the_recovery_key_is_shown_once(filled: str) -> None:
     assert f"is known to a person since {shown_at:%Y-%m-%d %H:%M:%S} UTC; --again shows it" in second.err
     again = run_process("identity", "recovery-key", filled, *ALICES, "--again", "--json").document
     assert again == {
+        "database": shown_url(filled),
         "user_id": ALICE.user_id,
         "device_id": ALICE.device_id,
+        "noted": True,
         "shown_at": shown_at.isoformat(),
         "recovery_key": RECOVERY_KEY,
     }
@@ -326,6 +331,30 @@ def test_a_running_client_is_not_fenced(filled: str) -> None:
         with pytest.raises(FencedOut, match="was taken over by cryptostore identity recovery-key on "):
             client.apply(Changes([SyncToken("s2")]))
     assert run_process("identity", "recovery-key", filled, *ALICES).code == ExitCode.USAGE
+
+
+def test_json_says_whether_it_was_noted(run: Run, file_url: str) -> None:
+    words = ("identity", "recovery-key", file_url, *ALICES, "--json")
+    with open_backend(file_url, owner="the bot") as backend, backend.open_store(ALICE, pickle_key=KEY):
+        beside = run(*words)
+        noted = run(*words, "--even-if-used")
+    assert (beside.code, beside.document["noted"], beside.document["shown_at"]) == (0, False, None)
+    assert (noted.code, noted.document["noted"], noted.document["recovery_key"]) == (0, True, RECOVERY_KEY)
+    [alice] = run("identity", file_url, *ALICES, "--json").document["accounts"]
+    assert noted.document["shown_at"] == alice["recovery_key"]["shown_at"]
+
+
+def test_a_recovery_key_that_cannot_be_noted_is_one_document(run: Run, file_url: str, tmp_path: Path) -> None:
+    words = ("identity", "recovery-key", f"{file_url}?deadline=0.5", *ALICES)
+    with closing(sqlite3.connect(tmp_path / "keys.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ended, plain = run(*words, "--json"), run(*words)
+    assert (ended.code, plain.code) == (ExitCode.UNAVAILABLE, ExitCode.UNAVAILABLE)
+    assert (ended.document["noted"], ended.document["shown_at"]) == (False, None)
+    assert (ended.document["recovery_key"], plain.out) == (RECOVERY_KEY, f"{RECOVERY_KEY}\n")
+    for each in (ended, plain):
+        assert "error: that it was shown is not noted: " in each.err
+    assert run("identity", file_url, *ALICES, "--json").document["accounts"][0]["recovery_key"]["shown_at"] is None
 
 
 def test_the_newest_recovery_key_counts(run: Run, file_url: str) -> None:
