@@ -14,6 +14,9 @@ from .marks import MARK_KEY, decode_mark, elsewhere
 from .ring import RING_KEYS, Ring, find_ring, wrap
 from .seal import Reason, Seal, Unsealable
 
+#: Where a ring is looked up, and the mark of an account that is not at home.
+RING_AND_MARK: Final = sorted([*RING_KEYS, MARK_KEY])
+
 _log: Final = logger(__name__)
 
 
@@ -42,8 +45,15 @@ class AccountKeys:
         self._unwritten: tuple[Row, ...] | None = ()
 
     def load(self) -> bool:
-        """Read the ring, and say whether there is one. Raises AccountElsewhere where a mark says so."""
-        values = dict(self._read(sorted([*RING_KEYS, MARK_KEY])))
+        """Read the ring, and say whether there is one. Raises as `take` does."""
+        return self.take(self._read(RING_AND_MARK))
+
+    def take(self, rows: Sequence[Row]) -> bool:
+        """Take the ring among what was read under `RING_AND_MARK`, and say whether there is one.
+
+        Takes as long as a passphrase takes to stretch. Raises AccountElsewhere where a mark says so.
+        """
+        values = dict(rows)
         if MARK_KEY in values:
             raise elsewhere(self._account, decode_mark(self._account, values[MARK_KEY]))
         found = find_ring(self._account, values, self._pickle_key)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from cryptostore.errors import BackendUnavailable
@@ -49,6 +50,13 @@ class Attempts:
     def timeout(self) -> float:
         """Seconds for the next attempt: few enough that one that hangs leaves time for another."""
         return min(self.remaining, max(self._deadline / 3, self.remaining / 2))
+
+    @contextmanager
+    def giving_back(self) -> Iterator[None]:
+        """What the block does asks no database, and its time is none of the attempts'."""
+        began = time.monotonic()
+        yield
+        self._ends += time.monotonic() - began
 
     def pause(self, error: BackendUnavailable) -> bool:
         """Wait before the attempt after this error, longer each time; False at once where the deadline comes first."""

@@ -18,7 +18,7 @@ from cryptostore.errors import (
 from cryptostore.logs import logger
 from cryptostore.records.record import Account
 
-from .account_keys import AccountKeys, missing_ring
+from .account_keys import RING_AND_MARK, AccountKeys, missing_ring
 from .attempts import Attempts
 from .crypto_store import CryptoStore
 from .interface import AccountRow, Database, Health, Row, Schema, TakeOver
@@ -49,7 +49,8 @@ class Backend:
     """One open database with any number of accounts.
 
     Every method may be called from any thread. [BACKEND-1] After `close`, every method but `close` raises
-    StoreClosed. [BACKEND-2] No method waits longer than the deadline. [BACKEND-3]
+    StoreClosed. [BACKEND-2] No method waits longer than the deadline for the database; a passphrase
+    that is stretched, and a `look`, come on top. [BACKEND-3]
     """
 
     def __init__(
@@ -188,7 +189,8 @@ class Backend:
         found = attempts.run(partial(self.database.find, account.user_id, account.device_id))
         # Before the account is taken over: a wrong key must not fence a running client out.
         keys = None if found is None else self._unlocked(account, found, pickle_key, attempts)
-        self._let_look(look, account, found, keys)
+        with attempts.giving_back():
+            self._let_look(look, account, found, keys)
         claim = claim_of(self.owner)
         row = attempts.run(partial(self._take_over, account, claim))
         if found is None or keys is None or not _nothing_between(found, row):
@@ -208,7 +210,8 @@ class Backend:
     def _unlocked(self, account: Account, row: AccountRow, pickle_key: str, attempts: Attempts) -> AccountKeys:
         keys = self._keys(account, row, pickle_key)
         if not self._load(account, row, keys, attempts):
-            keys.create()
+            with attempts.giving_back():
+                keys.create()
         return keys
 
     def _keys(self, account: Account, row: AccountRow, pickle_key: str) -> AccountKeys:
@@ -219,12 +222,18 @@ class Backend:
 
     def _load(self, account: Account, row: AccountRow, keys: AccountKeys, attempts: Attempts) -> bool:
         """Whether the account has a ring; without one it must be empty."""
-        if keys.load():
+
+        def is_there() -> bool:
+            rows = attempts.run(partial(self.database.get, row.id, RING_AND_MARK))
+            with attempts.giving_back():
+                return keys.take(rows)
+
+        if is_there():
             return True
         if not row.sequence and not attempts.run(partial(self.database.page, row.id, range_of(b""), 1)):
             return False
         # Its owner may have written the first batch, and the ring with it, since the first look.
-        if not keys.load():
+        if not is_there():
             raise UnreadableRecord(missing_ring(account))
         return True
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 
 def to_microseconds(time: datetime) -> int:
     """An aware time as databases keep it: microseconds since 1970 (UTC)."""
@@ -22,3 +24,28 @@ class Clock:
     def passes(self, **time: float) -> None:
         """Let this much time pass, as of `timedelta`."""
         self.time += timedelta(**time)
+
+
+class AttemptsClock:
+    """The time of the attempts of a call, which passes when one sleeps or a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let this much time pass."""
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> AttemptsClock:
+    """The attempts have such a time."""
+    clock = AttemptsClock()
+    monkeypatch.setattr("cryptostore.store.attempts.time", clock)
+    return clock

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
+from clock import AttemptsClock, clock
 from cryptostore import (
     AccountNotFound,
+    AccountRow,
     Backend,
+    BackendUnavailable,
     Changes,
     CryptoStore,
     CryptoStoreError,
@@ -20,10 +24,14 @@ from cryptostore import (
     Row,
     StoreClosed,
     SyncToken,
+    TakeOver,
     new_pickle_key,
 )
+from cryptostore.store import pickle_keys
 from cryptostore.store.memory import MemoryDatabase, MemoryHandle
 from example_records import ALICE
+
+__all__ = ["clock"]
 
 KEY = new_pickle_key()
 
@@ -75,6 +83,71 @@ def test_what_was_looked_at_is_closed_with_the_look(backend: Backend) -> None:
     backend.open_store(ALICE, pickle_key=KEY, look=lambda found: seen.append(found) if found else None)
     with pytest.raises(StoreClosed):
         seen[0].get(SyncToken, [()])
+
+
+class Slow(MemoryHandle):
+    """A database that is away for the first seconds of each kind of call, and notes what each attempt may take."""
+
+    def __init__(self, shared: MemoryDatabase, clock: AttemptsClock, away: Mapping[str, float]) -> None:
+        super().__init__(shared)
+        self.clock = clock
+        self.away = dict(away)
+        self.given: list[tuple[str, float]] = []
+
+    def _wait(self, call: str, timeout: float) -> None:
+        self.given.append((call, timeout))
+        waited = min(timeout, self.away.get(call, 0))
+        self.away[call] = self.away.get(call, 0) - waited
+        self.clock.sleep(waited)
+        if self.away[call]:
+            raise BackendUnavailable("away")
+
+    def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
+        self._wait("find", timeout)
+        return super().find(user_id, device_id, timeout)
+
+    def get(self, account_id: int, keys: Sequence[bytes], timeout: float) -> list[Row]:
+        self._wait("get", timeout)
+        return super().get(account_id, keys, timeout)
+
+    def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
+        self._wait("take_over", timeout)
+        return super().take_over(user_id, device_id, claim, timeout)
+
+
+@pytest.mark.parametrize(
+    "away", [{"find": 9, "get": 9}, {"find": 5, "get": 3, "take_over": 5}, {"get": 99}, {"take_over": 99}], ids=str
+)
+def test_all_of_an_opening_has_one_deadline(
+    database: MemoryDatabase, backend: Backend, clock: AttemptsClock, away: Mapping[str, float]
+) -> None:
+    backend.open_store(ALICE, pickle_key=KEY).apply(Changes([SyncToken("s1")]))
+    began = clock.now
+    with pytest.raises(BackendUnavailable):
+        Backend(Slow(database, clock, away), name="memory", deadline=10).open_store(ALICE, pickle_key=KEY)
+    assert clock.now - began <= 10
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_passphrase_and_a_look_take_nothing_of_the_databases_time(
+    database: MemoryDatabase, backend: Backend, clock: AttemptsClock, monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    monkeypatch.setattr(pickle_keys, "COST", 10)
+    if is_there:
+        backend.open_store(ALICE, pickle_key="a passphrase").apply(Changes([SyncToken("s1")]))
+    stretched = pickle_keys.stretched
+
+    def slow(*given: Any) -> bytes:
+        clock.sleep(100)
+        return stretched(*given)
+
+    monkeypatch.setattr(pickle_keys, "stretched", slow)
+    slow_database = Slow(database, clock, {})
+    opened = Backend(slow_database, name="memory", deadline=10)
+    opened.open_store(ALICE, pickle_key="a passphrase", look=lambda _found: clock.sleep(100))
+    assert clock.now >= 1_200
+    assert {timeout for _, timeout in slow_database.given} == {5}
+    assert "take_over" in dict(slow_database.given)
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from clock import AttemptsClock, clock
 from cryptostore import (
     BackendUnavailable,
     Batch,
@@ -21,6 +22,8 @@ from cryptostore import (
     TrackedUser,
 )
 from cryptostore.store.sequence import BatchSequence, SealedRows
+
+__all__ = ["clock"]
 
 FIRST, SECOND, THIRD = (Changes([SyncToken(token)]) for token in ("s1", "s2", "s3"))
 AWAY = BackendUnavailable("away")
@@ -48,21 +51,6 @@ class Seals:
         return Sent(batch.number, self.made[batch.puts[0].value[0]])
 
 
-class Clock:
-    """Time that passes only when somebody sleeps, so that no test waits."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.pauses: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-
 class Attempts:
     """One attempt after the other, each with the outcome that the test prepared, then success."""
 
@@ -81,13 +69,6 @@ class Attempts:
         outcome = self.outcomes.pop(0) if self.outcomes else None
         if outcome is not None:
             raise outcome
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("cryptostore.store.attempts.time", clock)
-    return clock
 
 
 def changes_of(batch: Sent) -> Changes:
@@ -124,7 +105,7 @@ def test_equal_batches_one_after_the_other_are_two() -> None:
     assert attempts.batches == numbered((1, FIRST), (2, FIRST))
 
 
-def test_an_attempt_without_outcome_is_repeated_unchanged(clock: Clock) -> None:
+def test_an_attempt_without_outcome_is_repeated_unchanged(clock: AttemptsClock) -> None:
     attempts = Attempts(AWAY, AWAY)
     sequence = attempts.sequence(0, 10)
     sequence.apply(FIRST)
@@ -132,7 +113,7 @@ def test_an_attempt_without_outcome_is_repeated_unchanged(clock: Clock) -> None:
     assert sequence.last_committed == 1
 
 
-def test_pauses_grow_to_a_limit_and_end_at_the_deadline(clock: Clock) -> None:
+def test_pauses_grow_to_a_limit_and_end_at_the_deadline(clock: AttemptsClock) -> None:
     attempts = Attempts(*[AWAY] * 100)
     with pytest.raises(BackendUnavailable) as caught:
         attempts.sequence(0, 10).apply(FIRST)
@@ -144,7 +125,7 @@ def test_pauses_grow_to_a_limit_and_end_at_the_deadline(clock: Clock) -> None:
     assert 0.5 <= max(clock.pauses) <= 1
 
 
-def test_each_attempt_leaves_time_for_another(clock: Clock) -> None:
+def test_each_attempt_leaves_time_for_another(clock: AttemptsClock) -> None:
     attempts = Attempts(AWAY, AWAY, AWAY)
     attempts.sequence(0, 12).apply(FIRST)
     assert attempts.timeouts[0] == 6
@@ -162,7 +143,7 @@ def unavailable(attempts: Attempts) -> BatchSequence[Changes | SealedRows]:
     return sequence
 
 
-def test_a_batch_that_waits_says_which_it_is_and_how_large(clock: Clock) -> None:
+def test_a_batch_that_waits_says_which_it_is_and_how_large(clock: AttemptsClock) -> None:
     attempts = Attempts(*[AWAY] * 1000)
     sequence = attempts.sequence(6, 1)
     for changes in (FIRST, SECOND):
@@ -173,14 +154,14 @@ def test_a_batch_that_waits_says_which_it_is_and_how_large(clock: Clock) -> None
         assert info.value.__cause__ is AWAY
 
 
-def test_a_pending_batch_goes_before_the_next(clock: Clock) -> None:
+def test_a_pending_batch_goes_before_the_next(clock: AttemptsClock) -> None:
     attempts = Attempts()
     sequence = unavailable(attempts)
     sequence.apply(SECOND)
     assert attempts.batches == numbered((1, FIRST), (2, SECOND))
 
 
-def test_a_pending_batch_that_is_applied_again_is_sent_once(clock: Clock) -> None:
+def test_a_pending_batch_that_is_applied_again_is_sent_once(clock: AttemptsClock) -> None:
     attempts = Attempts()
     sequence = unavailable(attempts)
     sequence.apply(FIRST)
@@ -189,7 +170,7 @@ def test_a_pending_batch_that_is_applied_again_is_sent_once(clock: Clock) -> Non
     assert attempts.batches == numbered((1, FIRST), (2, SECOND))
 
 
-def test_later_changes_never_take_the_number_of_a_pending_batch(clock: Clock) -> None:
+def test_later_changes_never_take_the_number_of_a_pending_batch(clock: AttemptsClock) -> None:
     attempts = Attempts()
     sequence = unavailable(attempts)
     attempts.outcomes = [AWAY] * 100
@@ -199,7 +180,7 @@ def test_later_changes_never_take_the_number_of_a_pending_batch(clock: Clock) ->
     assert all(batch == Sent(1, FIRST) for batch in attempts.batches)
 
 
-def test_the_deadline_covers_pending_and_new_batch_together(clock: Clock) -> None:
+def test_the_deadline_covers_pending_and_new_batch_together(clock: AttemptsClock) -> None:
     attempts = Attempts()
     sequence = unavailable(attempts)
     attempts.outcomes = [AWAY, AWAY, AWAY, None, AWAY]
@@ -217,7 +198,7 @@ def test_a_refusal_frees_the_number() -> None:
     assert attempts.batches == numbered((1, FIRST), (1, SECOND))
 
 
-def test_a_refusal_after_an_open_attempt_keeps_the_batch(clock: Clock) -> None:
+def test_a_refusal_after_an_open_attempt_keeps_the_batch(clock: AttemptsClock) -> None:
     # The first attempt may still be on its way: its number must not be given to other changes.
     attempts = Attempts(AWAY, StorageFull("full"))
     sequence = attempts.sequence(0, 10)
@@ -237,7 +218,9 @@ def test_an_interrupt_leaves_the_batch_pending(interrupt: type[BaseException]) -
     assert attempts.batches == numbered((1, FIRST), (1, FIRST), (2, SECOND))
 
 
-def test_an_interrupt_in_the_pause_leaves_the_batch_pending(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_in_the_pause_leaves_the_batch_pending(
+    clock: AttemptsClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -258,14 +241,14 @@ def test_fenced_at_the_first_attempt_is_a_certain_outcome() -> None:
     assert not caught.value.outcome_unknown
 
 
-def test_fenced_after_a_lost_answer_is_an_unknown_outcome(clock: Clock) -> None:
+def test_fenced_after_a_lost_answer_is_an_unknown_outcome(clock: AttemptsClock) -> None:
     sequence = Attempts(AWAY, FencedOut("fenced", owner="other")).sequence(0, 10)
     with pytest.raises(FencedOut) as caught:
         sequence.apply(FIRST)
     assert caught.value.outcome_unknown
 
 
-def test_fenced_with_a_pending_batch_is_an_unknown_outcome(clock: Clock) -> None:
+def test_fenced_with_a_pending_batch_is_an_unknown_outcome(clock: AttemptsClock) -> None:
     attempts = Attempts()
     sequence = unavailable(attempts)
     attempts.outcomes = [FencedOut("fenced")]
@@ -274,7 +257,7 @@ def test_fenced_with_a_pending_batch_is_an_unknown_outcome(clock: Clock) -> None
     assert caught.value.outcome_unknown
 
 
-def test_what_was_never_sent_is_not_pending(clock: Clock) -> None:
+def test_what_was_never_sent_is_not_pending(clock: AttemptsClock) -> None:
     attempts = Attempts(*[NOT_SENT] * 100)
     sequence = attempts.sequence(0, 5)
     with pytest.raises(BackendUnavailable) as caught:
@@ -285,7 +268,7 @@ def test_what_was_never_sent_is_not_pending(clock: Clock) -> None:
     assert attempts.batches == numbered((1, SECOND))
 
 
-def test_one_attempt_that_was_sent_leaves_the_outcome_unknown(clock: Clock) -> None:
+def test_one_attempt_that_was_sent_leaves_the_outcome_unknown(clock: AttemptsClock) -> None:
     attempts = Attempts(AWAY, *[NOT_SENT] * 100)
     sequence = attempts.sequence(0, 5)
     with pytest.raises(BackendUnavailable) as caught:
@@ -296,7 +279,7 @@ def test_one_attempt_that_was_sent_leaves_the_outcome_unknown(clock: Clock) -> N
     assert attempts.batches == numbered((1, FIRST), (2, SECOND))
 
 
-def test_a_batch_is_sealed_once_and_says_its_size(clock: Clock) -> None:
+def test_a_batch_is_sealed_once_and_says_its_size(clock: AttemptsClock) -> None:
     attempts = Attempts(AWAY, AWAY)
     assert attempts.sequence(0, 10).apply(FIRST) == (1, len(b"key") + 1)
     assert attempts.seals.made == [FIRST]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -93,14 +93,14 @@ def missing_ring_made_anew(patch: pytest.MonkeyPatch) -> None:
 @mutant("SEALED-8")
 def lost_copy_of_the_ring_left_lost(patch: pytest.MonkeyPatch) -> None:
     """One copy of the key ring opens, and the other is not read."""
-    original = AccountKeys.load
+    original = AccountKeys.take
 
-    def load(keys: AccountKeys) -> bool:
-        found = original(keys)
+    def take(keys: AccountKeys, rows: Sequence[Row]) -> bool:
+        found = original(keys, rows)
         keys._unwritten = ()
         return found
 
-    patch.setattr(AccountKeys, "load", load)
+    patch.setattr(AccountKeys, "take", take)
 
 
 @mutant("SEALED-6", "SEALED-7", "SEALED-9", "SEALED-10")
