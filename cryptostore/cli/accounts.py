@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -12,7 +12,7 @@ from cryptostore.records import Account
 from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Ownership
 
-from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, mark_of, open_for
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, mark_of, names_of, open_for
 from .output import AsJson, print_json, print_line, shown_time
 from .stats import Stored, count
 
@@ -57,13 +57,19 @@ def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:
     for account, owner, mark, stored in listed:
         # Lines, not columns: an id and an owner's name leave no room beside each other on a terminal.
         print_line(str(account))
-        print_line(f"  owner    {owner.owner}")
-        print_line(f"  since    {shown_time(owner.since)}")
-        print_line(f"  written  {_written(owner)}")
+        for name, text in owner_lines(owner):
+            print_line(f"  {name:<7}  {text}")
         if stored is not None:
             print_line(f"  holds    {stored.rows.total():,} records, {stored.size.total():,} bytes")
         if mark is not None:
             print_line(f"  {_shown_mark(mark)}")
+
+
+def owner_lines(owner: Ownership) -> Iterator[tuple[str, str]]:
+    """For people: what each line is about, and what it says."""
+    yield "owner", owner.owner
+    yield "since", shown_time(owner.since)
+    yield "written", _written(owner)
 
 
 def _written(owner: Ownership) -> str:
@@ -80,16 +86,19 @@ def _shown_mark(mark: Mark) -> str:
     return f"copied   from {mark.place}, and not complete"
 
 
-def _document(account: Account, owner: Ownership, mark: Mark | None, stored: Stored | None) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "user_id": account.user_id,
-        "device_id": account.device_id,
+def owner_document(owner: Ownership) -> dict[str, Any]:
+    """For JSON."""
+    return {
         "owner": owner.owner,
         "since": owner.since.isoformat(),
         "epoch": owner.epoch,
         "batches": owner.sequence,
         "written_at": owner.written_at and owner.written_at.isoformat(),
     }
+
+
+def _document(account: Account, owner: Ownership, mark: Mark | None, stored: Stored | None) -> dict[str, Any]:
+    document = {**names_of(account), **owner_document(owner)}
     if mark is not None:
         document["mark"] = {"whereabouts": mark.whereabouts, "place": mark.place, "at": mark.at.isoformat()}
     if stored is not None:

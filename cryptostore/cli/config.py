@@ -69,11 +69,14 @@ def _near(unknown: Unknown) -> str:
 
 
 def _document(found: InForce) -> dict[str, Any]:
+    settings = {
+        "database": found.database,
+        "secrets": found.secrets,
+        "client": found.client,
+        "observers": found.observers,
+    }
     return {
-        "database": [_shown(each) for each in found.database],
-        "secrets": [_shown(each) for each in found.secrets],
-        "client": [_shown(each) for each in found.client],
-        "observers": [_shown(each) for each in found.observers],
+        "settings": {section: [_shown(each) for each in of_section] for section, of_section in settings.items()},
         "not_in_force": [each._asdict() for each in found.hidden],
         "not_known": [each._asdict() for each in found.unknown],
         "problems": found.problems,

@@ -24,7 +24,7 @@ from .exits import ExitCode
 from .in_use import Watch, refuse_used
 from .output import AsJson, messages, print_json, print_line, rates, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
-from .rows import kind_name, print_wrong, row_document
+from .rows import kind_name, print_wrong, row_document, unreadable_document
 from .stats import count
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")]
@@ -230,7 +230,7 @@ def _document(ended: Ended, *, is_opened: bool) -> dict[str, Any]:
         "bytes": copied.size,
         "opened": is_opened,
         "different": [row_document(*each) for each in copied.different],
-        "unreadable": [row_document(*each) for each in copied.unreadable],
+        **unreadable_document(copied.unreadable),
         "seconds": round(seconds, 3),
     }
 

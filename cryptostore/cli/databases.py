@@ -102,8 +102,10 @@ def accounts_to_show(backend: Backend, url: str, user_id: str | None, device_id:
 def the_account(backend: Backend, url: str, user_id: str | None, device_id: str | None, why: str) -> Account:
     """The only account with this user and device id. Raises ConfigurationError, which says `why` it is one."""
     wanted = wanted_accounts(backend, url, user_id, device_id)
-    if len(wanted) != 1:
-        names = ", ".join(map(str, wanted)) or "none"
+    if not wanted:
+        raise ConfigurationError(f"the database {shown_url(url)} holds no account; is it the right one?")
+    if len(wanted) > 1:
+        names = ", ".join(map(str, wanted))
         raise ConfigurationError(f"{why}, and {shown_url(url)} has: {names}; choose one with --user-id and --device-id")
     return wanted[0]
 

@@ -106,7 +106,8 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 def _report(url: str, account: Account, file: Path, exported: Exported, *, as_json: bool) -> None:
     if as_json:
         document: dict[str, Any] = {"user_id": account.user_id, "device_id": account.device_id, "file": str(file)}
-        print_json({"database": shown_url(url), **document, **exported._asdict()})
+        unreadable = {InboundGroupSession.kind_name: exported.unreadable} if exported.unreadable else {}
+        print_json({"database": shown_url(url), **document, "keys": exported.keys, "unreadable": unreadable})
         return
     print_line(f"exported {exported.keys:,} room keys of {account} to {file}")
     if exported.unreadable:

@@ -28,7 +28,7 @@ def migrate(
                 "database": shown_url(url),
                 "schema": schema.version,
                 "min_compatible": schema.min_compatible,
-                "accounts": accounts,
+                "stored_accounts": accounts,
             }
         )
         return

@@ -157,7 +157,7 @@ def _report(work: _Work, pruned: Pruned, unknown_rooms: list[str], *, dry_run: b
     account, place = work.account, shown_url(work.url)
     if as_json:
         names = {"database": place, "user_id": account.user_id, "device_id": account.device_id}
-        kept = {"not_backed_up": pruned.not_backed_up, "unreadable": pruned.unreadable}
+        kept = {"not_backed_up": pruned.not_backed_up, "unreadable": dict(pruned.unreadable)}
         counts = {"deleted": dict(pruned.deleted), **kept, "unknown_rooms": unknown_rooms}
         print_json({**names, "dry_run": dry_run, **counts})
         return
@@ -169,4 +169,6 @@ def _report(work: _Work, pruned: Pruned, unknown_rooms: list[str], *, dry_run: b
     if pruned.not_backed_up:
         print_line(f"  {pruned.not_backed_up:,} sessions are kept: they are not in the key backup yet")
     if pruned.unreadable:
-        print_line(f"  {pruned.unreadable:,} records are kept that cannot be read; `cryptostore verify` lists them")
+        print_line(
+            f"  {pruned.unreadable.total():,} records are kept that cannot be read; `cryptostore verify` lists them"
+        )

@@ -10,7 +10,8 @@ from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Device, DeviceTrust
 from cryptostore.store.ownership import Mode, Ownership
 
-from .databases import DatabaseUrl, open_for, the_account
+from .accounts import owner_document, owner_lines
+from .databases import DatabaseUrl, DeviceId, UserId, names_of, open_for, the_account
 from .exits import ExitCode
 from .identity import identity_document, identity_lines, unreadable_lines
 from .output import AsJson, print_json, print_line, print_table, shown_time
@@ -22,12 +23,8 @@ from .stored_account import StoredAccount, StoredRoom, StoredUser
 @takes_pickle_keys
 def show(
     url: DatabaseUrl,
-    user_id: Annotated[
-        str | None, typer.Argument(metavar="USER", show_default=False, help="The account's user, if there are several.")
-    ] = None,
-    device_id: Annotated[
-        str | None, typer.Argument(metavar="DEVICE", show_default=False, help="The account's device.")
-    ] = None,
+    user_id: UserId = None,
+    device_id: DeviceId = None,
     pickle_key_options: PickleKeyOptions = NO_OPTIONS,
     devices: Annotated[
         bool, typer.Option("--devices", help="List each device, not each user's number of them.")
@@ -46,8 +43,7 @@ def show(
         with backend.open_store(account, Mode.READ, pickle_key=pickle_key) as store:
             owner, stored = store.ownership, StoredAccount.read(store, keep_devices=devices)
     if as_json:
-        names = {"database": shown_url(url), "user_id": account.user_id, "device_id": account.device_id}
-        print_json({**names, **_document(owner, stored)})
+        print_json({"database": shown_url(url), **names_of(account), **_document(owner, stored)})
     else:
         print_line(f"{account} in {shown_url(url)}", style="bold")
         _report(owner, stored, each_device=devices)
@@ -57,9 +53,7 @@ def show(
 
 def _report(owner: Ownership, stored: StoredAccount, *, each_device: bool) -> None:
     lines = [
-        ("owner", owner.owner),
-        ("since", shown_time(owner.since)),
-        ("written", f"{owner.sequence:,} batches"),
+        *owner_lines(owner),
         ("sync token", "here" if stored.has_sync_token else "not here"),
         *identity_lines(stored.identity),
         *(("secret", f"{secret.name}, of {shown_time(secret.made_at)}") for secret in stored.secrets),
@@ -109,9 +103,7 @@ def _device_row(device: Device) -> tuple[str, ...]:
 
 def _document(owner: Ownership, stored: StoredAccount) -> dict[str, Any]:
     return {
-        "owner": owner.owner,
-        "since": owner.since.isoformat(),
-        "batches": owner.sequence,
+        **owner_document(owner),
         "sync_token": stored.has_sync_token,
         "identity": identity_document(stored.identity),
         "secrets": [{"name": each.name, "made_at": each.made_at.isoformat()} for each in stored.secrets],

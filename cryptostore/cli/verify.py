@@ -15,7 +15,7 @@ from cryptostore.store.ownership import Mode
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
-from .databases import AtHome, DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, open_for
+from .databases import AtHome, DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, names_of, open_for
 from .exits import ExitCode
 from .output import AsJson, bars, messages, print_json, print_line, print_table
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -92,9 +92,8 @@ def _by_name(numbers: Counter[int]) -> Counter[str]:
 
 def _document(account: Account, verified: Verified) -> dict[str, Any]:
     return {
-        "user_id": account.user_id,
-        "device_id": account.device_id,
+        **names_of(account),
         "readable": _by_name(verified.readable),
         "unreadable": _by_name(verified.unreadable),
-        "rows": [row_document(*each) for each in verified.named],
+        "unreadable_rows": [row_document(*each) for each in verified.named],
     }

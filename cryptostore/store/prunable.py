@@ -104,12 +104,12 @@ class Rules:
 class Pruned:
     """How many records of each kind were deleted, and how many sessions were kept: they are in no backup yet.
 
-    `unreadable` records were kept, too: what they are cannot be said.
+    Of each kind, `unreadable` records were kept, too: what they are cannot be said.
     """
 
     deleted: Counter[str] = field(default_factory=Counter)
     not_backed_up: int = 0
-    unreadable: int = 0
+    unreadable: Counter[str] = field(default_factory=Counter)
 
 
 class Doomed(NamedTuple):
@@ -164,7 +164,7 @@ def _pages(store: CryptoStore, kind: type[R], pruned: Pruned, prefix: Key = ()) 
     while True:
         unreadable: dict[Key | None, str] = {}
         page = list(islice(store.scan(kind, prefix, after, unreadable), _PAGE))
-        pruned.unreadable += len(unreadable)
+        pruned.unreadable += Counter({kind.kind_name: len(unreadable)})
         yield page
         if len(page) < _PAGE:
             return
@@ -217,7 +217,7 @@ def _outbound_sessions(rules: Rules, store: CryptoStore, pruned: Pruned) -> Iter
     times = [time for time in (rules.received_before, rules.unused_since) if time is not None]
     for rooms in _in_pieces(sorted(rules.rooms), _SESSIONS):
         found = store.get(OutboundGroupSession, [(room,) for room in rooms])
-        pruned.unreadable += len(found.unreadable)
+        pruned.unreadable += Counter({OutboundGroupSession.kind_name: len(found.unreadable)})
         old = [session for session in found.values() if all(session.created_at < time for time in times)]
         parts = store.select(SharedPart, [session.key for session in old])
         unreadable = _by_prefix(parts, 1)

@@ -42,7 +42,7 @@ def write(*lines: str) -> None:
 
 
 def settings(document: Any, section: str = "database") -> dict[str, tuple[str, str]]:
-    return {each["name"]: (each["value"], each["origin"]) for each in document[section]}
+    return {each["name"]: (each["value"], each["origin"]) for each in document["settings"][section]}
 
 
 def test_as_a_user_sees_it(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_no_accounts(run: Run, tmp_path: Path) -> None:
     assert "holds no account" in ended.err
     ended = run("identity", "recovery-key", url)
     assert ended.code == ExitCode.USAGE
-    assert "has: none" in ended.err
+    assert "holds no account; is it the right one?" in ended.err
 
 
 @pytest.mark.parametrize("command", [("identity",), ("identity", "recovery-key")])

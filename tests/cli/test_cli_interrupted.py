@@ -19,7 +19,7 @@ KEY, NEW = new_pickle_key(), new_pickle_key()
 INTERRUPTED = 130
 #: What a lock keeps waiting.
 READS, WRITES = "ACCESS EXCLUSIVE", "SHARE"
-ALICE_S = (ALICE.user_id, ALICE.device_id)
+ALICE_S = ("--user-id", ALICE.user_id)
 PASS = ("--passphrase-env", "PASSPHRASE")
 NOW = ("--yes", "--watch", "0")
 

@@ -38,7 +38,7 @@ LOOKING = {
     "identity": ["identity", URL],
     "migrate": ["migrate", URL],
     "prune": ["prune", URL, "--user-id", LONG.user_id, "--answered-requests", "--dry-run"],
-    "show": ["show", URL, LONG.user_id, LONG.device_id],
+    "show": ["show", URL, "--user-id", LONG.user_id],
     "stats": ["stats", URL],
     "verify": ["verify", URL],
 }

@@ -127,7 +127,7 @@ def test_health_of_a_server_that_is_not_there(run: Run) -> None:
 def test_tables_are_made_once(url: str) -> None:
     first, second = run_process("migrate", url, "--json"), run_process("migrate", url)
     assert first.document["schema"] == 1
-    assert first.document["accounts"] == 0
+    assert first.document["stored_accounts"] == 0
     assert (second.code, second.err) == (0, "")
     assert second.out.endswith(" has tables of schema 1, and 0 accounts\n")
 

@@ -36,6 +36,7 @@ from example_records import example
 from hostile_text import WORST, raw_in
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
+ALICES: Final = ("--user-id", ALICE.user_id, "--device-id", ALICE.device_id)
 KEY: Final = new_pickle_key()
 SEED: Final = bytes(range(32))
 WHEN: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -83,11 +84,19 @@ def test_people_see_one_account_beside_its_running_client(filled: str) -> None:
     assert (ended.code, ended.err) == (0, "")
     lines = {line.split()[0]: line.split() for line in ended.out.splitlines() if line.strip()}
     assert ended.out.startswith(f"{ALICE} in ")
+    assert lines["written"][-3:] == ["in", "1", "batch"]
     assert lines[ROOM] == [ROOM, "yes", "1", "7", "a", "gap,", "1", "told", "of"]
     assert lines["@carol:x"] == ["@carol:x", "2", "1", "1", "0", "0"]
     assert lines["secret"][1] == "m.cross_signing.master,"
     assert lines["tracked_user"] == ["tracked_user", "1"]
     assert not raw_in(ended.out, lines=True)
+
+
+def test_it_says_all_that_accounts_says(run: Run, filled: str) -> None:
+    [listed] = run("accounts", filled, "--quick", "--json").document["accounts"]
+    shown = run("show", filled, "--json").document
+    assert listed.items() <= shown.items()
+    assert isinstance(listed["written_at"], str)
 
 
 def test_no_secret_is_shown(filled: str) -> None:
@@ -99,7 +108,7 @@ def test_no_secret_is_shown(filled: str) -> None:
 
 
 def test_programs_get_json(filled: str) -> None:
-    document = run_process("show", filled, ALICE.user_id, ALICE.device_id, "--json", "--devices").document
+    document = run_process("show", filled, *ALICES, "--json", "--devices").document
     assert (document["user_id"], document["device_id"], document["sync_token"]) == ("@alice:example.org", "A", True)
     assert document["rooms"][ROOM] == {"encrypted": True, "sessions": 1, "sent": 7, "gap": True, "missed": 1}
     assert document["users"]["@carol:x"] == {"devices": 2, "deleted": 1, "trust": {"unset": 1, "verified": 1}}
@@ -137,15 +146,15 @@ def test_what_is_damaged_is_said_and_the_rest_is_shown(run: Run, filled: str) ->
 
 def test_one_account_of_several(run: Run, filled: str) -> None:
     with open_backend(filled) as backend, backend.open_store(BOB, pickle_key=KEY) as store:
-        store.apply(Changes([SyncToken("s1")]))
+        store.apply(Changes([Pickles(BOB).account_record(OlmAccount()), SyncToken("s1")]))
     ended = run("show", filled)
     assert ended.code == ExitCode.USAGE
     assert "one account is shown at a time, and " in ended.err
-    bobs = run("show", filled, BOB.user_id, BOB.device_id)
+    bobs = run("show", filled, "--user-id", BOB.user_id, "--device-id", BOB.device_id)
     assert bobs.code == 0
     assert bobs.out.startswith(f"{BOB} in ")
     assert "Rooms" not in bobs.out
-    nobody = run("show", filled, "@nobody:x")
+    nobody = run("show", filled, "--user-id", "@nobody:x")
     assert nobody.code == ExitCode.USAGE
     assert f"has no such account; it has: {ALICE}, {BOB}" in nobody.err
 

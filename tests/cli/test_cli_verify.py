@@ -54,7 +54,7 @@ def test_all_can_be_read_beside_the_owner(filled: str) -> None:
         "tracked_user": 1_200,
         "key_ring ff": 1,
     }
-    assert (alice["unreadable"], alice["rows"]) == ({}, [])
+    assert (alice["unreadable"], alice["unreadable_rows"]) == ({}, [])
 
 
 def test_what_cannot_be_read_is_listed_by_kind_and_key(filled: str) -> None:
@@ -65,8 +65,8 @@ def test_what_cannot_be_read_is_listed_by_kind_and_key(filled: str) -> None:
     assert f"- and 5 more of {ALICE} (--json names them)" in ended.out
     document = run_process("verify", filled, "--json").document
     assert document["accounts"][0]["unreadable"] == {"tracked_user": 25}
-    assert document["accounts"][0]["rows"][0]["key"] == "@\x1b0:x"
-    assert len(document["accounts"][0]["rows"]) == 25
+    assert document["accounts"][0]["unreadable_rows"][0]["key"] == "@\x1b0:x"
+    assert len(document["accounts"][0]["unreadable_rows"]) == 25
 
 
 @pytest.mark.parametrize("filled", ["sqlite"], indirect=True)

@@ -193,7 +193,8 @@ def test_what_cannot_be_read_is_kept_and_counted(backend: Backend) -> None:
     damaged = [sessions[0], sessions[4], sessions[7], olms[2]]
     spoil(backend, *damaged)
     done = pruned(backend, Rules(received_before=ago(50), olm_sessions=1))
-    assert (done.deleted["inbound_group_session"], done.unreadable) == (5, 4)
+    assert done.deleted["inbound_group_session"] == 5
+    assert done.unreadable == {"inbound_group_session": 3, "olm_session": 1}
     assert {each.key for each in damaged[:3]} == left(backend, InboundGroupSession)
 
 
