@@ -29,8 +29,10 @@ from cryptostore.nio.receive_only import is_receive_only
 from cryptostore_contract.samples import KEY
 from example_records import example
 from fallback_devices import new_device, write
+from patience import PATIENCE
 from restored_devices import PHONE, Talk, put_back, restored, talking
 from small_homeserver import HangUp, Request
+from small_identities import is_anchor
 
 BOB_IDS: Final = (BOB.user_id, BOB.device_id)
 
@@ -132,6 +134,29 @@ def few_one_time_keys(talk: Talk) -> None:
     keys = talk.server.one_time_keys[PHONE]
     for name in list(keys)[3:]:
         del keys[name]
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("path", ["/keys/claim", "/keys/upload"])
+def test_a_start_ends_where_the_homeserver_is_busy_without_end(url: str, path: str) -> None:
+    def busy(request: Request) -> web.StreamResponse | None:
+        content = {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 20}
+        return web.json_response(content, status=429) if request.is_for(path) else None
+
+    async def scenario() -> None:
+        async with put_back(url) as talk:
+            restored(url)
+            talk.bob.options |= {"homeserver_deadline": 2.0}
+            talk.server.faults.append(busy)
+            async with asyncio.timeout(PATIENCE / 4):
+                with pytest.raises(HomeserverUnavailable, match="no usable answer within 2 s"):
+                    await talk.bob.begin_again()
+            talk.server.faults.remove(busy)
+            await talk.bob.begin_again()
+            await talk.bob.is_whole()
+            assert talk.lost_keys() == []
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -284,3 +309,27 @@ def test_a_one_time_key_whose_id_is_taken_is_a_sign(url: str, caplog: pytest.Log
     asyncio.run(scenario())
     assert "Was a backup put back" in caplog.text
     assert "`cryptostore restored`" in caplog.text
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_start_does_not_wait_for_ever_to_bring_an_anchor(url: str) -> None:
+    def busy(request: Request) -> web.StreamResponse | None:
+        if request.method != "PUT" or not is_anchor(request.path):
+            return None
+        return web.json_response({"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 20}, status=429)
+
+    async def scenario() -> None:
+        async with talking(url) as talk:
+            await talk.bob.client.close()
+            anchor = talk.anchor()
+            talk.server.faults.append(busy)
+            talk.bob.options |= {"homeserver_deadline": 2.0}
+            async with asyncio.timeout(PATIENCE / 4):
+                await talk.bob.begin_again()
+            assert talk.anchor() == anchor
+            talk.server.faults.remove(busy)
+            await talk.bob.client.sync()
+            await talk.bob.client.close()
+            assert talk.anchor() != anchor
+
+    asyncio.run(scenario())

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from small_homeserver import Device, Request, SmallHomeserver
 PHONE = (ALICE.user_id, ALICE.device_id)
 
 
-def _no_keys(_device: Device, request: Request) -> web.StreamResponse | None:
-    return web.json_response({"errcode": "M_UNKNOWN"}, status=500) if request.parts == ["keys", "query"] else None
+def _no_keys(status: int, _device: Device, request: Request) -> web.StreamResponse | None:
+    content = {"errcode": "M_UNKNOWN", "retry_after_ms": 20}
+    return web.json_response(content, status=status) if request.parts == ["keys", "query"] else None
 
 
 class Reader:
@@ -315,15 +317,18 @@ def test_a_message_that_stays_refused_is_told_once(url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_refused_message_waits_until_the_homeserver_answers(memory_url: str) -> None:
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_refused_message_waits_until_the_homeserver_answers(memory_url: str, status: int) -> None:
+    no_keys = partial(_no_keys, status)
+
     async def scenario() -> None:
-        async with reader(memory_url, accept="signed") as bob:
+        async with reader(memory_url, accept="signed", homeserver_deadline=2.0) as bob:
             bob.crossed.make_for(PHONE)
             await bob.alice.say("signed a moment ago")
-            bob.server.extensions.append(_no_keys)
+            bob.server.extensions.append(no_keys)
             await bob.bob.client.sync()
             assert len(bob.events) == 1
-            bob.server.extensions.remove(_no_keys)
+            bob.server.extensions.remove(no_keys)
             await bob.bob.client.sync()
             assert bob.events[-1].body == "signed a moment ago"
 

@@ -102,7 +102,7 @@ class Anchoring:
             store.anchor.advance(looked.anchor)
 
     async def settle(self) -> None:
-        """Bring the homeserver the new owner's anchor. What hinders it is logged."""
+        """Bring the homeserver the new owner's anchor, inside the deadline. What hinders it is logged."""
         if self._is_open(self._kept_for) and not self._is_there:
             await self._put()
 
@@ -158,8 +158,10 @@ class Anchoring:
         store = self._session.store
         path = _path(store.account_id)
         try:
-            # The anchor is durable before the request leaves.
-            answer = await self._requests.ask("PUT", *path, content=store.anchor.anchor.sealed(store.storage.secrets))
+            async with self._homeserver.within_deadline():
+                # The anchor is durable before the request leaves.
+                sealed = store.anchor.anchor.sealed(store.storage.secrets)
+                answer = await self._requests.ask("PUT", *path, content=sealed)
         except CryptoStoreError as error:
             _log.debug("the homeserver has no new anchor: %s", error)
             return

@@ -34,6 +34,7 @@ from cryptostore.nio.trust.requests import Requests
 from cryptostore.records import Key
 
 from .answers import failure
+from .homeserver import Homeserver
 from .key_queries import Claimed
 from .outbound import DevicePair
 from .pauses import growing_pause
@@ -86,10 +87,11 @@ class _Partner(NamedTuple):
 class Restoring:
     """Makes an account whole whose backup was put back."""
 
-    def __init__(self, client: Client, session: Session, requests: Requests) -> None:
+    def __init__(self, client: Client, session: Session, requests: Requests, homeserver: Homeserver) -> None:
         self._client = client
         self._session = session
         self._requests = requests
+        self._homeserver = homeserver
         self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -100,7 +102,7 @@ class Restoring:
     async def replace_keys(self) -> None:
         """Leave no lost key on the homeserver, if a backup was put back. Nothing else is sent before.
 
-        Raises HomeserverUnavailable where that cannot be done now, and what `flush` raises.
+        Raises HomeserverUnavailable where a request has no usable answer inside the deadline, and what `flush` raises.
         """
         mark = self._mark
         if mark is None or mark.keys_replaced:
@@ -142,8 +144,9 @@ class Restoring:
             if self._client.should_upload_keys:
                 break
             await asyncio.sleep(1)
-        with self._requests.reaching():
-            answer = await self._client.keys_upload()
+        async with self._homeserver.within_deadline():
+            with self._requests.reaching():
+                answer = await self._client.keys_upload()
         if not isinstance(answer, KeysUploadError):
             return
         status = getattr(answer.transport_response, "status", None)
@@ -155,7 +158,8 @@ class Restoring:
         store = self._session.store
         wanted = {store.user_id: {store.device_id: _ALGORITHM}}
         for _ in range(_MOST_KEYS):
-            answer = await self._requests.ask("POST", "keys", "claim", content={"one_time_keys": wanted})
+            async with self._homeserver.within_deadline():
+                answer = await self._requests.ask("POST", "keys", "claim", content={"one_time_keys": wanted})
             if not answer.is_ok:
                 error = answer.failure("the homeserver does not hand out this device's own one-time keys")
                 if not isinstance(error, ConfigurationError):

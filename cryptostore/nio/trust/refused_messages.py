@@ -9,6 +9,7 @@ from nio import ErrorResponse, MatrixRoom, MegolmEvent, SyncResponse
 
 from cryptostore.errors import HomeserverUnavailable
 from cryptostore.logs import logger
+from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.session import Session
 
 from .late_messages import HandOnLate, hand_on_nothing
@@ -26,9 +27,12 @@ class RefusedMessages:
     A restart in between leaves the messages undecrypted: its program was told of them as such.
     """
 
-    def __init__(self, session: Session, requests: Requests, ask: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(
+        self, session: Session, requests: Requests, homeserver: Homeserver, ask: Callable[[], Awaitable[Any]]
+    ) -> None:
         self._session = session
         self._requests = requests
+        self._homeserver = homeserver
         self._ask = ask
         #: The client's.
         self.hand_on: HandOnLate = hand_on_nothing
@@ -57,8 +61,10 @@ class RefusedMessages:
     async def _is_answered(self) -> bool:
         if any(self._is_outdated(event) for _, event in self._waiting):
             try:
-                with self._requests.reaching():
-                    answer = await self._ask()
+                # nio would ask for ever, and the sync waits.
+                async with self._homeserver.within_deadline():
+                    with self._requests.reaching():
+                        answer = await self._ask()
             except HomeserverUnavailable as error:
                 _log.debug("nothing can be asked about the senders of messages at present: %s", error)
                 return False

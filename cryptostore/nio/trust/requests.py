@@ -126,7 +126,11 @@ class Requests:
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Raise HomeserverUnavailable where a request in the block has no answer, also one of nio's own."""
+        """Raise HomeserverUnavailable for the connection's error that ends a request in the block.
+
+        nio asks again where its own requests have no answer, for ever unless `max_timeouts` ends that: what must end
+        needs `Homeserver.within_deadline` around it.
+        """
         try:
             yield
         except (ClientError, TimeoutError) as error:
