@@ -46,7 +46,7 @@ def backup(
     meanwhile is not backed up.
 
     The file is there whole, or not at all. Every record is opened; those that cannot be read are listed and kept as
-    they are, and the exit code is 1.
+    they are, rows that are no record's are listed and left out, and the exit code is 1 for both.
     """
     passphrase = given_passphrase(passphrase_env, passphrase_file, ask=ask_passphrase, twice=True)
     if len(passphrase) < SAFE_PASSPHRASE_CHARACTERS:

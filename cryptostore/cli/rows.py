@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from cryptostore.records import KINDS_BY_NUMBER
+from cryptostore.store.interface import MAX_KEY_BYTES
 from cryptostore.store.keys import decode_key
 from cryptostore.store.marks import MARK_KEY
 from cryptostore.store.ring import RING_KEYS
@@ -30,7 +31,10 @@ def kind_name(number: int) -> str:
 
 def kind_of_row(key: bytes) -> str:
     """The name of the kind of the row with this key."""
-    return "mark" if key == MARK_KEY else kind_name(key[0])
+    if key == MARK_KEY:
+        return "mark"
+    is_stray = key[:1] in RING_KEYS and key not in RING_KEYS
+    return f"kind {key[0]}" if is_stray else kind_name(key[0])
 
 
 def row_name(key: bytes) -> str:
@@ -46,7 +50,7 @@ def shown_key(key: bytes) -> str:
         fields = () if kind is None else decode_key(kind, key)
     except ValueError:
         fields = ()
-    return " ".join(map(str, fields)) or key.hex()
+    return " ".join(map(str, fields)) or (key.hex() if len(key) <= MAX_KEY_BYTES else f"{key[:32].hex()}…")
 
 
 def row_document(key: bytes, reason: str) -> dict[str, Any]:

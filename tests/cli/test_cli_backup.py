@@ -113,6 +113,19 @@ def test_an_account_comes_back(run: Run, places: Places) -> None:
         assert list(store.keys(OutboundGroupSession)) == []
 
 
+@one_backend
+def test_rows_that_are_no_records_are_listed_and_left_out(run: Run, places: Places) -> None:
+    with open_backend(places.source) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
+        store.put_rows([Row(b"\xff\x01", b"x"), Row(b"\x04" * 70_000, b"x")])
+    ended = run("backup", "alice.backup", places.source, *ALICES, *PASS)
+    assert ended.code == ExitCode.CHECK_FAILED
+    assert "- kind 255 ff01 is no record's, and was left out\n" in ended.out
+    assert f"- tracked_user {'04' * 32}… is no record's, and was left out\n" in ended.out
+    checked = run("restore", "alice.backup", "--dry-run", *PASS)
+    assert checked.code == 0, checked.err
+    assert f"holds    {USERS + 3:,} records" in checked.out
+
+
 class Audit:
     """What observers are told."""
 
