@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,9 +34,17 @@ from cryptostore_contract.samples import KEY
 from own_identities import USER, client_at, identities
 from put_back import backup_of
 from restored_devices import REFUSED, Talk, talking
-from small_homeserver import Json, Request, SmallHomeserver
+from small_homeserver import PAGES, Json, Request, SmallHomeserver, page
 from small_identities import Identities, is_anchor
 from spoiling import spoil
+
+Answer = Callable[[], web.StreamResponse]
+
+PROXY = [partial(page, status) for status in PAGES]
+
+
+def refusal(status: int) -> web.StreamResponse:
+    return web.json_response({"errcode": "M_UNKNOWN", "error": "no"}, status=status)
 
 
 @pytest.fixture
@@ -237,16 +246,13 @@ def test_a_homeserver_without_account_data_keeps_none(file_url: str, status: int
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("status", [502, 400])
-def test_a_homeserver_that_does_not_answer_ends_the_start(file_url: str, status: int) -> None:
+@pytest.mark.parametrize("answer", [partial(refusal, 502), partial(refusal, 400), *PROXY])
+def test_a_homeserver_that_does_not_answer_ends_the_start(file_url: str, answer: Answer) -> None:
     async def scenario() -> None:
         async with talking(file_url) as talk:
             await talk.bob.client.close()
             before = epoch(file_url)
-            body = {"errcode": "M_UNKNOWN", "error": "no"}
-            talk.server.faults.append(
-                lambda request: web.json_response(body, status=status) if is_anchor(request.path) else None
-            )
+            talk.server.faults.append(lambda request: answer() if is_anchor(request.path) else None)
             with pytest.raises((HomeserverUnavailable, ConfigurationError), match="how far this account had come"):
                 await talk.bob.begin_again()
             assert epoch(file_url) == before
@@ -342,10 +348,11 @@ def test_it_is_durable_before_the_homeserver_hears_of_it(file_url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_start_that_cannot_bring_it_goes_on_and_brings_it_later(file_url: str) -> None:
+@pytest.mark.parametrize("answer", [partial(refusal, 500), *PROXY])
+def test_a_start_that_cannot_bring_it_goes_on_and_brings_it_later(file_url: str, answer: Answer) -> None:
     async def scenario() -> None:
         async with talking(file_url) as talk:
-            talk.server.faults.append(lambda request: web.Response(status=500) if is_put(request) else None)
+            talk.server.faults.append(lambda request: answer() if is_put(request) else None)
             await talk.bob.restart()
             before = talk.anchor()
             talk.server.faults.clear()

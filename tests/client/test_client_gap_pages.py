@@ -12,7 +12,7 @@ from nio import MatrixRoom, RoomMessageText
 from client_gaps import answering, causes, fault, is_at_rest, numbered, pages, refuse, write
 from client_pairs import ALICE, ROOM, people
 from cryptostore import MissedEvents
-from small_homeserver import Json, Request
+from small_homeserver import PAGES, Json, Request, page
 
 
 class Stumble(Exception):
@@ -174,6 +174,24 @@ def test_events_that_a_walk_passed_over_are_found_by_another(memory_url: str) ->
             await bob.client.sync()
             assert bob.read == numbered(30)
             assert is_at_rest(bob)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("status", PAGES)
+def test_a_proxys_page_is_no_refusal(memory_url: str, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr("cryptostore.nio.client.gap_filling._FIRST_PAUSE", 0.01)
+
+    async def scenario() -> None:
+        async with people(memory_url) as (server, _alice, bob):
+            fault(server, lambda _request: page(status))
+            write(server, numbered(30))
+            await bob.client.sync()
+            assert causes(bob) == []
+            server.faults.clear()
+            await asyncio.sleep(0.02)
+            await bob.client.sync()
+            assert bob.read == numbered(30)
 
     asyncio.run(scenario())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from aiohttp import web
@@ -14,7 +15,7 @@ from client_pairs import CONFIG
 from cryptostore import AccessTokenRejected, ConfigurationError, FencedOut, HomeserverUnavailable
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client import sync_loop
-from small_homeserver import Request, SmallHomeserver, small_homeserver
+from small_homeserver import PAGES, Request, SmallHomeserver, page, small_homeserver
 
 USER = "@bot:small"
 
@@ -35,9 +36,8 @@ def fault(path: str, answer: Answer) -> Callable[[Request], web.StreamResponse |
 
 HICCUPS: dict[str, Answer] = {
     "500": lambda: refusal("M_UNKNOWN", 500),
-    "502 of a proxy": lambda: web.Response(status=502, text="<html>Bad Gateway</html>", content_type="text/html"),
-    "403 of a proxy": lambda: web.Response(status=403, text="<html>Forbidden</html>", content_type="text/html"),
-    "a page in its place": lambda: web.Response(text="<html>Back soon</html>", content_type="text/html"),
+    "502 of a proxy": partial(page, 502),
+    **{f"{status} of a proxy": partial(page, status) for status in PAGES},
     "another JSON": lambda: web.json_response({"message": "upstream"}, status=403),
 }
 

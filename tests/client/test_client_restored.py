@@ -31,7 +31,7 @@ from example_records import example
 from fallback_devices import new_device, write
 from patience import PATIENCE
 from restored_devices import PHONE, Talk, put_back, restored, talking
-from small_homeserver import HangUp, Request
+from small_homeserver import PAGES, HangUp, Request, page
 from small_identities import is_anchor
 
 BOB_IDS: Final = (BOB.user_id, BOB.device_id)
@@ -186,25 +186,29 @@ def test_no_lost_key_is_handed_out_when_the_first_message_leaves(url: str) -> No
 def test_a_homeserver_that_fails_ends_the_start_and_one_that_refuses_is_told_of(
     url: str, path: str, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def answers(status: int) -> Callable[[Request], web.StreamResponse | None]:
-        body = {"errcode": "M_UNKNOWN", "error": "no"}
+    def refusal(status: int) -> web.StreamResponse:
+        return web.json_response({"errcode": "M_UNKNOWN", "error": "no"}, status=status)
 
-        def answer(request: Request) -> web.StreamResponse | None:
+    def fault(
+        answer: Callable[[int], web.StreamResponse], status: int
+    ) -> Callable[[Request], web.StreamResponse | None]:
+        def faulty(request: Request) -> web.StreamResponse | None:
             is_meant = request.user == BOB.user_id and request.method == method and request.is_for(path)
-            return web.json_response(body, status=status) if is_meant else None
+            return answer(status) if is_meant else None
 
-        return answer
+        return faulty
 
     async def scenario() -> None:
         async with put_back(url) as talk:
             restored(url)
-            talk.server.faults.append(answers(500))
             talk.server.requests.clear()
-            with pytest.raises(HomeserverUnavailable):
-                await talk.bob.begin_again()
+            for answer, status in [(refusal, 500), *((page, status) for status in PAGES)]:
+                talk.server.faults[:] = [fault(answer, status)]
+                with pytest.raises(HomeserverUnavailable):
+                    await talk.bob.begin_again()
             sent = {each.parts[0] for each in talk.server.asked("", BOB.user_id)}
             assert sent <= {"account", "keys", "user"}
-            talk.server.faults[:] = [answers(403)]
+            talk.server.faults[:] = [fault(refusal, 403)]
             await talk.bob.begin_again()
             talk.server.faults.clear()
             await talk.bob.is_whole()

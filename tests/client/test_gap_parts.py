@@ -61,6 +61,7 @@ def test_what_lies_inside(events: list[Any], inside: list[int]) -> None:
         (401, {"errcode": "M_UNKNOWN_TOKEN"}, NotNowError),
         (404, {"error": "a proxy's page"}, NotNowError),
         (502, {"errcode": "M_NOT_JSON"}, NotNowError),
+        (404, {"errcode": "M_NOT_JSON"}, NotNowError),
         (404, {"errcode": "M_UNRECOGNIZED"}, RefusedError),
         (403, {"errcode": "M_FORBIDDEN"}, RefusedError),
     ],

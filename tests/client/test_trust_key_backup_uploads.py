@@ -27,7 +27,7 @@ from cryptostore import (
     SessionToBackUp,
 )
 from cryptostore.trust.key_backup import BackupVersion, public_key
-from small_homeserver import Request
+from small_homeserver import PAGES, Request, page
 from small_room_keys import RoomKeys
 
 
@@ -206,6 +206,21 @@ def test_a_homeserver_with_too_many_requests_is_asked_later(memory_url: str) -> 
             keys.server.faults.append(lambda request: answers.pop() if is_upload(request) and answers else None)
             await bob.client.back_up()
             assert (len(keys.put), len(uploads(keys))) == (1, 3)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("status", PAGES)
+def test_a_proxys_page_is_no_backup(memory_url: str, status: int) -> None:
+    async def scenario() -> None:
+        async with backed_up(memory_url) as (keys, alice, bob):
+            keys.server.faults.append(lambda request: page(status) if is_upload(request) else None)
+            await hear_new_sessions(alice, bob, 1)
+            with pytest.raises(HomeserverUnavailable):
+                await bob.client.back_up()
+            keys.server.faults.clear()
+            await bob.client.back_up()
+            assert len(keys.put) == 1
 
     asyncio.run(scenario())
 

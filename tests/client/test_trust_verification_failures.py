@@ -13,7 +13,7 @@ from nio import LocalProtocolError
 from client_pairs import lockable, locked
 from cryptostore import ConfigurationError, Device, VerificationCancelled
 from cryptostore.nio.trust import verification as verifications
-from small_homeserver import Request
+from small_homeserver import PAGES, Request, page
 from verifying import (
     BOB,
     ROOM,
@@ -64,7 +64,8 @@ def test_a_homeserver_that_is_away_is_asked_again(memory_url: str, part: str, mo
     async def scenario() -> None:
         async with town(memory_url) as place, syncing(place.alice, place.bob):
             alices, bobs = await requested(place)
-            left = [web.json_response({"errcode": "M_UNKNOWN", "error": "away"}, status=502) for _ in range(3)]
+            away = web.json_response({"errcode": "M_UNKNOWN", "error": "away"}, status=502)
+            left = [away, *map(page, PAGES)]
             place.server.faults.append(lambda request: left.pop() if request.is_for(part) and left else None)
             await bobs.accept()
             await compared(alices, bobs)

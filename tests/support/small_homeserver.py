@@ -188,7 +188,7 @@ class SmallHomeserver:
                 return {"joined": {user: {"display_name": None, "avatar_url": None} for user in members}}
             case ["rooms", room_id, "send", kind, transaction]:
                 return {"event_id": self._say(device, room_id, kind, transaction, body)}
-        raise web.HTTPNotFound
+        raise _unknown()
 
     def _answer_about_keys(self, device: Device, what: str, body: Any) -> Json:
         match what:
@@ -199,7 +199,7 @@ class SmallHomeserver:
                 return answer | _merged(extra(device, list(body["device_keys"])) for extra in self.key_answers)
             case "claim":
                 return {"one_time_keys": self._claim(body["one_time_keys"]), "failures": {}}
-        raise web.HTTPNotFound
+        raise _unknown()
 
     def _login(self, body: Json) -> web.StreamResponse:
         user = body["identifier"]["user"].lower()
@@ -342,6 +342,20 @@ class SmallHomeserver:
     def _advance(self) -> int:
         self.position += 1
         return self.position
+
+
+def page(status: int) -> web.StreamResponse:
+    """What a proxy answers in the homeserver's place."""
+    return web.Response(status=status, text="<html>Back soon</html>", content_type="text/html")
+
+
+#: Statuses of pages that look like the homeserver's own word.
+PAGES = [200, 403, 404]
+
+
+def _unknown() -> web.HTTPNotFound:
+    said = {"errcode": "M_UNRECOGNIZED", "error": "Unrecognized request"}
+    return web.HTTPNotFound(text=json.dumps(said), content_type="application/json")
 
 
 def _first(answers: Iterable[web.StreamResponse | None]) -> web.StreamResponse | None:

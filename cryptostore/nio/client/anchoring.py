@@ -16,7 +16,7 @@ from cryptostore.plugins.loading import shown_url
 from cryptostore.records import Account
 
 from .anchor import Anchor, StoredAnchor, event_type, is_ahead, opened, went_back
-from .answers import failure
+from .answers import failure, is_homeservers
 from .homeserver import Homeserver
 from .looking import Seen
 from .session import Session
@@ -167,7 +167,7 @@ class Anchoring:
             return
         if answer.is_ok:
             self._is_there, self._flushes = True, self._session.statistics.flushes
-        elif answer.status in _HAS_NONE:
+        elif _has_none(answer.status, answer.errcode):
             self._no_anchors(answer.problem)
             self._kept_for = None
 
@@ -182,7 +182,7 @@ class Anchoring:
             return _Looked(is_kept=True, anchor=anchor)
         if answer.status_code == "M_NOT_FOUND":
             return _Looked(is_kept=True)
-        if getattr(answer.transport_response, "status", None) in _HAS_NONE:
+        if _has_none(getattr(answer.transport_response, "status", None), answer.status_code):
             self._no_anchors(str(answer))
             return _Looked(is_kept=False)
         raise failure("the homeserver does not say how far this account had come", answer)
@@ -190,6 +190,10 @@ class Anchoring:
     @staticmethod
     def _no_anchors(why: str) -> None:
         _log.info("the homeserver keeps no account data here, so it does not show that a backup was put back: %s", why)
+
+
+def _has_none(status: int | None, errcode: str | None) -> bool:
+    return status in _HAS_NONE and is_homeservers(errcode)
 
 
 def _path(account: Account) -> list[str]:

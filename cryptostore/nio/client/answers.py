@@ -19,6 +19,11 @@ _REFUSALS: Final = frozenset({400, 401, 403})
 PASSING_STATUSES: Final = frozenset({401, 408, 425, 429})
 
 
+def is_homeservers(errcode: str | None) -> bool:
+    """Whether the homeserver itself has answered this error, and not a proxy in its place."""
+    return errcode not in (None, "", NOT_JSON)
+
+
 def is_token_rejected(answer: ErrorResponse) -> bool:
     """Whether only a new login helps."""
     return answer.status_code in _REJECTED_TOKEN
@@ -35,5 +40,5 @@ def error_for(text: str, status: int | None, errcode: str | None) -> CryptoStore
     """As `failure`, by the HTTP status and the error code of an answer."""
     if errcode in _REJECTED_TOKEN:
         return AccessTokenRejected(text)
-    refused = status in _REFUSALS and errcode not in (None, "", NOT_JSON)
+    refused = status in _REFUSALS and is_homeservers(errcode)
     return (ConfigurationError if refused else HomeserverUnavailable)(text)

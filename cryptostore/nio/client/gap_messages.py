@@ -13,7 +13,7 @@ from nio import Event, RoomMemberEvent
 from cryptostore.nio.standins import token_that_came
 from cryptostore.records import TimelineGap
 
-from .answers import PASSING_STATUSES
+from .answers import PASSING_STATUSES, is_homeservers
 from .memberships import own_memberships
 
 #: As many as Synapse gives. Smaller pages lose events where a room's history has branches.
@@ -134,8 +134,10 @@ class Messages:
         said = body if isinstance(body, dict) else {}
         if status == 200 and said:
             return said
-        if 400 <= status < 500 and status not in PASSING_STATUSES and isinstance(said.get("errcode"), str):
-            raise RefusedError(f"{status} {said['errcode']}")
+        errcode = said.get("errcode")
+        is_refusal = 400 <= status < 500 and status not in PASSING_STATUSES
+        if is_refusal and isinstance(errcode, str) and is_homeservers(errcode):
+            raise RefusedError(f"{status} {errcode}")
         raise NotNowError(f"HTTP status {status}", _seconds(said.get("retry_after_ms")))
 
 

@@ -33,7 +33,7 @@ from cryptostore.nio.trust.backup_restore import RestoredBackup
 from cryptostore.nio.trust.requests import Requests
 from cryptostore.records import Key
 
-from .answers import failure
+from .answers import failure, is_homeservers
 from .homeserver import Homeserver
 from .key_queries import Claimed
 from .outbound import DevicePair
@@ -150,7 +150,7 @@ class Restoring:
         if not isinstance(answer, KeysUploadError):
             return
         status = getattr(answer.transport_response, "status", None)
-        if status not in _REFUSED or status in (401, 429):
+        if status not in _REFUSED or status in (401, 429) or not is_homeservers(answer.status_code):
             raise failure(f"the homeserver does not take a new {what} in place of those that were lost", answer)
         _log.warning("the homeserver does not take a new %s in place of those that were lost: %s", what, answer)
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from nio import AsyncClient
 
 from cryptostore.errors import ConfigurationError, HomeserverUnavailable
-from cryptostore.nio.client.answers import PASSING_STATUSES
+from cryptostore.nio.client.answers import PASSING_STATUSES, is_homeservers
 from cryptostore.nio.client.session import Session
 from cryptostore.trust import signatures
 from cryptostore.trust.cross_signing import MASTER
@@ -152,6 +152,6 @@ def checked(answer: Answer, what: str) -> Answer:
     """
     if answer.is_ok or (answer.is_missing and answer.errcode == "M_NOT_FOUND"):
         return answer
-    if answer.status >= 500 or answer.status in PASSING_STATUSES:
+    if answer.status >= 500 or answer.status in PASSING_STATUSES or not is_homeservers(answer.errcode):
         raise HomeserverUnavailable(f"the homeserver {what}: {answer.problem}; try again later")
     raise ConfigurationError(f"the homeserver {what}: {answer.problem}")

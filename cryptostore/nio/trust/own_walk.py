@@ -12,7 +12,7 @@ from nio import ErrorResponse
 
 from cryptostore.errors import ConfigurationError
 from cryptostore.logs import logger
-from cryptostore.nio.client.answers import failure
+from cryptostore.nio.client.answers import NOT_JSON, failure
 from cryptostore.nio.client.session import Session
 from cryptostore.trust.cross_signing import PublicIdentity, PublicKeys, Seeds, public_identity
 from cryptostore.trust.signatures import ALGORITHM, is_signed
@@ -284,7 +284,7 @@ class Walk:
         self._shown = None
         if answer.is_ok:
             return
-        if answer.status >= _SERVER_ERROR:
+        if answer.status >= _SERVER_ERROR or answer.errcode == NOT_JSON:
             raise answer.failure("the homeserver does not take the account's identity")
         self._refusal = answer
         self._is_first_free = await self._requests.takes_first_identity_freely()
@@ -320,7 +320,7 @@ class Walk:
         signed = self._keys.present_seeds.sign_device(user_id, (await self._see_keys()).device or {})
         content = {user_id: {device_id: signed}}
         answer = await self._requests.ask("POST", "keys", "signatures", "upload", content=content)
-        if answer.status >= _SERVER_ERROR:
+        if answer.status >= _SERVER_ERROR or answer.errcode == NOT_JSON:
             raise answer.failure("the homeserver does not take this device's signature")
         self.why = _why_not_signed(answer, user_id, device_id)
         self._refused_signature = bool(self.why)

@@ -14,7 +14,7 @@ from aiohttp import ClientError
 from nio import AsyncClient
 
 from cryptostore.errors import CryptoStoreError, HomeserverUnavailable
-from cryptostore.nio.client.answers import error_for
+from cryptostore.nio.client.answers import NOT_JSON, error_for
 from cryptostore.nio.client.pauses import growing_pause
 
 _PREFIX: Final = "/_matrix/client/v3"
@@ -36,8 +36,8 @@ class Answer(NamedTuple):
 
     @property
     def is_ok(self) -> bool:
-        """Whether the request was done."""
-        return self.status == _OK
+        """Whether the request was done. A page in the answer's place says nothing of it."""
+        return self.status == _OK and self.errcode != NOT_JSON
 
     @property
     def is_missing(self) -> bool:

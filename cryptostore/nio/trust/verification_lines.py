@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from cryptostore.errors import HomeserverUnavailable
+from cryptostore.nio.client.answers import is_homeservers
 from cryptostore.nio.client.transactions import transaction_id
 from cryptostore.trust import exchange_contents as contents
 from cryptostore.trust.exchange import Message
@@ -87,7 +88,8 @@ async def send_to_devices(
 
 def check(answer: Answer) -> None:
     """Raise HomeserverUnavailable or NotSent for an answer that is an error."""
-    if answer.status >= _SERVER_ERROR:
+    if answer.is_ok:
+        return
+    if answer.status >= _SERVER_ERROR or not is_homeservers(answer.errcode):
         raise HomeserverUnavailable(f"the homeserver does not take an event of a verification: {answer.problem}")
-    if not answer.is_ok:
-        raise NotSent(answer.problem)
+    raise NotSent(answer.problem)
