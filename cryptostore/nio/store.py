@@ -15,7 +15,7 @@ from cryptostore.errors import ConfigurationError, FencedOut
 from cryptostore.plugins.loading import shown_url
 from cryptostore.records.changes import Changes
 from cryptostore.records.fields import DeviceTrust
-from cryptostore.store.answers import Found
+from cryptostore.store.answers import Found, Selected
 from cryptostore.store.crypto_store import CryptoStore
 
 from .account import LiveAccount
@@ -174,7 +174,9 @@ class NioStore(MatrixStore):
 
     def load_encrypted_rooms(self) -> set[str]:
         """The ids of the rooms that are encrypted, also of those whose record cannot be read."""
-        found = self._storage.select(records.EncryptedRoom, [()])
+        return self._know_rooms(self._storage.select(records.EncryptedRoom, [()]))
+
+    def _know_rooms(self, found: Selected[records.EncryptedRoom]) -> set[str]:
         self._known_rooms = _room_ids(room.key for room in found[()]) | _room_ids(found.unreadable)
         return EncryptedRooms(self._known_rooms)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,21 +12,14 @@ from nio import GroupEncryptionError, MegolmEvent, RoomSendResponse
 from nio.crypto import OlmDevice
 from nio.exceptions import OlmUnverifiedDeviceError
 
-from client_pairs import ALICE, BOB, ROOM, Person, people
-from cryptostore import Account, Changes, OutboundGroupSession, open_backend
-from cryptostore_contract.samples import KEY
-from small_homeserver import HangUp, Request, SmallHomeserver
+from client_pairs import ALICE, BOB, ROOM, Person, people, session_ids, while_down
+from cryptostore import Account, OutboundGroupSession
+from small_homeserver import HangUp, Request
 
 
 def device_of_bob(alice: Person) -> OlmDevice:
     devices: list[OlmDevice] = list(alice.client.device_store.active_user_devices(BOB.user_id))
     return devices[0]
-
-
-def session_ids(server: SmallHomeserver) -> list[str]:
-    """The Megolm session of each message in the room, in their order."""
-    contents = [event["content"] for _, event in server.timeline[ROOM]]
-    return [content["session_id"] for content in contents if "session_id" in content]
 
 
 @pytest.mark.parametrize("ending", ["no answer", "cancelled"])
@@ -94,22 +86,6 @@ def test_a_send_that_waits_for_another_shares_the_key_itself_if_that_one_failed(
             assert bob.read == ["second"]
 
     asyncio.run(scenario())
-
-
-def stored_session(person: Person, **fields: Any) -> None:
-    """Change what the database holds of the room's key, while the person's client is closed."""
-    (row,) = person.stored(OutboundGroupSession)
-    changed = {name: change(getattr(row, name)) for name, change in fields.items()}
-    with open_backend(person.url) as backend, backend.open_store(person.account, pickle_key=KEY) as store:
-        store.apply(Changes([replace(row, **changed)]))
-
-
-async def while_down(alice: Person, **fields: Any) -> None:
-    await alice.client.close()
-    stored_session(alice, **fields)
-    alice.client = alice._make()
-    await alice.start()
-    await alice.client.sync()
 
 
 def test_the_number_of_messages_for_one_key_counts_over_restarts(url: str) -> None:

@@ -14,6 +14,7 @@ from cryptostore import OutboundGroupSession as Stored
 from cryptostore.nio.client import outbound
 from cryptostore.nio.client.buffer import BufferedStorage
 from cryptostore.nio.client.outbound import OutboundSessions
+from cryptostore.nio.client.rotations import Rotations
 from cryptostore.nio.client.statistics import Statistics
 from cryptostore.nio.pickles import Pickles
 from cryptostore.store.keys import encode_own_key
@@ -34,7 +35,7 @@ class Sender:
         self.statistics = Statistics()
         self.storage = BufferedStorage(store, lambda: None, self.statistics)
         self.storage.attach(lambda: None)
-        self.outbound = OutboundSessions(self.storage, Pickles(ALICE))
+        self.outbound = OutboundSessions(self.storage, Pickles(ALICE), Rotations(self.storage))
 
     def begin(self, *pairs: Pair, ignored: tuple[Pair, ...] = (), room: str = ROOM) -> OutboundGroupSession:
         """A new session for the room, shared with these devices."""

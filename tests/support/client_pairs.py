@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nio import AsyncClientConfig, MatrixRoom, RoomMessageText, RoomSendResponse, SyncResponse
 
-from cryptostore import Account, Mode, Record, open_backend
+from cryptostore import Account, Changes, Mode, OutboundGroupSession, Record, open_backend
 from cryptostore.nio import ProductionMatrixClient
 from cryptostore.nio.client.store import ProductionStore
 from cryptostore_contract.samples import KEY
@@ -100,6 +101,29 @@ class Person:
     def store(self) -> ProductionStore:
         """The client's store."""
         return self.client.production_store
+
+
+def session_ids(server: SmallHomeserver) -> list[str]:
+    """The Megolm session of each message in the room, in their order."""
+    contents = [event["content"] for _, event in server.timeline[ROOM]]
+    return [content["session_id"] for content in contents if "session_id" in content]
+
+
+def stored_session(person: Person, **fields: Any) -> None:
+    """Change what the database holds of the room's key, while the person's client is closed."""
+    (row,) = person.stored(OutboundGroupSession)
+    changed = {name: change(getattr(row, name)) for name, change in fields.items()}
+    with open_backend(person.url) as backend, backend.open_store(person.account, pickle_key=KEY) as store:
+        store.apply(Changes([replace(row, **changed)]))
+
+
+async def while_down(alice: Person, **fields: Any) -> None:
+    """As `stored_session`, with a client of the person's that begins again."""
+    await alice.client.close()
+    stored_session(alice, **fields)
+    alice.client = alice._make()
+    await alice.start()
+    await alice.client.sync()
 
 
 def say_in_new_sessions(alice: Person, texts: list[str]) -> None:

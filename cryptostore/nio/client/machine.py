@@ -63,6 +63,7 @@ class ProductionOlm(OlmWithoutVerifications):
         self.senders = Senders(self.devices, store, store.identities, proofs, accept, self._is_this_device)
         self.own_device_keys = OwnDeviceKeys(store.user_id, store.device_id, store.identities.signatures)
         self._gaps = store.gaps
+        self._rotations = store.rotations
         self._has_group_sessions = store.are_group_sessions_in_memory
         self._handled = store.handled
         #: What requests for room keys need that wait for the owner. The caches alone might forget it.
@@ -193,6 +194,7 @@ class ProductionOlm(OlmWithoutVerifications):
         """A new session for the room, in place of whatever it had."""
         self.outbound.forget_restored(room_id)
         super().create_outbound_group_session(room_id)
+        self._rotations.limit(room_id, self.outbound_group_sessions[room_id])
 
     def judge_outbound_session(self, room_id: str, users: Iterable[str], shares: Shares | None) -> None:
         """Use the room's session of an earlier process if the devices that should have its key are those that do."""

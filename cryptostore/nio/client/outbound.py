@@ -16,6 +16,7 @@ from cryptostore.records import Key
 from cryptostore.records.changes import Changes, RecordKey
 
 from .noting import NotingDict
+from .rotations import Rotations
 
 #: User id and device id.
 DevicePair = tuple[str, str]
@@ -68,9 +69,10 @@ class OutboundSessions:
     key of an earlier process's session is read when it is judged.
     """
 
-    def __init__(self, storage: Storage, pickles: Pickles) -> None:
+    def __init__(self, storage: Storage, pickles: Pickles, rotations: Rotations) -> None:
         self._storage = storage
         self._pickles = pickles
+        self._rotations = rotations
         #: nio's own dictionary, by room id.
         self.live: NotingDict[OutboundGroupSession] = NotingDict(self.note)
         #: Rooms whose session may not be as it was saved.
@@ -142,6 +144,7 @@ class OutboundSessions:
         """
         session = self._restored.pop(room_id)
         self.note(room_id)
+        self._rotations.limit(room_id, session)
         if expected is None or shares is None or shares.shared_with != set(expected) or session.expired:
             return False
         session.users_shared_with, session.users_ignored = set(shares.shared_with), set(shares.ignored)

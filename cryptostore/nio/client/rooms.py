@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from nio import MatrixRoom, MegolmEvent, SyncResponse
+from nio import MatrixRoom, MegolmEvent, RoomEncryptionEvent, SyncResponse
 
 from cryptostore.errors import StoreClosed
 
@@ -35,11 +36,13 @@ class Rooms:
         event.room_id = room_id
         return self._session.machine.decrypt_message(event)
 
-    def learn_encrypted(self, room_ids: set[str]) -> None:
-        """These rooms are encrypted."""
+    def learn_encrypted(self, room_ids: set[str], said: Mapping[str, RoomEncryptionEvent]) -> None:
+        """These rooms are encrypted, and what they said of that."""
         self._client.encrypted_rooms.update(room_ids)
         if self._session.is_open:
             self._session.store.save_encrypted_rooms(room_ids)
+            for room_id, event in said.items():
+                self._session.store.save_rotation(room_id, event.source["content"])
 
     def follow(self, room: MatrixRoom) -> None:
         """Follow the devices of the members of an encrypted room."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from nio.crypto import InboundGroupSession, InboundSession, OlmAccount, Session
 
@@ -25,6 +25,7 @@ from cryptostore.nio.trust.secrets import Secrets
 from cryptostore.nio.trust.sender_keys import SenderDevices
 from cryptostore.nio.wholeness import Whole
 from cryptostore.records.changes import Changes
+from cryptostore.store.answers import Selected
 from cryptostore.store.crypto_store import CryptoStore
 from cryptostore.store.pickle_keys import PUBLIC_PICKLE_KEYS
 
@@ -38,6 +39,7 @@ from .kept import KeptRecords
 from .looking import Look, Seen, identity_keys
 from .outbound import OutboundSessions
 from .replay import ReplayProtection
+from .rotations import Rotations
 from .saved_login import ACCESS_TOKEN, saved_login
 from .statistics import Statistics
 from .takeovers import HISTORY, NotYetError, TakeOvers, next_turn
@@ -101,7 +103,8 @@ class ProductionStore(NioStore):
         try:
             self.handled = HandledMessages(self._storage)
             self.replays = ReplayProtection(self._storage, self._storage.replay_key)
-            self.outbound = OutboundSessions(self._storage, self._pickles)
+            self.rotations = Rotations(self._storage)
+            self.outbound = OutboundSessions(self._storage, self._pickles, self.rotations)
             self.unreached = UnreachedDevices(self._storage)
             self.withheld = WithheldKeys(self._storage)
             self.fallback_keys = FallbackKeys(self._storage, account)
@@ -265,11 +268,21 @@ class ProductionStore(NioStore):
         self.withheld.key_came(session.id, session.sender_key)
         self._storage.touch()
 
+    def _know_rooms(self, found: Selected[records.EncryptedRoom]) -> set[str]:
+        self.rotations.load(found[()])
+        return super()._know_rooms(found)
+
     def save_encrypted_rooms(self, rooms: Iterable[str]) -> None:
         """Remember that rooms are encrypted. All that were are known since `load_encrypted_rooms`."""
         added = set(map(stored_id, rooms)) - self._known_rooms
-        self._storage.write(Changes(map(records.EncryptedRoom, added)))
+        self._storage.write(Changes(map(self.rotations.record, added)))
         self._known_rooms |= added
+
+    def save_rotation(self, room_id: str, content: Mapping[str, Any]) -> None:
+        """Remember how long an encrypted room's key is to be used, from the present one on."""
+        session = self.outbound.in_use(room_id)
+        if self.rotations.learn(room_id, content) and session is not None:
+            self.rotations.limit(room_id, session)
 
     def save_sync_token(self, token: str) -> None:
         """Do nothing: nio calls this before it handles the sync. See `complete_sync`."""

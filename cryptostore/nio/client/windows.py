@@ -27,8 +27,8 @@ class RoomCalls(NamedTuple):
     on_event: Callable[[Any, MatrixRoom], Awaitable[None]]
     on_ephemeral: Callable[[Any, MatrixRoom], Awaitable[None]]
     on_account_data: Callable[[Any, MatrixRoom], Awaitable[None]]
-    #: Learn which rooms are encrypted.
-    learn_encrypted: Callable[[set[str]], None]
+    #: Learn which rooms are encrypted, and the last thing that each said of it.
+    learn_encrypted: Callable[[set[str], Mapping[str, RoomEncryptionEvent]], None]
     #: Follow the devices of a room's members.
     follow: Callable[[MatrixRoom], None]
 
@@ -44,10 +44,13 @@ class Windows:
     ) -> None:
         """Apply all state, then run the callbacks. Those for the timelines of `held` rooms run another time."""
         encrypted: set[str] = set()
+        said: dict[str, RoomEncryptionEvent] = {}
         for room_id, info in response.rooms.join.items():
             self._apply(room_id, info, rooms, encrypted)
+            for event in filter(_is_of_the_room, [*info.state, *info.timeline.events]):
+                said[room_id] = event
         # Before the first callback: it may send.
-        self._calls.learn_encrypted(encrypted)
+        self._calls.learn_encrypted(encrypted, said)
         for room_id, info in response.rooms.join.items():
             room = rooms[room_id]
             if room_id not in held:
@@ -80,3 +83,8 @@ class Windows:
                 events[index] = plain
             if index in inside:
                 await self._calls.on_event(events[index], room)
+
+
+def _is_of_the_room(event: Any) -> bool:
+    """Whether this is the state of the room's encryption. Other state keys mean nothing."""
+    return isinstance(event, RoomEncryptionEvent) and event.source.get("state_key") == ""
