@@ -219,11 +219,26 @@ def if_interrupted(text: str) -> Iterator[None]:
 def ask_secret(what: str, instead: str, *, twice: bool = False) -> str:
     """Ask a person on the terminal for a secret, which is not shown.
 
-    Raises ConfigurationError where there is no terminal; `instead` says how to give the secret then.
+    Raises ConfigurationError where there is no terminal, or no answer; `instead` says how to give the secret then.
     """
     if not has_terminal():
         raise ConfigurationError(f"there is no terminal to ask for the {what} on; give {instead}")
-    return str(typer.prompt(what.capitalize(), hide_input=True, err=True, confirmation_prompt=twice))
+    try:
+        with _interruptible():
+            return str(typer.prompt(what.capitalize(), hide_input=True, err=True, confirmation_prompt=twice))
+    except typer.Abort:
+        raise ConfigurationError(f"no {what} was typed; type it, or give {instead}") from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let ^C at a question end the program as ^C does. typer makes an Abort of it, as of ^D, which is no answer."""
+    try:
+        yield
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def has_terminal() -> bool:
@@ -247,9 +262,19 @@ def ask_first(question: str, purpose: str, nothing_done: str) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigurationError(f"there is no terminal to ask on; give --yes {purpose} without being asked")
-    if not typer.confirm(shown(question), err=True):
+    if not _confirmed(question):
         say(nothing_done)
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        with _interruptible():
+            return typer.confirm(shown(question), err=True)
+    except typer.Abort:
+        # Behind the question, where a person would have ended the line.
+        say("")
+        return False
 
 
 def messages() -> Console:

@@ -11,7 +11,9 @@ from psycopg.sql import SQL, Identifier
 
 from command_line import Run, interrupted
 from cryptostore import Account, Changes, InboundGroupSession, SyncToken, new_pickle_key, open_backend
+from cryptostore.cli.exits import ExitCode
 from example_records import example
+from narrow_terminals import ended_on_a_terminal
 from postgres_database import PostgresDatabase
 
 ALICE = Account("@alice:example.org", "A")
@@ -127,6 +129,37 @@ def test_an_interrupt_of_a_restore(
     assert ended.err.startswith(f"{ALICE} is not restored. Nothing is lost: run the same command again, which begins")
     assert "Traceback" not in ended.err
     assert run(*words).code == 0
+    assert stored_token(url) == "s1"
+
+
+@pytest.mark.parametrize(
+    ("words", "no_answer", "says"),
+    [
+        (("delete",), ExitCode.CHECK_FAILED, "nothing was deleted"),
+        (
+            ("verify", "--ask-pickle-key"),
+            ExitCode.USAGE,
+            "error: no pickle key was typed; type it, or give --pickle-key-file",
+        ),
+        (
+            ("export-keys", "a.keys", "URL", "--ask-passphrase"),
+            ExitCode.USAGE,
+            "error: no passphrase of the file was typed; type it, or give --passphrase-file",
+        ),
+    ],
+)
+def test_an_interrupt_of_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], no_answer: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/keys.db"
+    fill(url)
+    command = [url if word == "URL" else word for word in words] + [url][: "URL" not in words]
+    code, lines = ended_on_a_terminal(200, *command, typed="\x03")
+    assert code == INTERRUPTED, lines
+    assert not any("error" in line or "Aborted" in line for line in lines)
+    code, lines = ended_on_a_terminal(200, *command, typed="\x04")
+    assert (code, lines[-1][: len(says)]) == (no_answer, says)
     assert stored_token(url) == "s1"
 
 

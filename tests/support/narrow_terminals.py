@@ -7,6 +7,8 @@ import fcntl
 import os
 import pty
 import re
+import select
+import signal
 import struct
 import subprocess
 import sys
@@ -18,12 +20,22 @@ from rich.cells import cell_len
 
 _STYLE: Final = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
 _ROWS: Final = 50
+#: Seconds of silence after which a key that interrupts is pressed again.
+_PATIENCE: Final = 5.0
+_KEYS: Final = ("\x03", "\x04")
 
 
 def lines_on_a_terminal(
     columns: int, *words: object, env: Mapping[str, str] | None = None, typed: str = ""
 ) -> list[str]:
     """What `cryptostore` writes to a terminal of this width, line by line, without colours; `typed` is its answer."""
+    return ended_on_a_terminal(columns, *words, env=env, typed=typed)[1]
+
+
+def ended_on_a_terminal(
+    columns: int, *words: object, env: Mapping[str, str] | None = None, typed: str = ""
+) -> tuple[int, list[str]]:
+    """As `lines_on_a_terminal`, and before it the exit code."""
     terminal, its_end = pty.openpty()
     fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
     program = [sys.executable, "-c", "from cryptostore.cli import main; main()", *map(str, words)]
@@ -38,21 +50,33 @@ def lines_on_a_terminal(
             stderr=its_end,
             env=environment,
             start_new_session=True,
-            # A person is asked on the terminal of the session, whatever standard input is.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        ),
+            preexec_fn=_take_the_terminal,
+        ) as running,
     ):
         os.close(its_end)
-        written = b""
+        written, pressed = b"", b""
         # Linux says so when no writer is left.
         with contextlib.suppress(OSError):
-            while chunk := shown.read(65_536):
+            while True:
+                if not select.select([shown], [], [], _PATIENCE)[0]:
+                    # A ^C that comes just before Python waits for a line does not wake it: a person presses it again.
+                    shown.write(pressed)
+                    continue
+                if not (chunk := shown.read(65_536)):
+                    break
                 written += chunk
                 # What is typed before the blank, while it would be shown, is thrown away.
                 if typed and written.endswith(b": "):
                     shown.write(typed.encode())
-                    typed = ""
-    return [line.rstrip() for line in without_style(written.decode()).splitlines()]
+                    pressed, typed = typed.encode() if typed in _KEYS else b"", ""
+    return running.returncode, [line.rstrip() for line in without_style(written.decode()).splitlines()]
+
+
+def _take_the_terminal() -> None:
+    # A person is asked on the terminal of the session, whatever standard input is.
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Tests that run in the background have a SIGINT that is ignored, and so would the command.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def without_style(text: str) -> str:
