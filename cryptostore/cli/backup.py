@@ -24,7 +24,7 @@ from .exits import ExitCode
 from .output import AsJson, if_interrupted, messages, print_json, print_line, rates, say
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
-from .rows import kind_name, print_wrong, unreadable_document
+from .rows import kinds_document, print_wrong, unreadable_document
 
 
 @takes_pickle_keys
@@ -103,7 +103,7 @@ def _report(url: str, account: Account, file: Path, counted: Counted, seconds: f
                 "user_id": account.user_id,
                 "device_id": account.device_id,
                 "file": str(file),
-                "kinds": {kind_name(number): count for number, count in sorted(counted.rows.items())},
+                "kinds": kinds_document(counted.rows),
                 "rows": rows,
                 "bytes": counted.size,
                 **unreadable_document(counted.wrong),

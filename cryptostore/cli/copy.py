@@ -24,7 +24,7 @@ from .exits import ExitCode
 from .in_use import Watch, refuse_used
 from .output import AsJson, messages, print_json, print_line, rates, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
-from .rows import kind_name, print_wrong, row_document, unreadable_document
+from .rows import kinds_document, print_wrong, row_document, unreadable_document
 from .stats import count
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="The database that has the accounts.")]
@@ -225,7 +225,7 @@ def _document(ended: Ended, *, is_opened: bool) -> dict[str, Any]:
         "beginning": copied.beginning,
         "complete": not copied.different,
         "source_is_marked": copied.is_source_marked,
-        "kinds": {kind_name(number): rows for number, rows in sorted(copied.rows.items())},
+        "kinds": kinds_document(copied.rows),
         "rows": copied.rows.total(),
         "bytes": copied.size,
         "opened": is_opened,

@@ -17,7 +17,17 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.marks import elsewhere
 from cryptostore.store.rekeying import Rekeyed
 
-from .databases import AtHome, DatabaseUrl, DeviceId, UserId, at_home, open_for, refuse_process_local, wanted_accounts
+from .databases import (
+    AtHome,
+    DatabaseUrl,
+    DeviceId,
+    UserId,
+    at_home,
+    mark_of,
+    open_for,
+    refuse_process_local,
+    wanted_accounts,
+)
 from .exits import ExitCode
 from .output import AsJson, counter, messages, print_json, print_table, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, new_pickle_key, takes_pickle_keys
@@ -62,9 +72,11 @@ def rekey(
 
 
 def _chosen(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> AtHome:
-    found = at_home(backend, wanted_accounts(backend, url, user_id, device_id))
-    for damage in found.damaged.values():
-        raise damage
+    wanted = wanted_accounts(backend, url, user_id, device_id)
+    for account in wanted:
+        # Raises where it is damaged: then no account is touched.
+        mark_of(backend, account)
+    found = at_home(backend, wanted)
     chosen = [each for each in found.accounts if rekeying.has_rows(backend, each)]
     for account in found.accounts:
         if account not in chosen:

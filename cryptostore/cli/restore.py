@@ -26,7 +26,7 @@ from .output import AsJson, counting, messages, print_json, print_line, rates, s
 from .passphrases import AskForPassphrase, PassphraseFile, PassphraseVariable, given_passphrase
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, given_pickle_key, takes_pickle_keys
 from .restored import START_THE_CLIENT, print_changes
-from .rows import kind_name, print_wrong, row_document
+from .rows import kind_name, kinds_document, print_wrong, row_document
 
 #: The steps that take long.
 _DOING: Final = ("restoring", "comparing")
@@ -183,7 +183,7 @@ def _document(file: BackupFile, counted: Counted) -> dict[str, Any]:
         "user_id": file.account.user_id,
         "device_id": file.account.device_id,
         "made_at": file.made_at.isoformat(),
-        "kinds": {kind_name(number): rows for number, rows in sorted(counted.rows.items())},
+        "kinds": kinds_document(counted.rows),
         "rows": counted.rows.total(),
         "bytes": counted.size,
     }

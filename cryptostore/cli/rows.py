@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cryptostore.records import KINDS_BY_NUMBER
@@ -56,6 +56,11 @@ def shown_key(key: bytes) -> str:
 def row_document(key: bytes, reason: str) -> dict[str, Any]:
     """For JSON: which row it is, and what is wrong with it."""
     return {"kind": kind_of_row(key), "key": shown_key(key), "raw_key": key.hex(), "reason": reason}
+
+
+def kinds_document(rows: Mapping[int, int]) -> dict[str, dict[str, int]]:
+    """For JSON: how many rows there are of each kind, from their numbers."""
+    return {kind_name(number): {"rows": count} for number, count in sorted(rows.items())}
 
 
 def unreadable_document(rows: Sequence[tuple[bytes, str]]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _document(owner: Ownership, stored: StoredAccount) -> dict[str, Any]:
     return {
         **owner_document(owner),
         "sync_token": stored.has_sync_token,
-        "identity": identity_document(stored.identity),
+        **identity_document(stored.identity),
         "secrets": [{"name": each.name, "made_at": each.made_at.isoformat()} for each in stored.secrets],
         **unreadable_document(stored.unreadable),
         "counted": stored.counted,

@@ -156,7 +156,8 @@ def test_programs_get_json(run: Run, places: Places) -> None:
         restored = run("restore", "alice.backup", places.destination, *PASS, *NEW_KEY, "--json").document
     finally:
         observers().remove("audit")
-    kinds = {"olm_account": 1, "outbound_group_session": 1, "sync_token": 1, "tracked_user": USERS}
+    counts = {"olm_account": 1, "outbound_group_session": 1, "sync_token": 1, "tracked_user": USERS}
+    kinds = {kind: {"rows": rows} for kind, rows in counts.items()}
     assert (document["user_id"], document["file"], document["unreadable"]) == (ALICE.user_id, "alice.backup", {})
     assert (document["kinds"], document["rows"]) == (kinds, USERS + 3)
     told = [("backup", ALICE, USERS + 3), ("restored", ALICE), ("restore", ALICE, USERS + 3)]

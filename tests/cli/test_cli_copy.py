@@ -139,7 +139,10 @@ def test_one_account_with_the_pickle_key_for_programs(way: Way) -> None:
     assert (ended.code, ended.err) == (0, "")
     (alice,) = ended.document["accounts"]
     assert (alice["user_id"], alice["beginning"], alice["complete"]) == (ALICE.user_id, "new", True)
-    assert alice["kinds"] == {"key_ring 00": 1, "sync_token": 1, "tracked_user": USERS, "key_ring ff": 1}
+    assert alice["kinds"] == {
+        kind: {"rows": rows}
+        for kind, rows in {"key_ring 00": 1, "sync_token": 1, "tracked_user": USERS, "key_ring ff": 1}.items()
+    }
     assert (alice["opened"], alice["different"], alice["unreadable"]) == (True, [], {})
     assert accounts_in(way.destination) == [ALICE]
     assert token(way.source, BOB) == "s1"

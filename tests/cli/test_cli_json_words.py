@@ -47,12 +47,18 @@ COMMANDS: Final = [
 
 
 def words_in(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each word of the document and of its accounts, and the type of its value."""
+    """Each word of the document and of its accounts, and the type of its value, or of all that is in it."""
     accounts = document.get("accounts")
     for each in (document, *(accounts if isinstance(accounts, list) else ())):
         for word, value in each.items():
             if value is not None:
-                yield word, "number" if type(value) in (int, float) else type(value).__name__
+                yield word, type_of(value)
+            if isinstance(value, dict) and len(types := set(map(type_of, value.values()))) == 1:
+                yield f"what is in {word}", types.pop()
+
+
+def type_of(value: object) -> str:
+    return "number" if type(value) in (int, float) else type(value).__name__
 
 
 def test_a_word_has_one_type(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,9 @@ def test_a_damaged_mark_ends_it_before_anything_is_changed(run: Run, sqlite_url:
     ratchet = saved(sqlite_url)
     half_copied(sqlite_url, BOB)
     put_rows(sqlite_url, BOB, Row(MARK_KEY, b"damaged"))
-    assert run("rekey", sqlite_url, "--new-pickle-key-file", "new.key").code == ExitCode.REFUSED
+    ended = run("rekey", sqlite_url, "--new-pickle-key-file", "new.key")
+    assert (ended.code, ended.err.count("\n")) == (ExitCode.REFUSED, 1)
+    assert f"error: the mark that {BOB} is being moved" in ended.err
     assert holds(sqlite_url, ratchet, OLD)
 
 

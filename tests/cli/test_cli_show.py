@@ -115,7 +115,7 @@ def test_programs_get_json(filled: str) -> None:
     assert [each["device_id"] for each in document["devices"]] == ["C1", "C2"]
     assert document["devices"][0]["display_name"] == f"phone {WORST}"
     assert document["secrets"] == [{"name": "m.cross_signing.master", "made_at": "2026-01-02T03:04:05+00:00"}]
-    assert len(document["identity"]["signing_key"]) == 43
+    assert len(document["signing_key"]) == 43
 
 
 def test_devices_are_listed(run: Run, filled: str) -> None:
@@ -141,7 +141,7 @@ def test_what_is_damaged_is_said_and_the_rest_is_shown(run: Run, filled: str) ->
     assert "an unreadable device of " in ended.err
     document = run("show", filled, "--json").document
     assert document["unreadable"] == {"olm_account": 1, "sync_token": 1}
-    assert document["identity"]["signing_key"] is None
+    assert document["signing_key"] is None
 
 
 def test_one_account_of_several(run: Run, filled: str) -> None:
