@@ -136,14 +136,14 @@ def keyless_store_finds_nothing(patch: pytest.MonkeyPatch) -> None:
 @mutant("SEALED-12")
 def ring_read_once(patch: pytest.MonkeyPatch) -> None:
     """A data key that came after a store was opened stays unknown to it."""
-    original = AccountKeys.load
+    original = AccountKeys.take
 
-    def load(keys: AccountKeys) -> bool:
+    def take(keys: AccountKeys, rows: Sequence[Row]) -> bool:
         if not keys.__dict__.get("was_read"):
-            keys.__dict__["was_read"] = original(keys)
+            keys.__dict__["was_read"] = original(keys, rows)
         return bool(keys.__dict__["was_read"])
 
-    patch.setattr(AccountKeys, "load", load)
+    patch.setattr(AccountKeys, "take", take)
 
 
 @mutant("UNREADABLE-1", "UNREADABLE-2", "UNREADABLE-7", "UNREADABLE-8")
