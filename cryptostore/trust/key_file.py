@@ -83,10 +83,12 @@ class RoomKey(Protocol):
 class KeyFileWriter:
     """Writes such a file piece by piece; `end` completes it.
 
-    Raises ConfigurationError for a passphrase that is no text.
+    Raises ConfigurationError for a passphrase that is no text, and for so many rounds that nobody would read the file.
     """
 
     def __init__(self, file: IO[bytes], passphrase: str, rounds: int = ROUNDS) -> None:
+        if not 0 < rounds <= _MOST_ROUNDS:
+            raise ConfigurationError(f"the number of rounds is one from 1 to {_MOST_ROUNDS:,}; give that, or none")
         counter = bytearray(os.urandom(16))
         # Some implementations of AES-CTR count in 64 bits alone.
         counter[8] &= 0x7F
