@@ -42,7 +42,7 @@ from cryptostore.records.record import Account
 from .aead import KEY_BYTES, TAG_BYTES, cipher
 from .interface import MAX_KEY_BYTES, MAX_STORED_BYTES, Row
 from .marks import MARK_KEY
-from .pickle_keys import COSTS, stretched
+from .pickle_keys import COSTS, in_utf8, stretched
 from .ring import RING_KEYS, Ring, decode_ring, encode_ring
 
 #: The binary logarithm of scrypt's N for what is written from now on: 67 MB of memory, and twice the work of a pickle
@@ -86,7 +86,7 @@ class _Lock(NamedTuple):
 
 
 def _lock(passphrase: str, salt: bytes, cost: int) -> _Lock:
-    derived = stretched(passphrase.encode(), salt, cost)
+    derived = stretched(in_utf8(passphrase, "the passphrase"), salt, cost)
     keys = HKDFExpand(SHA256(), KEY_BYTES + _KEY_CHECK_BYTES, info=b"cryptostore backup").derive(derived)
     return _Lock(cipher(keys[:KEY_BYTES]), keys[KEY_BYTES:])
 

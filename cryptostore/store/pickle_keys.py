@@ -92,7 +92,7 @@ def derive(pickle_key: str, salt: bytes, cost: int) -> bytes:
     generated = _generated(pickle_key)
     if generated is not None:
         return HKDF(SHA256(), _RAW_BYTES, salt, info=b"cryptostore pickle key").derive(generated)
-    return stretched(_utf8(pickle_key), salt, cost)
+    return stretched(in_utf8(pickle_key, "the pickle key"), salt, cost)
 
 
 # Opening an account again, after a take-over or an outage, costs nothing.
@@ -103,11 +103,12 @@ def stretched(passphrase: bytes, salt: bytes, cost: int) -> bytes:
         return Scrypt(salt=salt, length=_RAW_BYTES, n=2**cost, r=8, p=3).derive(passphrase)
 
 
-def _utf8(passphrase: str) -> bytes:
+def in_utf8(passphrase: str, what: str) -> bytes:
+    """The passphrase's bytes. Raises ConfigurationError for what is no text."""
     # The codec's error carries the passphrase, so it must not become the context of ours.
     with suppress(UnicodeEncodeError):
         return passphrase.encode()
-    raise ConfigurationError("the pickle key is not UTF-8 text; give one of whole Unicode characters")
+    raise ConfigurationError(f"{what} is not UTF-8 text; give one of whole Unicode characters")
 
 
 def _generated(pickle_key: str) -> bytes | None:

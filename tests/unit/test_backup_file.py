@@ -19,6 +19,7 @@ from cryptostore.store.backup_file import BackupFile, BackupWriter
 from cryptostore.store.interface import MAX_STORED_BYTES
 from cryptostore.store.ring import DataKey, Ring
 from example_records import ALICE
+from leaks import shown
 
 PASSPHRASE: Final = "a passphrase, ünguessable"
 MADE_AT: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -256,3 +257,9 @@ def test_no_key_is_shown(path: Path) -> None:
     path.write_bytes(written(*ROWS))
     file = BackupFile(path, PASSPHRASE)
     assert repr(RING.data_keys[0].key)[2:-1] not in repr(file) + repr(vars(file)) + repr(file.ring())
+
+
+def test_a_passphrase_that_is_no_text_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="the passphrase is not UTF-8 text") as caught:
+        BackupWriter(io.BytesIO(), ALICE, "a secret \udcff", datetime.now(UTC))
+    assert "a secret" not in shown(caught.value)
