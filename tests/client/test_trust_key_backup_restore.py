@@ -15,7 +15,7 @@ from nio import MegolmEvent, MessageDirection, RoomMessagesResponse, RoomMessage
 from nio.crypto import InboundGroupSession as Live
 
 from backed_up import PRIVATE_KEY, backed_up, give_key, until
-from client_pairs import BOB, ROOM, Person, say_in_new_sessions
+from client_pairs import BOB, ROOM, Person, away_for_messages, say_in_new_sessions
 from cryptostore import Account, ConfigurationError, HomeserverUnavailable, InboundGroupSession, SessionToBackUp
 from cryptostore.nio.trust import backup_on_demand, backup_restore
 from cryptostore.nio.trust.backup_restore import RestoredBackup
@@ -295,13 +295,16 @@ def test_a_message_that_no_sync_brought_is_read_when_it_is_asked_for(memory_url:
 
 def test_what_a_callback_raises_for_a_late_message_ends_the_next_sync(memory_url: str) -> None:
     async def scenario() -> None:
-        async with laptop(memory_url) as (_keys, _alice, bob):
+        async with laptop(memory_url) as (_keys, alice, bob):
 
             async def fail(_room: Any, _event: Any) -> None:
                 raise ZeroDivisionError
 
             bob.client.add_event_callback(fail, RoomMessageText)
+            await say_again(alice)
             await bob.round()
+            # All that can be read is handed on before, both messages of the last session too.
+            await until(lambda: len(bob.read) == 5)
             await until(lambda: bool(bob.client._trust.key_backup.late_events._error))
             with pytest.raises(ZeroDivisionError):
                 await bob.round()
@@ -337,6 +340,19 @@ def test_a_homeserver_that_is_away_is_asked_again(memory_url: str, monkeypatch: 
                 return web.json_response({}, status=502) if request.is_for("room_keys/keys/") and is_early else None
 
             keys.server.faults.append(fault)
+            await bob.round()
+            await until(lambda: len(bob.read) == 4)
+
+    asyncio.run(scenario())
+
+
+def test_late_messages_wait_for_the_database(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_on_demand, "_FIRST_PAUSE", 0.01)
+
+    async def scenario() -> None:
+        async with laptop(memory_url) as (_keys, _alice, bob):
+            # The sync's own time is the first one.
+            away_for_messages(monkeypatch, {2, 3, 5})
             await bob.round()
             await until(lambda: len(bob.read) == 4)
 

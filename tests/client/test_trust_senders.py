@@ -15,9 +15,9 @@ from aiohttp import web
 from nio import MatrixRoom, MegolmEvent, RoomMessagesResponse, RoomMessageText
 from nio.crypto import InboundGroupSession
 
-from client_pairs import ALICE, ROOM, Person, people
+from client_pairs import ALICE, ROOM, Person, away_for_messages, people
 from cross_signed import CrossSigned
-from cryptostore import SenderDevice
+from cryptostore import BackendUnavailable, SenderDevice
 from cryptostore.nio import SenderTrust
 from cryptostore.nio.provenance import note_origin
 from small_homeserver import Device, Request, SmallHomeserver
@@ -331,5 +331,38 @@ def test_a_refused_message_waits_until_the_homeserver_answers(memory_url: str, s
             bob.server.extensions.remove(no_keys)
             await bob.bob.client.sync()
             assert bob.events[-1].body == "signed a moment ago"
+
+    asyncio.run(scenario())
+
+
+def test_a_callback_that_fails_for_a_refused_message_keeps_none_of_the_others_up(memory_url: str) -> None:
+    async def fail(_room: MatrixRoom, event: Any) -> None:
+        if event.body == "one":
+            raise ZeroDivisionError
+
+    async def scenario() -> None:
+        async with reader(memory_url, accept="signed") as bob:
+            bob.bob.client.add_event_callback(fail, RoomMessageText)
+            bob.crossed.make_for(PHONE)
+            for text in ("one", "two", "three"):
+                await bob.alice.say(text)
+            with pytest.raises(ZeroDivisionError):
+                await bob.bob.client.sync()
+            assert bob.bob.read == ["one", "two", "three"]
+
+    asyncio.run(scenario())
+
+
+def test_refused_messages_wait_for_the_database(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with reader(memory_url, accept="signed") as bob:
+            bob.crossed.make_for(PHONE)
+            await bob.alice.say("signed a moment ago")
+            away_for_messages(monkeypatch, {2})
+            with pytest.raises(BackendUnavailable):
+                await bob.bob.client.sync()
+            assert bob.bob.read == []
+            await bob.bob.client.sync()
+            assert bob.bob.read == ["signed a moment ago"]
 
     asyncio.run(scenario())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from nio import AsyncClientConfig, MatrixRoom, RoomMessageText, RoomSendResponse, SyncResponse
 
-from cryptostore import Account, Changes, Mode, OutboundGroupSession, Record, open_backend
+from cryptostore import Account, BackendUnavailable, Changes, Mode, OutboundGroupSession, Record, open_backend
 from cryptostore.nio import ProductionMatrixClient
+from cryptostore.nio.client import prefetch
 from cryptostore.nio.client.store import ProductionStore
 from cryptostore_contract.samples import KEY
 from small_homeserver import SmallHomeserver, small_homeserver
@@ -162,6 +165,18 @@ def locked(folder: Path) -> Iterator[None]:
 def lockable(folder: Path) -> str:
     """The URL of a database for `locked`."""
     return f"sqlite:///{folder}/keys.db?deadline=1"
+
+
+def away_for_messages(patch: pytest.MonkeyPatch, times: Container[int]) -> None:
+    """The database is away when it is asked for the keys of messages for the time of these numbers, from 1 on."""
+    fetch, count = prefetch.fetch, itertools.count(1)
+
+    def fetch_or_fail(store: ProductionStore, wanted: prefetch.Wanted) -> prefetch.Fetched:
+        if wanted.group_sessions and next(count) in times:
+            raise BackendUnavailable("away")
+        return fetch(store, wanted)
+
+    patch.setattr(prefetch, "fetch", fetch_or_fail)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -14,6 +14,7 @@ from aiohttp import ClientResponse
 from nio import MatrixRoom, SyncResponse
 
 from cryptostore.errors import ConfigurationError, StoreClosed
+from cryptostore.nio.trust.backup_on_demand import PASSING
 from cryptostore.records import IdentityChange, MissedEvents, Record
 
 from .gap_filling import GapFiller
@@ -183,16 +184,32 @@ class GapHandling:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
 
-    async def hand_on_late(self, room_id: str, events: Sequence[Any]) -> None:
-        """Decrypt messages whose key came after them, and run the callbacks for those that can be read now."""
+    async def hand_on_late(self, room_id: str, events: list[Any]) -> None:
+        """Decrypt messages whose key came after them, and run the callbacks for those that can be read now.
+
+        What is done with is taken out of `events`. No sync brings the others again, so they are handed on also where a
+        callback raises; the first such error is raised at the end.
+        """
+        failed: Exception | None = None
         async with self._client.prefetched(_wanted_by(events, room_id)), self.turn():
             with self._in_callbacks():
-                for event in events:
-                    room = self._room(room_id)
-                    plain = self._calls.decrypt(event, room_id, room, set())
-                    if plain is not None:
-                        await self._calls.on_event(plain, room)
+                while events and self._client.store is not None:
+                    try:
+                        await self._hand_on_one_late(room_id, events[0])
+                    except PASSING:
+                        raise
+                    except Exception as error:  # noqa: BLE001  # a callback's
+                        failed = failed or error
+                    del events[0]
         await self._client.flush()
+        if failed is not None:
+            raise failed
+
+    async def _hand_on_one_late(self, room_id: str, event: Any) -> None:
+        room = self._room(room_id)
+        plain = self._calls.decrypt(event, room_id, room, set())
+        if plain is not None:
+            await self._calls.on_event(plain, room)
 
     def _filler(self) -> GapFiller:
         store = self._client.production_store

@@ -118,30 +118,39 @@ class LateEvents:
         while self._waiting:
             key = next(iter(self._waiting))
             try:
-                is_there = await self._fetch(*key)
+                await self._look_for(key)
             except PASSING as error:
                 failures += 1
-                _log.debug("the key backup cannot be asked at present: %s", error)
+                _log.debug("the messages of a session go on waiting for its key: %s", error)
                 await asyncio.sleep(growing_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
-                continue
             except CryptoStoreError as error:
                 _log.warning("the key backup is not asked for the keys of messages any more: %s", error)
                 self.give_up()
-                return
-            except Exception as error:  # noqa: BLE001  # one session that makes trouble must not stop the others
-                _log.warning("the key backup was not asked for a key: it raised %s", type(error).__name__)
-                is_there = False
-            failures = 0
-            self._answered_at[key] = time.monotonic()
-            events = self._waiting.pop(key, [])
-            # It may have come by itself meanwhile.
-            if is_there or any(self._has_key(event, key[0]) for event in events):
-                await self._hand_on(key[0], events)
+            else:
+                failures = 0
 
-    async def _hand_on(self, room_id: str, events: list[MegolmEvent]) -> None:
+    async def _look_for(self, key: SessionId) -> None:
         try:
-            await self.hand_on(room_id, events)
+            is_there = await self._fetch(*key)
+        except CryptoStoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one session that makes trouble must not stop the others
+            _log.warning("the key backup was not asked for a key: it raised %s", type(error).__name__)
+            is_there = False
+        self._answered_at[key] = time.monotonic()
+        events = self._waiting.pop(key, [])
+        # It may have come by itself meanwhile.
+        if is_there or any(self._has_key(event, key[0]) for event in events):
+            await self._hand_on(key, events)
+
+    async def _hand_on(self, key: SessionId, events: list[MegolmEvent]) -> None:
+        try:
+            await self.hand_on(key[0], events)
+        except PASSING:
+            if self._has_begun and events:
+                self._waiting[key] = [*events, *self._waiting.get(key, [])]
+            raise
         except CryptoStoreError as error:
-            _log.warning("messages of %s became readable and were not handed on: %s", ascii(room_id), error)
+            _log.warning("messages of %s became readable and were not handed on: %s", ascii(key[0]), error)
         except Exception as error:  # noqa: BLE001  # a callback's: the next sync raises it, as it does any other one's
             self._error = error

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from nio import MegolmEvent
 
-#: Decrypts messages of a room once more, and hands those that can be read to the callbacks.
+#: Decrypts messages of a room once more, and hands those that can be read to the callbacks. What is done with is taken
+#: out of the list, whatever a callback raised; what is left there where this raises one of PASSING is to wait.
 HandOnLate = Callable[[str, list[MegolmEvent]], Awaitable[None]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from cryptostore.logs import logger
 from cryptostore.nio.client.homeserver import Homeserver
 from cryptostore.nio.client.session import Session
 
+from .backup_on_demand import PASSING
 from .late_messages import HandOnLate, hand_on_nothing
 from .requests import Requests
 
@@ -56,7 +58,11 @@ class RefusedMessages:
             events = [event for place, event in self._waiting if place == room_id]
             # Those of other rooms go on waiting where a callback raises.
             self._waiting = [each for each in self._waiting if each[0] != room_id]
-            await self.hand_on(room_id, events)
+            try:
+                await self.hand_on(room_id, events)
+            except (*PASSING, asyncio.CancelledError):
+                self._waiting += [(room_id, event) for event in events]
+                raise
 
     async def _is_answered(self) -> bool:
         if any(self._is_outdated(event) for _, event in self._waiting):
