@@ -127,8 +127,20 @@ def test_one_room(run: Run, filled: tuple[str, list[Ratchet]]) -> None:
     assert (ended.document["keys"], ended.document["unreadable"]) == (5, {})
     assert {item["room_id"] for item in json.loads(decrypt_and_read("keys.txt", NIOS))} == {ROOMS[0]}
     assert ended.err == ""
-    mistyped = run("export-keys", "none.txt", url, *ALICES, *PASS, "--room", "!mistyped:x")
+    assert ended.document["unknown_rooms"] == []
+
+
+@pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
+def test_a_mistyped_room(run: Run, filled: tuple[str, list[Ratchet]]) -> None:
+    words = (filled[0], *ALICES, *PASS, "--room", "!mistyped:x")
+    mistyped = run("export-keys", "none.txt", *words)
     assert mistyped.err == f"{ALICE} has no key of the room !mistyped:x; is it the right one?\n"
+    assert (mistyped.code, mistyped.out) == (ExitCode.CHECK_FAILED, "exported no room keys, and made no file\n")
+    assert run("export-keys", "none.txt", *words, "--json").document["file"] is None
+    assert not Path("none.txt").exists()
+    one = run("export-keys", "keys.txt", *words, "--room", ROOMS[0], "--json")
+    assert (one.code, one.document["unknown_rooms"], one.document["keys"]) == (1, ["!mistyped:x"], 5)
+    assert len(json.loads(decrypt_and_read("keys.txt", NIOS))) == 5
 
 
 def test_keys_that_cannot_be_read_are_counted(filled: tuple[str, list[Ratchet]]) -> None:
