@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from nio import AsyncClient, MatrixRoom, RoomMessageText
+from nio import AsyncClient, AsyncClientConfig, MatrixRoom, RoomMessageText
 
 from client_gaps import fault, is_at_rest, numbered, pages, refuse, write
 from client_pairs import ALICE, BOB, ROOM, Person, people, say_in_new_sessions
 from cryptostore import StoreClosed, SyncToken, TimelineGap
-from small_homeserver import Request
+from small_homeserver import Request, page
 
 
 class Stumble(Exception):
@@ -46,6 +46,22 @@ def test_a_gap_in_a_running_process_costs_two_requests(memory_url: str) -> None:
             await bob.client.sync()
             assert bob.read == numbered(68)
             assert len(pages(server)) == bob.client.statistics.gap_requests == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_homeserver_behind_a_gateway_gets_the_headers_of_the_program(memory_url: str) -> None:
+    config = AsyncClientConfig(max_timeouts=0, custom_headers={"X-Gateway": "pass"})
+
+    def gateway(request: Request) -> web.StreamResponse | None:
+        return None if request.headers.get("X-Gateway") == "pass" else page(403)
+
+    async def scenario() -> None:
+        async with people(memory_url, config=config) as (server, _alice, bob):
+            server.faults.append(gateway)
+            write(server, numbered(30))
+            await bob.client.sync()
+            assert bob.read == numbered(30)
 
     asyncio.run(scenario())
 

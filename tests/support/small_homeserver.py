@@ -36,6 +36,7 @@ class Request:
     #: The filter of a sync, or of messages.
     filter: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[str]:
@@ -142,7 +143,8 @@ class SmallHomeserver:
     def _request(self, http: web.Request, body: Any) -> Request:
         device = self._device_of(http)
         user = device[0] if device else ""
-        return Request(http.method, http.path, user, body, http.query.get("filter", ""), dict(http.query))
+        asked = http.query.get("filter", ""), dict(http.query), http.headers
+        return Request(http.method, http.path, user, body, *asked)
 
     def _device_of(self, http: web.Request) -> Device | None:
         return self.tokens.get(http.headers.get("Authorization", "").removeprefix("Bearer "))

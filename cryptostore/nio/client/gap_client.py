@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiohttp import ClientResponse
-from nio import MatrixRoom, SyncResponse
+from nio import AsyncClientConfig, MatrixRoom, SyncResponse
 
 from cryptostore.errors import ConfigurationError, StoreClosed
 from cryptostore.nio.trust.backup_on_demand import PASSING
@@ -21,6 +21,7 @@ from .gap_filling import GapFiller
 from .gap_messages import Answer, Messages, timeline_filter
 from .gap_records import Plan
 from .gap_walk import GapWalk
+from .homeserver import request_headers
 from .kept import KeptRecords
 from .prefetch import Wanted
 from .statistics import Statistics
@@ -62,6 +63,7 @@ class Client(Protocol):
 
     user_id: str
     access_token: str
+    config: AsyncClientConfig
     next_batch: str
     loaded_sync_token: str
     store: Any
@@ -227,7 +229,7 @@ class GapHandling:
 
     async def _ask(self, path: str) -> Answer:
         self._client.statistics.gap_requests += 1
-        headers = {"Authorization": f"Bearer {self._client.access_token}"}
+        headers = request_headers(self._client.config, self._client.access_token)
         response = await self._client.send("GET", path, None, headers)
         return Answer(response.status, await self._client.parse_body(response))
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from aiohttp import ClientError, InvalidURL
-from nio import AsyncClient, ErrorResponse, Response
+from nio import AsyncClient, AsyncClientConfig, ErrorResponse, Response
 
 from cryptostore.errors import ConfigurationError, HomeserverUnavailable
 
@@ -17,6 +17,12 @@ _TOO_MANY_REQUESTS: Final = 429
 _PAUSE: Final = 5.0
 
 R = TypeVar("R", bound=Response)
+
+
+def request_headers(config: AsyncClientConfig, token: str) -> dict[str, str]:
+    """The headers of a request, as those of nio's own."""
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    return {"Content-Type": "application/json", **authorization, **(config.custom_headers or {})}
 
 
 class Homeserver:
@@ -50,8 +56,7 @@ class Homeserver:
             await asyncio.sleep(milliseconds / 1000 if milliseconds else _PAUSE)
 
     async def _ask_once(self, kind: type[R], method: str, path: str, data: str | None, token: str) -> R | ErrorResponse:
-        headers = {"Content-Type": "application/json", **self._authorization(token)}
-        headers.update(self._client.config.custom_headers or {})
+        headers = request_headers(self._client.config, token)
         try:
             # Not the client's own `send`: that would open the account.
             transport = await AsyncClient.send(self._client, method, path.partition("?")[0], data, headers)
@@ -63,10 +68,6 @@ class Homeserver:
         except (ClientError, TimeoutError) as error:
             raise self._unavailable(f"cannot be reached: {str(error) or type(error).__name__}") from error
         return answer  # type: ignore[no-any-return]  # of `kind`, or its error
-
-    @staticmethod
-    def _authorization(token: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _unavailable(self, what: str) -> HomeserverUnavailable:
         return HomeserverUnavailable(f"the homeserver at {self._client.homeserver} {what}; try again later")

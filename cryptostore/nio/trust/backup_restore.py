@@ -17,6 +17,7 @@ from cryptostore import records
 from cryptostore.errors import ConfigurationError, HomeserverUnavailable, InvalidRecord
 from cryptostore.logs import logger
 from cryptostore.nio import bounds
+from cryptostore.nio.client.homeserver import request_headers
 from cryptostore.nio.client.session import Session
 from cryptostore.nio.client.store import ProductionStore
 from cryptostore.nio.client.threads import in_thread
@@ -146,7 +147,7 @@ class BackupRestore:
 
     async def _body(self, path: str) -> AsyncIterator[bytes]:
         """The body of an answer, which may be larger than memory and longer than a request's usual time."""
-        headers = {"Authorization": f"Bearer {self._client.access_token}", **(self._client.config.custom_headers or {})}
+        headers = request_headers(self._client.config, self._client.access_token)
         timeout: Any = ClientTimeout(total=None, sock_connect=_LONGEST_SILENCE, sock_read=_LONGEST_SILENCE)
         response = await self._client.send("GET", path, None, headers, None, timeout)
         try:

@@ -15,6 +15,7 @@ from nio import AsyncClient
 
 from cryptostore.errors import CryptoStoreError, HomeserverUnavailable
 from cryptostore.nio.client.answers import NOT_JSON, error_for
+from cryptostore.nio.client.homeserver import request_headers
 from cryptostore.nio.client.pauses import growing_pause
 
 _PREFIX: Final = "/_matrix/client/v3"
@@ -140,8 +141,7 @@ class Requests:
             ) from error
 
     async def _ask_once(self, method: str, url: str, data: str | None) -> Answer:
-        headers = {"Authorization": f"Bearer {self._client.access_token}", "Content-Type": "application/json"}
-        headers.update(self._client.config.custom_headers or {})
+        headers = request_headers(self._client.config, self._client.access_token)
         with self.reaching():
             response = await self._client.send(method, url, data, headers)
             content: Any = await self._client.parse_body(response)
