@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import stat
@@ -27,13 +28,7 @@ _URL: Final = "CRYPTOSTORE_URL"
 _WANTED: Final = "USE_POSTGRES_STORE"
 _POSTGRES: Final = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD")
 _OBSERVERS: Final = (OBSERVERS, AUDIT_LOG)
-_CLIENT: Final = (
-    "MATRIX_HOMESERVER",
-    "MATRIX_USER_ID",
-    "MATRIX_DEVICE_ID",
-    "CRYPTOSTORE_OBSERVERS",
-    "CRYPTOSTORE_AUDIT_LOG",
-)
+_CLIENT: Final = ("MATRIX_HOMESERVER", "MATRIX_USER_ID", "MATRIX_DEVICE_ID")
 _SECRETS: Final = {"pickle key": "CRYPTOSTORE_PICKLE_KEY", "recovery key": "CRYPTOSTORE_RECOVERY_KEY"}
 _KNOWN: Final = frozenset(
     {
@@ -177,39 +172,48 @@ def _add_secret(answer: InForce, found: Mapping[str, Found], what: str, variable
     if not given:
         answer.secrets.append(Setting(what, "none", "default"))
     for name in given:
-        value = _PLACES_SHOWN[name.removeprefix(variable)](found[name].value)
+        value, problem = _PLACES_SHOWN[name.removeprefix(variable)](found[name].value)
+        if problem:
+            answer.problems.append(f"{name} {problem}")
         answer.secrets.append(Setting(what, value, f"{name} in {found[name].origin}"))
 
 
-def _the_secret(_value: str) -> str:
-    return HIDDEN
+# Each of these returns what is shown, and why no client could start with it, or "".
 
 
-def _file(value: str) -> str:
+def _the_secret(_value: str) -> tuple[str, str]:
+    return HIDDEN, ""
+
+
+def _file(value: str) -> tuple[str, str]:
     try:
         status = Path(value).stat()
     except (OSError, ValueError):
         # A secret in the wrong variable would be no file.
-        return f"{HIDDEN}, where no file is"
-    return f"the file {value}, mode {stat.S_IMODE(status.st_mode):04o}"
+        return f"{HIDDEN}, where no file is", "names no file; correct the path"
+    may_read = not stat.S_ISDIR(status.st_mode) and os.access(value, os.R_OK)
+    problem = "" if may_read else "names what this user cannot read as a file; correct the path or the permissions"
+    return f"the file {value}, mode {stat.S_IMODE(status.st_mode):04o}", problem
 
 
-def _command(value: str) -> str:
+def _command(value: str) -> tuple[str, str]:
     """The program, not its arguments, which may be secret."""
     try:
         program = shlex.split(value)[0]
     except (ValueError, IndexError):
-        return f"{HIDDEN}, which is no command"
+        return f"{HIDDEN}, which is no command", "is no command; write it as for a shell, with its quotes closed"
     more = " …" if len(shlex.split(value)) > 1 else ""
-    return f"the command {program}{more}" if shutil.which(program) else f"{HIDDEN}, where no program is"
+    if shutil.which(program):
+        return f"the command {program}{more}", ""
+    return f"{HIDDEN}, where no program is", "names no program that is there; correct it, or install the program"
 
 
-def _keyring(value: str) -> str:
+def _keyring(value: str) -> tuple[str, str]:
     try:
         service, name = entry_of(value, "")
-    except ConfigurationError:
-        return f"{HIDDEN}, which is no SERVICE/NAME"
-    return f"the entry {service}/{name} of the system's keyring"
+    except ConfigurationError as error:
+        return f"{HIDDEN}, which is no SERVICE/NAME", str(error).strip()
+    return f"the entry {service}/{name} of the system's keyring", ""
 
 
 _PLACES_SHOWN: Final = {"": _the_secret, "_FILE": _file, "_COMMAND": _command, "_KEYRING": _keyring}

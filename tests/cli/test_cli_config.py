@@ -109,23 +109,33 @@ def test_parts_that_nothing_asks_for(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "shown"),
+    ("name", "value", "shown", "problem"),
     [
-        (KEY, CANARY, "***"),
-        (f"{KEY}_FILE", CANARY, "***, where no file is"),
-        (f"{KEY}_FILE", f"{CANARY}\0", "***, where no file is"),
-        (f"{KEY}_COMMAND", f"cat {CANARY}", "the command cat …"),
-        (f"{KEY}_COMMAND", CANARY, "***, where no program is"),
-        (f"{KEY}_COMMAND", f"{CANARY}'s", "***, which is no command"),
-        (f"{KEY}_KEYRING", "matrix-cryptostore/my-bot", "the entry matrix-cryptostore/my-bot of the system's keyring"),
-        (f"{KEY}_KEYRING", CANARY, "***, which is no SERVICE/NAME"),
-        ("CRYPTOSTORE_RECOVERY_KEY", CANARY, "***"),
+        (KEY, CANARY, "***", ""),
+        (f"{KEY}_FILE", CANARY, "***, where no file is", "names no file"),
+        (f"{KEY}_FILE", "/", "the file /, mode 0755", "names what this user cannot read"),
+        (f"{KEY}_COMMAND", f"cat {CANARY}", "the command cat …", ""),
+        (f"{KEY}_COMMAND", CANARY, "***, where no program is", "names no program"),
+        (f"{KEY}_COMMAND", f"{CANARY}'s", "***, which is no command", "is no command"),
+        (
+            f"{KEY}_KEYRING",
+            "matrix-cryptostore/my-bot",
+            "the entry matrix-cryptostore/my-bot of the system's keyring",
+            "",
+        ),
+        (f"{KEY}_KEYRING", CANARY, "***, which is no SERVICE/NAME", "must be SERVICE/NAME"),
+        ("CRYPTOSTORE_RECOVERY_KEY", CANARY, "***", ""),
+        ("CRYPTOSTORE_RECOVERY_KEY_FILE", CANARY, "***, where no file is", "names no file"),
     ],
 )
-def test_where_a_secret_is(run: Run, name: str, value: str, shown: str) -> None:
-    write(f"{name}={value}" if "'" in value or "\0" in value else f"{name}='{value}'")
+def test_where_a_secret_is(run: Run, name: str, value: str, shown: str, problem: str) -> None:
+    write(f"{name}={value}" if "'" in value else f"{name}='{value}'")
     ended = run("config", "sqlite:///keys.db", "--json")
     assert (shown, f"{name} in .env, line 1") in settings(ended.document, "secrets").values()
+    assert [each[: len(name) + 1 + len(problem)] for each in ended.document["problems"]] == (
+        [f"{name} {problem}"] if problem else []
+    )
+    assert ended.code == (ExitCode.CHECK_FAILED if problem else ExitCode.DONE)
     assert CANARY not in ended.out + ended.err
 
 

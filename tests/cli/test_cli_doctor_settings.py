@@ -331,7 +331,10 @@ def test_a_pickle_key_in_the_env_file(run: Run, url: str, monkeypatch: pytest.Mo
     assert (found["check"], found["level"]) == ("env file", "warning")
     assert found["commands"] == ["chmod 600 .env"]
     env_file.write_text(f"CRYPTOSTORE_PICKLE_KEY='{KEY}\n")
-    assert faults(run("doctor", url, "--json"))["env file"]["level"] == "problem"
+    broken = run("doctor", url, "--json")
+    assert [each["check"] for each in broken.document["findings"] if each["level"] == "problem"] == ["env file"]
+    assert broken.document["findings"][-1]["about"].startswith("Database ")
+    assert broken.document["findings"][-1]["seen"].startswith("not looked at: ")
     env_file.write_text("MATRIX_USER_ID=@alice:x\n")
     assert "env file" not in faults(run("doctor", url, "--json"))
 

@@ -16,7 +16,7 @@ from cryptostore.cli.output import AsJson
 from cryptostore.cli.pickle_keys import NO_OPTIONS, PickleKeyOptions, takes_pickle_keys
 
 from .checks import Group, has_to_be_changed
-from .database import Wanted, look_at_database
+from .database import Wanted, look_at_database, not_looked_at
 from .env_file import look_at_env_file
 from .installation import look_at_installation
 from .pickle_key import look_at_pickle_key
@@ -60,9 +60,13 @@ def doctor(
 def _groups(options: PickleKeyOptions, wanted: Wanted) -> Iterator[Group]:
     installation = Group("Installation", list(look_at_installation(wanted.url)))
     yield installation
-    pickle_key, findings = look_at_pickle_key(options)
-    yield Group("Settings", [look_at_env_file(), *findings])
-    if not any(each.prevents_opening for each in installation.findings):
+    env_file = look_at_env_file()
+    # What is wrong with the file would be found in it again.
+    pickle_key, findings = (None, []) if env_file.prevents_opening else look_at_pickle_key(options)
+    yield Group("Settings", [env_file, *findings])
+    if any(each.prevents_opening for each in (env_file, *installation.findings)):
+        yield not_looked_at(wanted.url)
+    else:
         yield from look_at_database(wanted, pickle_key)
 
 

@@ -39,6 +39,11 @@ class Wanted(NamedTuple):
     watch: float
 
 
+def not_looked_at(url: str) -> Group:
+    """Of a database that nothing can open: the findings say why."""
+    return Group(f"Database {shown_url(url)}", [_NOT_LOOKED_AT])
+
+
 def look_at_database(wanted: Wanted, pickle_key: str | None) -> Iterator[Group]:
     """The findings of the database, and then those of each account in it."""
     found = Group(f"Database {shown_url(wanted.url)}", list(_told_by_backend(wanted.url)))

@@ -15,7 +15,7 @@ def look_at_env_file() -> Finding:
     try:
         lines = [each for each in found_variables() if each.origin.startswith(f"{ENV_FILE}, ")]
     except ConfigurationError as error:
-        return Finding.of_error("env file", error)
+        return Finding.of_error("env file", error, prevents_opening=True)
     if not lines:
         return Finding("env file", Level.OK, f"no settings come from {ENV_FILE}")
     mode = open_to_others(ENV_FILE)

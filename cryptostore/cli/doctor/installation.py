@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Final
 
@@ -77,7 +78,12 @@ def _not_imported(error: ImportError) -> Finding:
 
 def _observers() -> Finding:
     try:
-        found = load_observers(variables())
+        given: Mapping[str, str] = variables()
+    except ConfigurationError:
+        # It is told of the file itself.
+        given = os.environ
+    try:
+        found = load_observers(given)
     except ConfigurationError as error:
         return Finding.of_error("observers", error, prevents_opening=True)
     if found.left_out:
