@@ -22,12 +22,13 @@ _BEGIN: Final = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Statement(b"COMMIT")
 ROLLBACK: Final = Statement(b"ROLLBACK")
 
-# All for this transaction alone. Where a policy hides rows, the server raises an error instead of hiding them. A
-# stronger synchronous_commit than "on" (remote_apply) is kept.
+# All for this transaction alone. Where a policy hides rows, the server raises an error instead of hiding them. Only a
+# warning says that a commit was not replicated. A stronger synchronous_commit than "on" (remote_apply) is kept.
 _LIMITS: Final = b"""
     SELECT pg_catalog.set_config('statement_timeout', $1::pg_catalog.text, true),
            pg_catalog.set_config('lock_timeout', $2::pg_catalog.text, true),
            pg_catalog.set_config('row_security', 'off', true),
+           pg_catalog.set_config('client_min_messages', 'warning', true),
            pg_catalog.set_config('synchronous_commit',
                CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'remote_apply'
                THEN 'remote_apply' ELSE 'on' END, true)"""

@@ -46,8 +46,9 @@ def url(breakable_database: PostgresDatabase, schema: str) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[CryptoStore]:
-    with open_backend(url, deadline=3) as backend:
+def store(url: str, request: pytest.FixtureRequest) -> Iterator[CryptoStore]:
+    """A store, with what the test adds to the URL, if anything."""
+    with open_backend(url + getattr(request, "param", ""), deadline=3) as backend:
         yield own(backend)
 
 
@@ -117,6 +118,7 @@ def waits_are_cancelled(url: str, store: CryptoStore, standby_is_gone: Callable[
     thread.join()
 
 
+@pytest.mark.parametrize("store", ["", "&options=-c%20client_min_messages%3Derror"], ids=["", "quiet"], indirect=True)
 @pytest.mark.usefixtures("waits_are_cancelled")
 def test_a_wait_for_the_standby_that_was_cancelled_is_no_success(url: str, store: CryptoStore) -> None:
     # The first attempt commits on the primary alone; at the second the batch is there already. Neither is durable.
@@ -205,7 +207,7 @@ def test_a_transaction_at_work_is_waited_for_and_not_ended(store: CryptoStore, h
 def test_no_setting_outlives_its_call(breakable_database: PostgresDatabase, schema: str) -> None:
     database = breakable_database.open(schema)
     names = re.findall(rb"set_config\('(\w+)'", transactions._LIMITS + transactions._BY_INDEX)
-    assert len(names) == 7
+    assert len(names) == 8
     shown = Statement(b"SELECT " + b", ".join(b"current_setting('%s')" % name for name in names))
 
     def settings() -> object:
