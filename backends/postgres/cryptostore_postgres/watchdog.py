@@ -54,9 +54,11 @@ class Watchdog:
         finally:
             with self._changed:
                 self._guards.discard(guard)
+                if self._stopped:
+                    self._changed.notify()
 
     def stop(self) -> None:
-        """End the thread. Calls that are still under way are not watched any more."""
+        """End the thread when the last call has ended."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -64,15 +66,16 @@ class Watchdog:
     def _add(self, guard: _Guard) -> None:
         with self._changed:
             self._guards.add(guard)
-            if self._thread is None and not self._stopped:
-                self._thread = threading.Thread(target=self._watch, name="cryptostore-watchdog", daemon=True)
-                self._thread.start()
+            if self._thread is None:
+                thread = threading.Thread(target=self._watch, name="cryptostore-watchdog", daemon=True)
+                thread.start()
+                self._thread = thread
             elif guard.ends < self._wakes:
                 self._changed.notify()
 
     def _watch(self) -> None:
         with self._changed:
-            while not self._stopped:
+            while self._guards or not self._stopped:
                 now = time.monotonic()
                 for guard in [guard for guard in self._guards if guard.ends <= now]:
                     self._guards.discard(guard)
@@ -81,3 +84,4 @@ class Watchdog:
                 # One that is added later wakes this thread only if it ends earlier.
                 self._wakes = min((guard.ends for guard in self._guards), default=now + 3600)
                 self._changed.wait(max(0.0, self._wakes - now))
+            self._thread = None

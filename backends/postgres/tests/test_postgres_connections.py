@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -19,6 +20,7 @@ from cryptostore.store.interface import Connections as Counted
 from cryptostore_contract.handles import own, read
 from cryptostore_contract.proxy import Proxy
 from cryptostore_contract.samples import ALICE
+from cryptostore_contract.waiting import result_of, start
 from cryptostore_postgres import connections
 from cryptostore_postgres.connecting import Connector, arguments
 from cryptostore_postgres.connections import Connections
@@ -171,6 +173,21 @@ def test_a_connection_in_use_is_closed_when_it_comes_back_to_what_was_closed(
         database.close()
         assert not connection.closed
     assert connection.closed
+
+
+def test_a_call_under_way_ends_in_its_time_also_in_what_was_closed(
+    breakable_database: PostgresDatabase, schema: str, proxy: Proxy
+) -> None:
+    """A thread that never ends would keep the whole process from its end."""
+    database = breakable_database.open(schema, proxy.port)
+    with proxy.silent():
+        call = start(partial(database.accounts, 1.0))
+        wait_until(lambda: database.connections().used == 1)
+        database.close()
+        with pytest.raises(BackendUnavailable):
+            result_of(call)
+    watchdog = database._connections._watchdog
+    wait_until(lambda: watchdog._thread is None)
     assert database._connections._idle == []
 
 
