@@ -101,7 +101,7 @@ class PostgresDatabase(Database):
     def accounts(self, timeout: float) -> list[AccountRow]:
         with self._connections.use(timeout) as connection:
             rows = read(connection, Statement(self._statements.accounts), by_index=False)
-            return list(map(AccountRow._make, rows))
+            return list(map(self._account_row, rows))
 
     def delete(self, account_id: int, timeout: float) -> None:
         with self._connections.use(timeout) as connection:
@@ -161,11 +161,16 @@ class PostgresDatabase(Database):
 
     def _find(self, connection: Connection, user_id: str, device_id: str) -> AccountRow | None:
         rows = read(connection, Statement(self._statements.find, [user_id, device_id]), by_index=False)
-        row = _account_row(rows)
-        if row is not None and None in row:
+        return self._account_row(rows[0]) if rows else None
+
+    def _account_row(self, columns: tuple[Any, ...]) -> AccountRow:
+        """The row of an account. Raises SchemaError where half of it is missing."""
+        row = AccountRow._make(columns)
+        if None in row:
+            is_named = columns[1] is not None
+            missing = f"the ownership of {row.user_id} {row.device_id}" if is_named else "the account of an ownership"
             raise SchemaError(
-                f"the ownership of {user_id} {device_id} is missing in schema {self._options.schema!r} at "
-                f"{self._options.place}; restore a backup"
+                f"{missing} is missing in schema {self._options.schema!r} at {self._options.place}; restore a backup"
             )
         return row
 
@@ -206,13 +211,13 @@ class PostgresDatabase(Database):
         owner = [account_id, batch.epoch, batch.incarnation]
         storing = self._storing(first, [batch.number, *owner, batch.number - 1, batch.written_at])
         if not others:
-            return _account_row(write(connection, storing, by_index=bool(first.deletes))[0])
+            return _first(write(connection, storing, by_index=bool(first.deletes))[0])
         rows = run(connection, *begin(connection, by_index=True), storing)[-1]
         for portion in others:
             if rows:
                 [rows] = run(connection, self._storing(portion, [batch.number, *owner, batch.number, batch.written_at]))
         commit(connection)
-        return _account_row(rows)
+        return _first(rows)
 
     def _storing(self, portion: Portion, parameters: list[Parameter]) -> Statement:
         """What stores a portion. The parameters are the number to store, and the ownership as it must be found."""
@@ -228,7 +233,7 @@ class PostgresDatabase(Database):
 
         A later write of the row that is replicated says that the earlier one is.
         """
-        return _account_row(write(connection, Statement(self._statements.touch, [account_id]))[0])
+        return _first(write(connection, Statement(self._statements.touch, [account_id]))[0])
 
     def _end_stalled(self, connection: Connection, account_id: int, epoch: int = _ANY_EPOCH) -> None:
         """End this role's transactions, of owners up to `epoch`, that hold the account while their client is silent."""
@@ -252,7 +257,7 @@ def _warn_if_not_durable(health: Health, place: str) -> None:
         )
 
 
-def _account_row(rows: Rows) -> AccountRow | None:
+def _first(rows: Rows) -> AccountRow | None:
     return AccountRow._make(rows[0]) if rows else None
 
 

@@ -122,9 +122,10 @@ class Statements:
             " LEFT JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
             " WHERE account.user_id {eq} $1::{text} AND account.device_id {eq} $2::{text}"
         )
+        #: The same of every account, and also with NULLs for an account that is missing.
         self.accounts: Final = self._text(
             "SELECT {row} FROM {account} AS account"
-            " JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
+            " FULL JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
         )
         self.end_stalled: Final = self._text(_END_STALLED)
         #: In this order; each takes the account's id.

@@ -104,15 +104,30 @@ def test_accounts_are_told_apart_byte_by_byte(database: Database) -> None:
     assert sorted(database.accounts(TIMEOUT)) == sorted(rows)
 
 
+@pytest.mark.parametrize(
+    "look",
+    [lambda database: database.find("@alice:example.org", "ALICEDEVICE", TIMEOUT), lambda each: each.accounts(TIMEOUT)],
+    ids=["find", "accounts"],
+)
 def test_an_account_without_its_ownership_is_an_error_and_not_absent(
-    database: Database, execute: Callable[..., list[Any]]
+    database: Database, execute: Callable[..., list[Any]], look: Callable[[Database], object]
 ) -> None:
-    row = take_over(database)
-    execute("DELETE FROM {ownership}")
+    take_over(database)
+    take_over(database, "@bob:example.org")
+    execute("DELETE FROM {ownership} WHERE account_id = (SELECT id FROM {account} WHERE user_id ^@ '@alice')")
     with pytest.raises(
         SchemaError, match=r"ownership of @alice:example.org ALICEDEVICE is missing .* restore a backup"
     ):
-        database.find(row.user_id, row.device_id, TIMEOUT)
+        look(database)
+
+
+def test_an_ownership_without_its_account_is_an_error_and_not_absent(
+    database: Database, execute: Callable[..., list[Any]]
+) -> None:
+    take_over(database)
+    execute("DELETE FROM {account}")
+    with pytest.raises(SchemaError, match=r"the account of an ownership is missing .* restore a backup"):
+        database.accounts(TIMEOUT)
 
 
 def test_first_openers_at_the_same_time_get_one_account(database: Database) -> None:
