@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
@@ -32,7 +31,6 @@ from postgres_database import PostgresDatabase
 from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
 EVERYTHING: Final = Range(b"", None)
-PATIENCE: Final = 60.0
 
 KEYS: Final = sorted(
     {
@@ -64,44 +62,12 @@ def contents(database: Database, row: AccountRow) -> dict[bytes, bytes]:
     return dict(database.ranges(row.id, [EVERYTHING], TIMEOUT))
 
 
-def test_a_new_account_is_the_claims(database: Database) -> None:
-    claim = new_claim("the bot")
-    row = database.take_over("@alice:example.org", "D", claim, TIMEOUT)
-    assert row == AccountRow(
-        claim.new_id, "@alice:example.org", "D", 1, claim.incarnation, 0, "the bot", 1_767_323_045_678_901
-    )
-    assert type(row) is AccountRow
-    assert database.find("@alice:example.org", "D", TIMEOUT) == row
-
-
-def test_an_account_that_is_taken_over_keeps_its_id_sequence_and_rows(database: Database) -> None:
-    before = commit(database, take_over(database), {b"key": b"value"})
-    claim = new_claim("another")
-    row = database.take_over(before.user_id, before.device_id, claim, TIMEOUT)
-    assert row == before._replace(epoch=2, incarnation=claim.incarnation, owner="another")
-    assert contents(database, row) == {b"key": b"value"}
-
-
-def test_finding_an_account_changes_nothing(database: Database) -> None:
-    assert database.find("@alice:example.org", "D", TIMEOUT) is None
-    assert database.accounts(TIMEOUT) == []
-
-
 def test_the_largest_numbers_and_odd_names_are_kept(database: Database) -> None:
     largest = 2**63 - 1
     claim = new_claim("ö" * 255)._replace(new_id=largest, incarnation=largest, since=largest)
     row = database.take_over("@ß\u0905\U0001d56c", "'\"\\%_$1", claim, TIMEOUT)
     assert row == AccountRow(largest, "@ß\u0905\U0001d56c", "'\"\\%_$1", 1, largest, 0, "ö" * 255, largest)
     assert database.accounts(TIMEOUT) == [row]
-
-
-def test_accounts_are_told_apart_byte_by_byte(database: Database) -> None:
-    names = [("@a:b", "D"), ("@a:b", "d"), ("@A:b", "D"), ("@a:b", "D "), ("@ä:b", "D"), ("@a\u0308:b", "D")]
-    rows = [take_over(database, *name) for name in names]
-    assert [row[1:4] for row in rows] == [(*name, 1) for name in names]
-    assert len({row.id for row in rows}) == len(names)
-    assert [database.find(*name, TIMEOUT) for name in names] == rows
-    assert sorted(database.accounts(TIMEOUT)) == sorted(rows)
 
 
 @pytest.mark.parametrize(
@@ -176,25 +142,6 @@ def test_deleting_waits_for_a_take_over_before_it_locks_what_that_needs(
 PARTS: Final = {"account": "id", "ownership": "account_id", "record": "account_id"}
 
 
-def test_no_batch_leaves_rows_behind_when_its_account_is_deleted(
-    database: Database, execute: Callable[..., list[Any]]
-) -> None:
-    other = take_over(database, "@bob:example.org")
-    commit(database, other, {b"key": b"bob's"})
-    for number in range(30):
-        row = take_over(database)
-        batches = [next_batch(row._replace(sequence=each), {b"%d" % each: b"value"}) for each in range(3)]
-
-        def write(row: AccountRow = row, batches: list[Any] = batches) -> None:
-            for batch in batches:
-                database.commit(row.id, batch, TIMEOUT)
-
-        together([write, partial(database.delete, row.id, TIMEOUT)])
-        assert database.commit(row.id, batches[0], TIMEOUT) is None, number
-        assert execute("SELECT account_id FROM {record}") == [(other.id,)]
-        assert database.accounts(TIMEOUT) == [other._replace(sequence=1)]
-
-
 def test_values_of_every_size_are_kept_under_keys_of_any_bytes(database: Database) -> None:
     stored = dict(zip(KEYS, itertools.cycle(VALUES), strict=False))
     row = commit(database, take_over(database), stored)
@@ -207,16 +154,6 @@ def test_values_of_every_size_are_kept_under_keys_of_any_bytes(database: Databas
     assert contents(database, row) == dict.fromkeys(KEYS[::2], b"replaced")
 
 
-def test_a_range_has_the_keys_from_its_start_to_before_its_end(database: Database) -> None:
-    row = commit(database, take_over(database), {key: key for key in KEYS})
-    bounds = [b"\x00", *KEYS, *(key + b"\x00" for key in KEYS if len(key) < 1_024)]
-    for start_key, stop in itertools.product(bounds, [*bounds, None]):
-        expected = [Row(key, key) for key in KEYS if key >= start_key and (stop is None or key < stop)]
-        within = Range(start_key, stop)
-        assert database.ranges(row.id, [within], TIMEOUT) == expected
-        assert database.page(row.id, within, 3, TIMEOUT) == expected[:3]
-
-
 def test_several_ranges_are_answered_in_key_order(database: Database) -> None:
     row = commit(database, take_over(database), {b"%04d" % number: b"" for number in range(1_000)})
     ranges = [Range(b"%04d" % number, b"%04d" % (number + 3)) for number in range(0, 990, 10)]
@@ -227,71 +164,6 @@ def test_several_ranges_are_answered_in_key_order(database: Database) -> None:
     ]
     assert database.ranges(row.id, [], TIMEOUT) == []
     assert database.get(row.id, [], TIMEOUT) == []
-
-
-def test_a_hundred_thousand_keys_are_looked_up_in_one_snapshot(database: Database) -> None:
-    wanted = [number.to_bytes(4) for number in range(100_000)]
-    changing = [*wanted[:20], *wanted[-20:]]
-    row = commit(database, take_over(database), dict.fromkeys(changing, b"0"))
-    stop = threading.Event()
-
-    def write() -> None:
-        owner = row
-        while not stop.is_set():
-            owner = commit(database, owner, dict.fromkeys(changing, b"%d" % owner.sequence))
-
-    writer = start(write)
-    snapshots = []
-    for _ in range(10):
-        found = database.get(row.id, wanted, PATIENCE)
-        assert [each.key for each in sorted(found)] == changing
-        snapshots.append({each.value for each in found})
-    stop.set()
-    result_of(writer)
-    assert [len(values) for values in snapshots] == [1] * 10
-    assert len(set.union(*snapshots)) > 1, "nothing was written meanwhile"
-
-
-REFUSALS: Final[dict[str, Callable[[AccountRow], AccountRow]]] = {
-    "another epoch": lambda row: row._replace(epoch=row.epoch + 1),
-    "an older epoch": lambda row: row._replace(epoch=row.epoch - 1),
-    "another incarnation": lambda row: row._replace(incarnation=row.incarnation - 1),
-    "committed already": lambda row: row._replace(sequence=row.sequence - 1),
-    "long ago": lambda row: row._replace(sequence=row.sequence - 2),
-    "ahead": lambda row: row._replace(sequence=row.sequence + 1),
-}
-
-
-@pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_batch_that_is_not_the_owners_next_changes_nothing_and_returns_the_row(
-    database: Database, refusal: str
-) -> None:
-    row = commit(database, take_over(database), {b"kept": b"1"})
-    row = commit(database, row, {b"other": b"2"})
-    batch = next_batch(REFUSALS[refusal](row), {b"kept": b"x", b"new": b"x"}, [b"other"])
-    assert database.commit(row.id, batch, TIMEOUT) == row
-    assert contents(database, row) == {b"kept": b"1", b"other": b"2"}
-
-
-def test_the_row_tells_that_a_database_went_back(database: Database, execute: Callable[..., list[Any]]) -> None:
-    older = commit(database, take_over(database), {b"key": b"1"})
-    newest = commit(database, commit(database, older), {b"key": b"3"})
-    execute("UPDATE {ownership} SET sequence = %s", older.sequence)
-    assert database.commit(newest.id, next_batch(newest, {b"key": b"4"}), TIMEOUT) == older
-
-
-def test_the_row_tells_who_took_an_account_over(database: Database) -> None:
-    row = take_over(database)
-    newer = take_over(database)
-    assert database.commit(row.id, next_batch(row, {b"key": b"1"}), TIMEOUT) == newer
-    assert contents(database, row) == {}
-
-
-def test_a_batch_of_no_account_has_no_row(database: Database) -> None:
-    row = take_over(database)
-    assert database.commit(row.id + 1, next_batch(row, {b"key": b"1"}), TIMEOUT) is None
-    database.delete(row.id + 1, TIMEOUT)
-    assert database.accounts(TIMEOUT) == [row]
 
 
 @pytest.mark.parametrize(
