@@ -152,7 +152,9 @@ def test_every_other_call_is_one_round_trip_too(tapped: Database, row: AccountRo
 @pytest.mark.parametrize("call", ["take over", "find"])
 def test_an_account_is_named_by_its_ids(tapped: Database, row: AccountRow, wire: Wire, call: str) -> None:
     OTHERS[call](tapped)
-    for statement in [each for each in wire.statements if TABLE.search(each.text)]:
+    named = [each for each in wire.statements if TABLE.search(each.text)]
+    assert named
+    for statement in named:
         assert {b"@alice:example.org", b"ALICEDEVICE"} <= {parameter.data for parameter in statement.parameters}
 
 
