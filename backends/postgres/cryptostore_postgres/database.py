@@ -36,7 +36,7 @@ from .options import PostgresOptions, parse
 from .pipeline import Parameter, Rows, Statement, run
 from .portions import Portion, portions
 from .statements import Statements
-from .transactions import ROLLBACK, begin, commit, explain_lock, read, write
+from .transactions import ROLLBACK, begin, commit, end_stalled, explain_lock, read, write
 
 #: Above every key.
 _END: Final = b"\xff" * (MAX_KEY_BYTES + 1)
@@ -185,6 +185,10 @@ class PostgresDatabase(Database):
         except (InsufficientPrivilege, ReadOnlySqlTransaction) as error:
             connection.rollback()
             self._refuse_hidden(connection, error, user_id, device_id)
+        except LockNotAvailable:
+            connection.rollback()
+            explain_lock(connection)
+            raise
 
     def _refuse_hidden(self, connection: Connection, error: psycopg.Error, user_id: str, device_id: str) -> None:
         """Raise ConfigurationError where the server said that the account is another role's."""
@@ -236,8 +240,9 @@ class PostgresDatabase(Database):
         return _first(write(connection, Statement(self._statements.touch, [account_id]))[0])
 
     def _end_stalled(self, connection: Connection, account_id: int, epoch: int = _ANY_EPOCH) -> None:
-        """End this role's transactions, of owners up to `epoch`, that hold the account while their client is silent."""
-        run(connection, Statement(self._statements.end_stalled, [account_id, epoch]))
+        """End what holds the account's rows, of owners up to `epoch`, while its client is silent."""
+        [transactions] = run(connection, Statement(self._statements.holding, [account_id, epoch]))
+        end_stalled(connection, transactions)
 
 
 def _health(connection: Connection) -> Health:

@@ -44,16 +44,13 @@ _CLAIM_ACCOUNT: Final = (
     ") SELECT {row} FROM account CROSS JOIN ownership"
 )
 
-# Half a batch that a silent network left at the server holds the rows' locks, maybe for hours. Its transaction is a
-# row's xmax; one that is not waiting for its client is at work and will end by itself.
-_END_STALLED: Final = (
-    "SELECT pg_catalog.pg_terminate_backend(activity.pid) FROM {account} AS account"
+# Who writes the account's rows and has not committed: its transaction is a row's xmax.
+_HOLDING: Final = (
+    "SELECT DISTINCT held.transactionid::{text} FROM {account} AS account"
     " JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
     " JOIN pg_catalog.pg_locks AS held ON held.locktype {eq} 'transactionid' AND held.granted"
     " AND (held.transactionid {eq} account.xmax OR held.transactionid {eq} ownership.xmax)"
-    " JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid {eq} held.pid"
     " WHERE account.id {eq} $1::{int8} AND ownership.epoch {le} $2::{int8}"
-    " AND activity.usename {eq} current_user AND activity.wait_event {eq} 'ClientRead'"
 )
 
 _CLAIM: Final = (
@@ -127,7 +124,7 @@ class Statements:
             "SELECT {row} FROM {account} AS account"
             " FULL JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
         )
-        self.end_stalled: Final = self._text(_END_STALLED)
+        self.holding: Final = self._text(_HOLDING)
         #: In this order; each takes the account's id.
         self.delete: Final = (
             self._text("SELECT FROM {account} WHERE id {eq} $1::{int8} FOR UPDATE"),

@@ -60,6 +60,17 @@ _AWAITS_STANDBY: Final = Statement(
     b" AND activity.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
     b" AND activity.wait_event OPERATOR(pg_catalog.=) 'SyncRep' LIMIT 1"
 )
+# Half a batch that a silent network left at the server holds the rows' locks, maybe for hours. One that is not waiting
+# for its client is at work and will end by itself.
+_END_STALLED: Final = b"""
+    SELECT pg_catalog.pg_terminate_backend(activity.pid) FROM pg_catalog.pg_locks AS held
+    JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid OPERATOR(pg_catalog.=) held.pid
+    WHERE held.locktype OPERATOR(pg_catalog.=) 'transactionid' AND held.granted
+    AND held.transactionid::pg_catalog.text OPERATOR(pg_catalog.=) $1::pg_catalog.text
+    AND activity.usename OPERATOR(pg_catalog.=) current_user
+    AND activity.wait_event OPERATOR(pg_catalog.=) 'ClientRead'"""
+# A session is its login's, which may act as another role. Each sees, and ends, its own sessions alone.
+_AS_LOGIN: Final = Statement(b"SELECT pg_catalog.set_config('role', 'none', true)")
 _STANDBY_REMEDY: Final = (
     "let a standby follow again, or change synchronous_standby_names; after a fail-over, stop the old primary"
 )
@@ -110,9 +121,17 @@ def _committed(connection: Connection) -> Iterator[None]:
         )
 
 
+def end_stalled(connection: Connection, transactions: Rows) -> None:
+    """End this role's sessions, and its login's, that hold these transactions while their client is silent."""
+    statements = [Statement(_END_STALLED, transaction) for transaction in transactions]
+    if statements:
+        run(connection, *statements, _AS_LOGIN, *statements)
+
+
 def explain_lock(connection: Connection) -> None:
     """Raise BackendUnavailable where a commit of this role waits for a standby, since it keeps its locks till then."""
-    if run(connection, _AWAITS_STANDBY)[0]:
+    of_role, _, of_login = run(connection, _AWAITS_STANDBY, _AS_LOGIN, _AWAITS_STANDBY)
+    if of_role or of_login:
         connection.is_stuck = True
         raise BackendUnavailable(
             f"PostgreSQL at {connection.place} has a commit that waits for its synchronous standby, and this one "

@@ -37,6 +37,7 @@ from cryptostore_postgres.database import PostgresDatabase as Database
 from cryptostore_postgres.pipeline import Statement, run
 from patience import PATIENCE, wait_until
 from postgres_database import PostgresDatabase
+from postgres_roles import ALICES, BOBS, Roles
 from raw_databases import TIMEOUT, commit, take_over
 
 
@@ -99,6 +100,23 @@ def test_a_commit_without_its_synchronous_standby_is_not_acknowledged(
 def test_what_waits_for_a_synchronous_standby_says_so(url: str, call: Callable[[Backend], object]) -> None:
     with open_backend(url, deadline=2) as backend, pytest.raises(BackendUnavailable, match=STANDBY):
         call(backend)
+
+
+@pytest.fixture
+def acting(roles: Roles, admin: psycopg.Connection) -> str:
+    """The URL of a role that logs in as another."""
+    names = Identifier(ALICES), Identifier(BOBS)
+    admin.execute(SQL("GRANT {0} TO {1}; ALTER ROLE {1} SET role = {0}").format(*names))
+    return roles.url(BOBS)
+
+
+def test_what_waits_for_a_synchronous_standby_says_so_also_to_a_role_that_logs_in_as_another(
+    acting: str, standby_is_gone: Callable[[], None]
+) -> None:
+    for _ in range(2):
+        # The first waits for the standby, and the second for the lock of the first.
+        with open_backend(acting, deadline=2) as backend, pytest.raises(BackendUnavailable, match=STANDBY):
+            own(backend)
 
 
 @pytest.fixture

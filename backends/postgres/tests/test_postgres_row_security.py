@@ -182,6 +182,20 @@ def test_roles_that_log_in_as_one_share_their_accounts(roles: Roles, admin: psyc
     assert f"SET role = {Literal(ALICES).as_string()}" in str(told.value)
 
 
+@pytest.mark.parametrize("holding", [ALICES, BOBS])
+def test_half_a_batch_of_a_role_that_logs_in_as_another_does_not_hold_up_the_next_owner(
+    roles: Roles, admin: psycopg.Connection, holding: str
+) -> None:
+    names = Identifier(ALICES), Identifier(BOBS)
+    admin.execute(SQL("GRANT {0} TO {1}; ALTER ROLE {1} SET role = {0}").format(*names))
+    with open_backend(roles.url(BOBS)) as backend, roles.connect(holding) as holder:
+        store = own(backend)
+        holder.execute(SQL("BEGIN; UPDATE {} SET sequence = 1").format(Identifier(roles.schema, "ownership")))
+        store.apply(Changes([SyncToken("t")]))
+        with pytest.raises(psycopg.OperationalError):
+            holder.execute("SELECT 1")
+
+
 #: What may be made of the policies: no rows, all rows, fewer rows or others are seen, or other roles' policies apply.
 CHANGES: Final[dict[str, LiteralString]] = {
     "no policy": "DROP POLICY own_accounts ON {record}",
