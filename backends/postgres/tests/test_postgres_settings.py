@@ -51,3 +51,10 @@ def test_the_url_wins_and_says_over_what(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_could_not_be_opened_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="unknown option 'ssl_mode'"):
         found(ssl_mode="require")
+
+
+def test_without_a_home_folder_the_password_file_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number without a name."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert found()["password"].value == "none, but what ~/.pgpass has (not there)"
