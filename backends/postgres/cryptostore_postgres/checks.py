@@ -11,6 +11,7 @@ from .connecting import Connection, Policies
 from .options import Migrate, PostgresOptions
 from .pipeline import Statement, run
 from .row_security import our_policies
+from .statements import ARRAY_OF_TABLES
 
 #: The schema, and those of our tables that are there. Who owns the database could do anything to them anyhow.
 _PARTS: Final = Statement(
@@ -29,11 +30,11 @@ _PARTS: Final = Statement(
         FROM pg_catalog.pg_class AS class
         JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) class.relnamespace
         WHERE space.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text
-        AND class.relname OPERATOR(pg_catalog.=) ANY
-            ('{account, ownership, record, schema_version}'::pg_catalog.name[])
+        AND class.relname OPERATOR(pg_catalog.=) ANY (%s)
     ) AS part
     JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) part.owner
     JOIN pg_catalog.pg_database AS here ON here.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"""
+    % ARRAY_OF_TABLES
 )
 
 

@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from cryptostore.errors import ConfigurationError
 
 from .options import checked_schema
+from .statements import TABLES
 
 #: Longer names the server would cut.
 _LONGEST: Final = 63
@@ -27,7 +28,6 @@ _MEMBER: Final = SQL(
     "BEGIN IF NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) "
     "THEN GRANT {} TO CURRENT_USER; END IF; END"
 )
-_TABLES: Final = ("schema_version", "account", "ownership", "record")
 
 
 def postgres_roles(
@@ -59,7 +59,7 @@ def statements(owner: Composable, bots: list[Identifier], name: str) -> Iterator
     yield SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(schema, owner)
     # Where a bot has made them itself.
     yield SQL("ALTER SCHEMA {} OWNER TO {}").format(schema, owner)
-    for table in _TABLES:
+    for table in TABLES:
         yield SQL("ALTER TABLE IF EXISTS {} OWNER TO {}").format(Identifier(name, table), owner)
     yield SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(schema, all_bots)
     yield SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(schema, all_bots)

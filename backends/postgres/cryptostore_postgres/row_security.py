@@ -10,6 +10,7 @@ from typing import Final
 
 from .connecting import Connection, Policies
 from .pipeline import Statement, run
+from .statements import ARRAY_OF_TABLES
 
 #: Tells, of an array of tables' numbers, which policies they have, and whether one was changed since.
 FINGERPRINT: Final = b"""
@@ -19,11 +20,13 @@ FINGERPRINT: Final = b"""
 
 # Expressions are shown with the name of every schema but pg_catalog.
 _NO_SEARCH_PATH: Final = Statement(b"SELECT pg_catalog.set_config('search_path', '', true)")
-_TABLES: Final = b"""
+_TABLES: Final = (
+    b"""
     SELECT class.oid FROM pg_catalog.pg_class AS class
     JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) class.relnamespace
-    WHERE space.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND class.relname OPERATOR(pg_catalog.=) ANY
-        ('{account, ownership, record, schema_version}'::pg_catalog.name[])"""
+    WHERE space.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND class.relname OPERATOR(pg_catalog.=) ANY (%s)"""
+    % ARRAY_OF_TABLES
+)
 _MARKED: Final = (
     b"SELECT ARRAY(" + _TABLES + b")::pg_catalog.text, (" + FINGERPRINT % (b"ARRAY(" + _TABLES + b")") + b")"
 )

@@ -10,6 +10,11 @@ from typing import Final
 
 from psycopg.sql import SQL, Composable, Identifier
 
+#: Those that the migrations make.
+TABLES: Final = ("schema_version", "account", "ownership", "record")
+#: The same in SQL.
+ARRAY_OF_TABLES: Final = f"'{{{', '.join(TABLES)}}}'::pg_catalog.name[]".encode()
+
 _QUALIFIED: Final = {
     "eq": SQL("OPERATOR(pg_catalog.=)"),
     "le": SQL("OPERATOR(pg_catalog.<=)"),

@@ -8,9 +8,11 @@ from typing import Any, Final
 import psycopg
 import pytest
 
+from cryptostore_postgres import diagnosis_of_tables
+from cryptostore_postgres.statements import TABLES
 from postgres_database import PostgresDatabase
 
-TABLES: Final = {
+COLUMNS: Final = {
     "account": [("id", "bigint"), ("user_id", "text"), ("device_id", "text"), ("role", "name")],
     "ownership": [
         ("account_id", "bigint"),
@@ -58,7 +60,15 @@ def test_the_tables_are_these_and_no_column_may_be_null(connection: psycopg.Conn
         "WHERE table_schema = %s ORDER BY table_name, ordinal_position",
         schema,
     )
-    assert columns == [(table, *column, "NO") for table in sorted(TABLES) for column in TABLES[table]]
+    assert columns == [(table, *column, "NO") for table in sorted(COLUMNS) for column in COLUMNS[table]]
+
+
+def test_what_is_said_of_the_tables_is_said_of_each(connection: psycopg.Connection, schema: str) -> None:
+    """The checks, the roles' rights and the diagnosis, which would pass over a table that they do not know."""
+    statement = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s ORDER BY 1"
+    tables = found(connection, statement, schema)
+    for known in (TABLES, diagnosis_of_tables._COLUMNS, diagnosis_of_tables._RIGHTS):
+        assert tables == [(name,) for name in sorted(known)]
 
 
 def test_names_are_ordered_by_their_bytes(connection: psycopg.Connection, schema: str) -> None:
