@@ -48,6 +48,8 @@ _HEALTH: Final = Statement(
     b"pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes')"
 )
 
+_ACCOUNT: Final = "the account of an ownership"
+
 #: Not always that which has logged in.
 _CURRENT_ROLE: Final = Statement(b"SELECT current_user")
 
@@ -67,6 +69,7 @@ class PostgresDatabase(Database):
             with self._connections.use(ends - time.monotonic()) as connection:
                 refuse_encoding(connection, options.place)
                 self._connections.policies = migrations.ensure(connection, options)
+                self._refuse_torn(connection)
                 _warn_if_not_durable(_health(connection), options.place)
         except BaseException:
             self._connections.close()
@@ -168,11 +171,19 @@ class PostgresDatabase(Database):
         row = AccountRow._make(columns)
         if None in row:
             is_named = columns[1] is not None
-            missing = f"the ownership of {row.user_id} {row.device_id}" if is_named else "the account of an ownership"
-            raise SchemaError(
-                f"{missing} is missing in schema {self._options.schema!r} at {self._options.place}; restore a backup"
-            )
+            raise self._half(f"the ownership of {row.user_id} {row.device_id}" if is_named else _ACCOUNT)
         return row
+
+    def _refuse_torn(self, connection: Connection) -> None:
+        """Raise SchemaError where half of an account is missing, and it would be taken for a new one."""
+        [[(is_torn,)]] = run(connection, Statement(self._statements.is_torn))
+        if is_torn:
+            raise self._half(_ACCOUNT)
+
+    def _half(self, missing: str) -> SchemaError:
+        return SchemaError(
+            f"{missing} is missing in schema {self._options.schema!r} at {self._options.place}; restore a backup"
+        )
 
     def _refuse_if_hidden(self, connection: Connection, user_id: str, device_id: str) -> None:
         """Raise ConfigurationError where the account is there and another role's: that is not absent.

@@ -129,6 +129,11 @@ class Statements:
             "SELECT {row} FROM {account} AS account"
             " FULL JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
         )
+        #: Whether an ownership has no account, which would be taken for a new one.
+        self.is_torn: Final = self._text(
+            "SELECT EXISTS (SELECT FROM {ownership} AS ownership WHERE NOT EXISTS"
+            " (SELECT FROM {account} AS account WHERE account.id {eq} ownership.account_id))"
+        )
         self.holding: Final = self._text(_HOLDING)
         #: In this order; each takes the account's id.
         self.delete: Final = (

@@ -88,12 +88,16 @@ def test_an_account_without_its_ownership_is_an_error_and_not_absent(
 
 
 def test_an_ownership_without_its_account_is_an_error_and_not_absent(
-    database: Database, execute: Callable[..., list[Any]]
+    postgres_database: PostgresDatabase,
+    database: Database,
+    database_schema: str,
+    execute: Callable[..., list[Any]],
 ) -> None:
     take_over(database)
     execute("DELETE FROM {account}")
-    with pytest.raises(SchemaError, match=r"the account of an ownership is missing .* restore a backup"):
-        database.accounts(TIMEOUT)
+    for look in (lambda: database.accounts(TIMEOUT), lambda: postgres_database.open(database_schema)):
+        with pytest.raises(SchemaError, match=r"the account of an ownership is missing .* restore a backup"):
+            look()
 
 
 def test_first_openers_at_the_same_time_get_one_account(database: Database) -> None:
