@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from cryptostore.errors import CryptoStoreError
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.observers import notify
 from cryptostore.records import Account
 
-from .databases import DatabaseUrl, owned_url, owner_of, refuse_process_local
+from .databases import DatabaseUrl, open_for, owned_url, owner_of, refuse_process_local
 from .exits import ExitCode
-from .output import AsJson, bars, messages, print_json, print_line, print_table
+from .output import AsJson, bars, messages, print_json, print_line, print_table, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
 
 if TYPE_CHECKING:
@@ -35,7 +36,12 @@ def import_nio(
     user_id: Annotated[str | None, typer.Option(help="Import only this user's accounts.")] = None,
     device_id: Annotated[str | None, typer.Option(help="Import only accounts with this device id.")] = None,
     pickle_key_options: PickleKeyOptions = NO_OPTIONS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and convert all, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Read and convert all, ask the database whether it would take it, and write nothing."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Import the keys of a matrix-nio client, SqliteStore or DefaultStore, into a database.
@@ -58,8 +64,11 @@ def import_nio(
 
     with importing.open_source(source) as opened:
         imports = importing.read_accounts(opened, pickle_key, findings, wanted)
+        why_not = _why_not_looked_at(imports, destination) if dry_run else ""
         counts = _count(imports) if dry_run else _transfer(imports, source, destination, findings)
-    _report(source, destination, counts, findings, dry_run=dry_run, as_json=as_json)
+    if why_not:
+        say(f"{shown_url(destination)} was not looked at: {why_not}")
+    _report(source, destination, counts, findings, dry_run=dry_run, is_looked_at=not why_not, as_json=as_json)
     if findings:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -89,6 +98,19 @@ def _progress(imports: list[AccountImport]) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
+def _why_not_looked_at(imports: list[AccountImport], destination: str) -> str:
+    """Empty for a database that would take these accounts. Raises ConfigurationError for one that would refuse them."""
+    from cryptostore.nio.importing import leftovers_of
+
+    try:
+        backend = open_for("import-nio", destination)
+    except CryptoStoreError as error:
+        return str(error)
+    with backend:
+        leftovers_of(backend, imports)
+    return ""
+
+
 def _count(imports: list[AccountImport]) -> Mapping[Account, Counter[str]]:
     counts = {}
     for each in imports:
@@ -105,6 +127,7 @@ def _report(
     findings: Findings,
     *,
     dry_run: bool,
+    is_looked_at: bool,
     as_json: bool,
 ) -> None:
     if as_json:
@@ -113,15 +136,18 @@ def _report(
                 "source": str(source),
                 "destination": shown_url(destination),
                 "dry_run": dry_run,
+                "destination_looked_at": is_looked_at,
                 "complete": not findings,
                 "accounts": [_account_document(account, kinds) for account, kinds in counts.items()],
                 "findings": [_finding_document(finding) for finding in findings],
             }
         )
         return
-    what = "Would be imported into" if dry_run else "Imported into"
+    place = shown_url(destination)
+    what = f"Would be imported into {place}" if dry_run else f"Imported into {place}"
+    title = what if is_looked_at else f"Can be read; {place} was not looked at"
     rows = [(str(account), kind, str(count)) for account, kinds in counts.items() for kind, count in kinds.items()]
-    print_table(f"{what} {shown_url(destination)}", ["account", "kind", "records"], rows)
+    print_table(title, ["account", "kind", "records"], rows)
     if findings:
         _show_findings(findings)
 

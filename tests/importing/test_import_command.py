@@ -100,9 +100,24 @@ def test_a_dry_run_writes_nothing(run: Run, alice: Client, tmp_path: Path, key_f
     alice.received_session()
     ended = run("import-nio", alice.path, f"sqlite:///{tmp_path}/new.db", "--dry-run", "--pickle-key-file", key_file)
     assert ended.code == 0
-    assert "Would be imported into" in ended.out
+    assert "Can be read; sqlite:///" in ended.out
+    assert "new.db was not looked at: there is no database" in ended.err
     assert "inbound_group_session" in ended.out
     assert not (tmp_path / "new.db").exists()
+
+
+def test_a_dry_run_says_what_would_be_refused(run: Run, alice: Client, sqlite_url: str, key_file: Path) -> None:
+    alice.received_session()
+    words = ("import-nio", alice.path, sqlite_url, "--pickle-key-file", key_file)
+    open_backend(sqlite_url).close()
+    before = run(*words, "--dry-run")
+    assert before.code == 0
+    assert "Would be imported into" in before.out
+    assert accounts_in(sqlite_url) == []
+    assert run(*words).code == 0
+    refused = run(*words, "--dry-run")
+    assert (refused.code, refused.out) == (ExitCode.USAGE, "")
+    assert f"{ALICE} is in the database already and is left as it is" in refused.err
 
 
 def test_the_pickle_key_from_the_environment(

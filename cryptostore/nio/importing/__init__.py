@@ -4,7 +4,7 @@ from .convert import AccountImport
 from .findings import Finding, Findings
 from .reading import read_accounts
 from .source import NioFile, open_source
-from .transfer import ReadBackFailed, transfer
+from .transfer import ReadBackFailed, leftovers_of, transfer
 
 __all__ = [
     "AccountImport",
@@ -12,6 +12,7 @@ __all__ = [
     "Findings",
     "NioFile",
     "ReadBackFailed",
+    "leftovers_of",
     "open_source",
     "read_accounts",
     "transfer",

@@ -116,6 +116,12 @@ class _Transfer:
 
 def _make_room(backend: Backend, imports: Iterable[AccountImport]) -> None:
     """Refuse accounts that are there, all before any is touched; delete what killed imports have left."""
+    for account in leftovers_of(backend, imports):
+        backend.delete_account(account)
+
+
+def leftovers_of(backend: Backend, imports: Iterable[AccountImport]) -> list[Account]:
+    """What killed imports have left of these accounts. Raises ConfigurationError for one that is there otherwise."""
     there = backend.accounts()
     leftovers = []
     for each in imports:
@@ -126,8 +132,7 @@ def _make_room(backend: Backend, imports: Iterable[AccountImport]) -> None:
                     "or choose other accounts with --user-id and --device-id"
                 )
             leftovers.append(each.account)
-    for account in leftovers:
-        backend.delete_account(account)
+    return leftovers
 
 
 def _is_leftover(backend: Backend, source: AccountImport) -> bool:
