@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,6 +16,7 @@ from databases_in_use import accounts_in
 from nio_sources import ALICE, BOB, KEY, Client, all_of
 
 VARIABLE = "CRYPTOSTORE_PICKLE_KEY"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "existing-bots.md"
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +156,24 @@ def test_nios_default_key_with_a_warning(run: Run, folder: Path, sqlite_url: str
     assert ended.err.startswith("warning: no pickle key was given, so nio's default is tried; everybody knows it")
 
 
+def test_a_client_that_never_set_a_pickle_key_gets_one_by_the_commands_of_the_page(
+    run: Run, folder: Path, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(folder, key="DEFAULT_KEY")
+    client.received_session()
+    client.close()
+    monkeypatch.chdir(tmp_path)
+    section = PAGE.read_text().partition("## Bring the keys over")[2].partition("\n## ")[0]
+    _, without_key = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    for line in without_key.splitlines():
+        line = line.replace("STORE_FOLDER/@bot:example.org_BOTDEVICE.db", str(client.path))
+        program, *words = shlex.split(line.replace("postgresql://bot@db.example.org/keys", sqlite_url))
+        ended = run(*words)
+        assert (program, ended.code) == ("cryptostore", 0), ended
+    assert run("verify", sqlite_url, "--pickle-key-file", "pickle-key").code == 0
+    assert run("verify", sqlite_url).code == ExitCode.USAGE
+
+
 def test_the_pickle_key_is_never_shown(
     run: Run, alice: Client, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +182,7 @@ def test_the_pickle_key_is_never_shown(
     assert ended.code == ExitCode.USAGE
     assert "wrong secret key" not in ended.out + ended.err
     assert ended.err.startswith("error: the pickle key opens no account of the source")
+    assert "A client that never set one has nio's default: give none then, and set no variable" in ended.err
     assert ended.err.count("\n") == 1
 
 

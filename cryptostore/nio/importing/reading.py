@@ -102,7 +102,8 @@ def _why_none(chosen: list[SourceAccount], findings: Findings) -> UnreadableReco
         return UnreadableRecord(f"the source holds no readable account ({names}): {too_old[0]}")
     return WrongPickleKey(
         f"the pickle key opens no account of the source ({names}); give the one that the client uses, "
-        "with CRYPTOSTORE_PICKLE_KEY, --pickle-key-file or --ask-pickle-key"
+        "with CRYPTOSTORE_PICKLE_KEY, --pickle-key-file or --ask-pickle-key. A client that never set one has nio's "
+        "default: give none then, and set no variable"
     )
 
 
