@@ -41,6 +41,11 @@ def needed(program: str) -> str:
     return found
 
 
+def commands_of(page: str) -> str:
+    """What a page has its readers type."""
+    return "".join(re.findall(r"```sh\n(.*?)```", (FOLDER.parent / page).read_text(), re.DOTALL))
+
+
 def values(document: Any, name: str) -> Iterator[Any]:
     """Every value under this name, at any depth."""
     if isinstance(document, dict):
@@ -158,3 +163,35 @@ def test_the_environment_file_means_the_same_to_all_that_read_it() -> None:
     lines = [line for line in (FOLDER / "bot.env").read_text().splitlines() if not line.startswith("#")]
     assert [line for line in lines if not re.fullmatch(r"[A-Z_]+=[^$'\"\\` #]+", line)] == []
     assert all(shlex.split(line) == [line] for line in lines)
+
+
+def test_each_file_that_a_configuration_names_is_made_on_its_page() -> None:
+    for secret in COMPOSE["secrets"].values():
+        assert re.search(rf"(> |--file ){secret['file']}\b", commands_of("containers.md")), secret
+    named = re.findall(r"(?<==)/[\w./-]+", (FOLDER / "bot.env").read_text())
+    assert named
+    for path in [*named, "/etc/bot/bot.env", "/etc/bot/pickle-key", "/opt/bot/bot.py"]:
+        place = path if path in commands_of("systemd.md") else f"{Path(path).parent}/\n"
+        assert place in commands_of("systemd.md"), path
+
+
+def test_what_a_manifest_needs_is_made_on_the_page_and_the_manifest_applied() -> None:
+    commands = commands_of("kubernetes.md")
+    for file in FOLDER.glob("kubernetes*.yaml"):
+        assert f"kubectl apply --filename=docs/deploy/{file.name}\n" in commands
+    secrets = {
+        each.get("name", each.get("secretName"))
+        for name in ("secret", "secretRef", "secretKeyRef")
+        for each in values(MANIFESTS, name)
+    }
+    assert secrets == set(re.findall(r"create secret generic (\S+) ", commands))
+    assert {each["name"] for each in values(MANIFESTS, "configMap")} == set(
+        re.findall(r"create configmap (\S+) ", commands)
+    )
+
+
+def test_systemd_run_is_given_no_specifier() -> None:
+    """It takes them literally, other than a unit: only variables in the command's arguments are filled in."""
+    [command] = re.findall(r"^systemd-run (?:.*\\\n)*.*$", commands_of("systemd.md"), re.MULTILINE)
+    assert "%" not in command
+    assert "'${CREDENTIALS_DIRECTORY}/pickle-key'" in command
