@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -12,7 +14,9 @@ import yaml
 from cryptostore import Account, Changes, Mode, SyncToken, new_pickle_key, open_backend
 from postgres_database import PostgresDatabase
 
-_MANIFEST: Final = Path(__file__).parents[3] / "docs" / "deploy" / "kubernetes-backup.yaml"
+_DOCS: Final = Path(__file__).parents[3] / "docs"
+_MANIFEST: Final = _DOCS / "deploy" / "kubernetes-backup.yaml"
+_PAGE: Final = _DOCS / "backups.md"
 _ALICE: Final = Account("@alice:example.org", "ALICEDEVICE")
 _KEY: Final = new_pickle_key()
 _DAY: Final = 86_400
@@ -25,6 +29,16 @@ def _command(schema: str) -> list[str]:
     [script] = container["args"]
     assert "--schema=cryptostore " in script
     return [*container["command"], script.replace("--schema=cryptostore ", f"--schema={schema} ")]
+
+
+def _restore(url: str, dump: Path) -> list[str]:
+    """The command of the page about backups, for this dump."""
+    [command] = re.findall(r"^pg_restore .*$", _PAGE.read_text(), re.MULTILINE)
+    places = {"postgresql://postgres@db.example.org/keys": url, "keys.dump": str(dump)}
+    for page, here in places.items():
+        assert page in command
+        command = command.replace(page, here)
+    return shlex.split(command)
 
 
 def test_the_nightly_dump_holds_every_table_and_old_ones_go(
@@ -41,8 +55,7 @@ def test_the_nightly_dump_holds_every_table_and_old_ones_go(
     assert (tmp_path / new).stat().st_mode & 0o777 == 0o600
 
     breakable_database.drop_schema(schema)
-    restore = ["pg_restore", f"--dbname={environment['DATABASE']}", "--exit-on-error", str(tmp_path / new)]
-    subprocess.run(restore, env=environment, check=True)
+    subprocess.run(_restore(environment["DATABASE"], tmp_path / new), env=environment, check=True)
     with (
         open_backend(breakable_database.url(schema)) as backend,
         backend.open_store(_ALICE, Mode.READ, pickle_key=_KEY) as store,

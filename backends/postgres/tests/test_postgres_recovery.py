@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from cryptostore import KINDS, Account, Changes, Mode, Record, SyncToken, new_pickle_key, open_backend
 from cryptostore_contract.ports import free_port
@@ -23,6 +24,10 @@ from postgres_server import PostgresServer
 PAGE: Final = Path(__file__).parents[3] / "docs" / "backups.md"
 RELAY, OTHER = Account("@relay:example.org", "RELAY"), Account("@other:example.org", "OTHER")
 KEY: Final = new_pickle_key()
+#: The second server asks for it.
+PASSWORD: Final = "of the role"
+#: Debian and Ubuntu keep them elsewhere, so that no base backup has them.
+CONFIGURATION: Final = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
 
 
 @pytest.fixture
@@ -44,8 +49,8 @@ def archiving() -> Iterator[PostgresServer]:
 
 
 def blocks(language: str) -> list[str]:
-    """The page's blocks about PostgreSQL."""
-    text = PAGE.read_text().partition("## PostgreSQL")[2].partition("\n## ")[0]
+    """The page's blocks about base backups."""
+    text = PAGE.read_text().partition("### A base backup and the log")[2].partition("\n## ")[0]
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
@@ -62,7 +67,6 @@ class Procedure:
         folder, port = self.server.folder, self.server.port
         for page, here in {
             "/backups": f"{folder}/backups",
-            "/var/lib/restored": f"{folder}/restored",
             "--host=db.example.org": f"--host={folder} --port={port}",
             "relay@db.example.org/keys": f"{self.relay}@127.0.0.1:{port}/{DATABASE}",
             "relay@127.0.0.1:5433/keys": f"{self.relay}@127.0.0.1:{self.port}/{DATABASE}",
@@ -74,7 +78,13 @@ class Procedure:
         path = [str(self.server.binaries), str(Path(sys.executable).parent), os.environ["PATH"]]
         done = subprocess.run(
             [*wrapper, "bash", "-euc", commands],
-            env={**os.environ, "PATH": ":".join(path), "CRYPTOSTORE_PICKLE_KEY": KEY, "COLUMNS": "200"},
+            env={
+                **os.environ,
+                "PATH": ":".join(path),
+                "CRYPTOSTORE_PICKLE_KEY": KEY,
+                "COLUMNS": "200",
+                "PGPASSWORD": PASSWORD,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -92,12 +102,16 @@ class Procedure:
 def test_one_account_comes_back_as_it_was_and_nobody_elses_is_touched(archiving: PostgresServer) -> None:
     roles, page = Roles(archiving, "cryptostore"), Procedure(archiving)
     roles.make()
+    with archiving.connect(DATABASE) as connection:
+        connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(ALICES), PASSWORD))
     open_backend(roles.url(OWNER)).close()
     records: list[Record] = [record for kind in KINDS for record in samples(kind, 5)]
     with open_backend(roles.url(ALICES)) as relays, open_backend(roles.url(BOBS)) as others:
         relay, other = relays.open_store(RELAY, pickle_key=KEY), others.open_store(OTHER, pickle_key=KEY)
         other.apply(Changes([SyncToken("before")]))
         page.run(page.backup, *archiving.wrapper)
+        for name in CONFIGURATION:
+            (archiving.folder / "backups" / "base" / name).unlink()
         # In the log alone.
         relay.apply(Changes(records))
         page.time = now(archiving)
@@ -114,6 +128,11 @@ def test_one_account_comes_back_as_it_was_and_nobody_elses_is_touched(archiving:
         finally:
             page.run(page.end, *archiving.wrapper)
         assert other.get(SyncToken, [()]) == {(): SyncToken("after all")}
+
+
+def test_the_page_writes_to_no_other_folder_than_that_of_the_backups() -> None:
+    """To others the user of the server may have no right."""
+    assert set(re.findall(r"(?<![\w./:])/\w+", "".join(blocks("sh") + blocks("ini")))) == {"/backups"}
 
 
 def contents(roles: Roles) -> list[str]:
