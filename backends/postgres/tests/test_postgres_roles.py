@@ -25,7 +25,8 @@ from cryptostore import (
 )
 from cryptostore.plugins.new_files import write_private
 from cryptostore_contract.handles import own
-from cryptostore_contract.samples import ALICE, samples
+from cryptostore_contract.samples import ALICE, BOB, samples
+from cryptostore_postgres.roles import statements
 from migrating import migrations_of, opened_with
 from postgres_database import DATABASE
 from postgres_roles import ALICES, BOBS, OWNER, Roles
@@ -158,6 +159,23 @@ def test_tables_that_a_bot_made_become_the_owners_and_its_accounts_stay_its_own(
             connection.execute(SQL("CREATE TABLE {} ()").format(Identifier(schema, "mine")))
     finally:
         roles.remove()
+
+
+def test_one_more_bot_gets_a_role_and_the_others_keep_theirs(roles: Roles, admin: psycopg.Connection) -> None:
+    with open_backend(roles.url(ALICES)) as backend:
+        own(backend).apply(Changes([SyncToken("t")]))
+    new = Identifier("newcomer")
+    admin.execute(SQL("; ").join(statements(Identifier(OWNER), [new], roles.schema)))
+    try:
+        with open_backend(roles.url("newcomer")) as backend:
+            assert not backend.accounts()
+            own(backend, BOB).apply(Changes([SyncToken("n")]))
+            assert list(backend.accounts()) == [BOB]
+        with open_backend(roles.url(ALICES)) as backend:
+            assert list(backend.accounts()) == [ALICE]
+            assert own(backend).get(SyncToken, [()]) == {(): SyncToken("t")}
+    finally:
+        admin.execute(SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(new))
 
 
 def test_where_nobody_is_a_superuser_a_role_that_makes_others_is_enough(
