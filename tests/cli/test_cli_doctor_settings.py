@@ -105,7 +105,7 @@ def test_distributions_of_several_versions(run: Run, site: FakeSite, url: str) -
     found = fault(run, url)
     assert (found["check"], found["level"]) == ("distributions", "warning")
     assert "matrix-cryptostore-contract 0.0.1" in found["seen"]
-    assert found["commands"][0].startswith("pip install --upgrade matrix-cryptostore ")
+    assert found["commands"] == ["pip install --upgrade . ./contract_tests ./backends/postgres ./backends/sqlite"]
 
 
 def test_an_openssl_without_the_cipher(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_a_library_of_clients_that_is_missing(run: Run, url: str, monkeypatch: p
     found = faults(run("doctor", url, "--json"))["nio"]
     assert "the library ijson is missing" in found["seen"]
     assert "ijson" in found["remedy"]
-    assert found["commands"] == ["pip install matrix-cryptostore"]
+    assert found["commands"] == ["pip install ."]
 
 
 @pytest.mark.usefixtures("first_use")

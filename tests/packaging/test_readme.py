@@ -16,6 +16,8 @@ from cryptostore_contract import StoreContract, cases_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+SHIPPED = ("cryptostore", "backends", "contract_tests", "docs", "examples")
+TEXTS = {".py", ".md", ".toml", ".yaml", ".yml", ".json"}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -46,6 +48,16 @@ def test_the_quick_start_installs_what_is_there() -> None:
             folder = re.fullmatch(r"(\.(?:/[\w/]+)?)(?:\[\w+\])?", word)
             if folder and not word.startswith(".venv"):
                 assert (ROOT / folder[1] / "pyproject.toml").is_file(), word
+
+
+def test_nobody_is_sent_to_a_name_on_pypi_that_is_not_ours() -> None:
+    """None of our names is registered there."""
+    texts = [file for folder in SHIPPED for file in (ROOT / folder).rglob("*") if file.suffix in TEXTS]
+    wrong = re.compile(
+        r"[Ii]nstall `matrix-cryptostore|pip install[^`\n]*[ '\"]matrix-cryptostore|"
+        r"pypi\.org/project/matrix-cryptostore"
+    )
+    assert [str(file) for file in [*ROOT.glob("*.md"), *texts] if wrong.search(file.read_text())] == []
 
 
 def test_the_introduction_is_three_sentences() -> None:

@@ -16,8 +16,13 @@ from cryptostore.plugins.urls import scheme_of
 from cryptostore.store.aead import KEY_BYTES, cipher
 
 _CORE: Final = "matrix-cryptostore"
-#: Released together, under one number.
-_RELEASED_WITH_IT: Final = tuple(f"{_CORE}-{name}" for name in ("contract", "postgres", "sqlite"))
+#: Released together, under one number, and where each is in a checkout.
+_RELEASED_TOGETHER: Final = {
+    _CORE: ".",
+    f"{_CORE}-contract": "./contract_tests",
+    f"{_CORE}-postgres": "./backends/postgres",
+    f"{_CORE}-sqlite": "./backends/sqlite",
+}
 
 
 def look_at_installation(url: str) -> Iterator[Finding]:
@@ -30,16 +35,17 @@ def look_at_installation(url: str) -> Iterator[Finding]:
 
 
 def _distributions() -> Finding:
-    versions = {_CORE: metadata.version(_CORE)}
-    for name in _RELEASED_WITH_IT:
+    versions = {}
+    for name in _RELEASED_TOGETHER:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     seen = ", ".join(f"{name} {version}" for name, version in versions.items())
     if len(set(versions.values())) > 1:
-        command = f"pip install --upgrade {' '.join(versions)}"
-        return Finding("distributions", Level.WARNING, seen, "they are released together: upgrade all", (command,))
+        command = f"pip install --upgrade {' '.join(_RELEASED_TOGETHER[name] for name in versions)}"
+        remedy = "they are released together: upgrade all, from a checkout"
+        return Finding("distributions", Level.WARNING, seen, remedy, (command,))
     return Finding("distributions", Level.OK, seen)
 
 
@@ -72,8 +78,10 @@ def _not_imported(error: ImportError) -> Finding:
         return Finding("nio", Level.PROBLEM, f"nio cannot be imported {why}", remedy, (command,))
     # pip looks at what an installed distribution needs, too.
     seen = f"nio, or what clients need besides it, cannot be imported: the library {missing} is missing {why}"
-    remedy = f"install what is missing; if pip finds nothing to do, reinstall the distribution of {missing}"
-    return Finding("nio", Level.PROBLEM, seen, remedy, (f"pip install {_CORE}",))
+    remedy = (
+        f"install what is missing, from a checkout; if pip finds nothing to do, reinstall the distribution of {missing}"
+    )
+    return Finding("nio", Level.PROBLEM, seen, remedy, ("pip install .",))
 
 
 def _observers() -> Finding:
