@@ -153,8 +153,9 @@ class Database(ABC):
     def take_over(self, user_id: str, device_id: str, claim: TakeOver, timeout: float) -> AccountRow:
         """Make the claimant the owner of an account, and return the account's row.
 
-        A new account gets `claim.new_id`, epoch 1 and sequence 0. One that is there keeps its id and sequence, and its
-        epoch is raised by one. [TAKE-1] Durable and seen by every other connection on return. [TAKE-2]
+        A new account gets `claim.new_id`, epoch 1, and sequence and `written_at` 0. One that is there keeps its id,
+        sequence and `written_at`, and its epoch is raised by one. [TAKE-1]
+        Durable and seen by every other connection on return. [TAKE-2]
         It waits for no lease, and ends a batch of an older owner that holds a lock while its client is silent. [TAKE-3]
         """
 

@@ -16,6 +16,7 @@ from cryptostore import Account, Database, SharedPart
 from cryptostore.cli.exits import READER_GONE, ExitCode
 from cryptostore.plugins.urls import CommonOptions
 from cryptostore.store import aead, marks, pickle_keys, ring, seal, secrets
+from cryptostore.store.interface import Batch
 from cryptostore.store.keys import encode_key
 from cryptostore_postgres.options import parse
 
@@ -106,6 +107,12 @@ def test_the_number_of_methods_of_a_backend() -> None:
     assert len(methods) == 11
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", DOCS / "writing-a-backend.md"):
         assert "one class with eleven methods" in page.read_text()
+
+
+def test_the_step_about_commit_names_every_field_of_a_batch() -> None:
+    step = (DOCS / "writing-a-backend.md").read_text().partition("## 6. ")[2].partition("\n## ")[0]
+    rule = step.partition("1. ")[2].partition("\n\n")[0]
+    assert [field for field in Batch._fields if not re.search(rf"\b{field}\b", rule)] == []
 
 
 def options_in(text: str) -> dict[str, str]:
