@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SHIPPED = ("cryptostore", "backends", "contract_tests", "docs", "examples")
 TEXTS = {".py", ".md", ".toml", ".yaml", ".yml", ".json"}
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = [ROOT / "contract_tests" / "README.md", *sorted((ROOT / "backends").glob("*/README.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def quick_start() -> list[str]:
@@ -77,7 +78,7 @@ def test_every_promise_is_listed_and_every_case_it_names_exists() -> None:
         assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
