@@ -28,8 +28,8 @@ UnusedFor = Annotated[
 Room = Annotated[
     list[str] | None, typer.Option(metavar="ID", help="Megolm sessions of this room alone; may be repeated.")
 ]
-ReplayRows = Annotated[
-    int | None, typer.Option(metavar="DAYS", min=0, help="Replay rows alone, where unused for so long.")
+ReplayPages = Annotated[
+    int | None, typer.Option(metavar="DAYS", min=0, help="Replay pages alone, where unused for so long.")
 ]
 OlmSessions = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Olm sessions with one device, beyond the N used last.")
@@ -43,7 +43,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, and delete nothi
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 _NO_RULE: Final = (
-    "say what to delete: --older-than, --unused-for, --room, --replay-rows, --olm-sessions, --gone-devices, "
+    "say what to delete: --older-than, --unused-for, --room, --replay-pages, --olm-sessions, --gone-devices, "
     "--answered-requests or --missed-events"
 )
 
@@ -56,7 +56,7 @@ def prune(
     older_than: OlderThan = None,
     unused_for: UnusedFor = None,
     room: Room = None,
-    replay_rows: ReplayRows = None,
+    replay_pages: ReplayPages = None,
     olm_sessions: OlmSessions = None,
     gone_devices: GoneDevices = None,
     answered_requests: AnsweredRequests = False,
@@ -71,7 +71,7 @@ def prune(
     """Delete what one account keeps for old messages, as far as the options say; nothing is deleted without them.
 
     Messages that only deleted Megolm sessions open cannot be read any more, unless the key backup on the server has
-    them: a session that is not there yet is kept where one is in use. Without its replay row, an old message that is
+    them: a session that is not there yet is kept where one is in use. Without its replay page, an old message that is
     sent again is taken for a new one.
 
     Stop the account's client first: the account is taken over, and left alone if somebody writes to it. When this is
@@ -82,7 +82,7 @@ def prune(
         received_before=before(older_than),
         unused_since=before(unused_for),
         rooms=frozenset(room or ()),
-        replay_before=before(replay_rows),
+        replay_before=before(replay_pages),
         olm_sessions=olm_sessions,
         gone_before=before(gone_devices),
         answered_requests=answered_requests,

@@ -21,8 +21,8 @@ class Pruning:
     - `older_than`: Megolm sessions that came longer ago.
     - `unused_for`: Megolm sessions with which no message was read for so long.
     - `left_rooms`: Megolm sessions of encrypted rooms in which the account was not, whenever it looked, for so long.
-    - `replay_rows`: replay rows with which no message was read for so long. An old message that the server sends again
-      as a new event is then taken for a new one.
+    - `replay_pages`: replay pages with which no message was read for so long. An old message that the server sends
+      again as a new event is then taken for a new one.
     - `olm_sessions`: of the Olm sessions with one device, all but so many that were used last.
     - `gone_devices`: devices that the server does not list any more, about which nobody decided anything, with their
       Olm sessions, if none of these was used for so long.
@@ -30,13 +30,13 @@ class Pruning:
     - `missed_events`: news of missed events that no callback was told of for so long.
 
     What is in use is kept, and while the account has a key backup, Megolm sessions that are not there yet.
-    Raises ConfigurationError for a value of another kind, and where replay rows would go before unused sessions.
+    Raises ConfigurationError for a value of another kind, and where replay pages would go before unused sessions.
     """
 
     older_than: timedelta | None = None
     unused_for: timedelta | None = None
     left_rooms: timedelta | None = None
-    replay_rows: timedelta | None = None
+    replay_pages: timedelta | None = None
     olm_sessions: int | None = None
     gone_devices: timedelta | None = None
     answered_requests: bool = False
@@ -57,7 +57,7 @@ class Pruning:
         return Rules(
             received_before=_before(at, self.older_than),
             unused_since=_before(at, self.unused_for),
-            replay_before=_before(at, self.replay_rows),
+            replay_before=_before(at, self.replay_pages),
             olm_sessions=self.olm_sessions,
             gone_before=_before(at, self.gone_devices),
             answered_requests=self.answered_requests,

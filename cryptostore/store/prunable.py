@@ -67,7 +67,7 @@ class Rules:
     def __post_init__(self) -> None:
         if self.unused_since and self.replay_before and self.replay_before > self.unused_since:
             raise ConfigurationError(
-                "replay rows say when a session was used: keep them for as long as sessions that are not used"
+                "replay pages say when a session was used: keep them for as long as sessions that are not used"
             )
 
     @property

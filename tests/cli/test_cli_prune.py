@@ -95,7 +95,7 @@ def test_every_rule_in_one_run(filled: str) -> None:
     with open_backend(filled) as backend, backend.open_store(ALICE, pickle_key=KEY) as store:
         store.apply(Changes([*used, *olm, *others]))
         store.put_rows([Row(encode_key(InboundGroupSession, SESSIONS[0].key), b"damaged")])
-    sessions = ["--room", "!room0:x", "--room", "!none:x", "--unused-for", "50", "--replay-rows", "50"]
+    sessions = ["--room", "!room0:x", "--room", "!none:x", "--unused-for", "50", "--replay-pages", "50"]
     others_too = ["--olm-sessions", "2", "--gone-devices", "50", "--missed-events", "50", "--answered-requests"]
     rules = [*sessions, *others_too, "--json"]
     dry, done = (run_process("prune", filled, *rules, *words) for words in (["--dry-run"], NOW))
@@ -156,7 +156,7 @@ def test_an_owner_that_is_silent_is_fenced_out_by_name(run: Run, filled: str) ->
         (("--older-than", "9999999999"), "days ago is before the calendar"),
         (("--olm-sessions", "0"), "Invalid value for '--olm-sessions'"),
         (("--room", ""), "inbound_group_session.room_id must not be empty"),
-        (("--unused-for", "90", "--replay-rows", "89"), "keep them for as long as sessions that are not used"),
+        (("--unused-for", "90", "--replay-pages", "89"), "keep them for as long as sessions that are not used"),
         ((*RULES, "--user-id", "@nobody:x"), "has no such account"),
         ((*RULES, "--pickle-key-env", "WRONG"), "Nothing is damaged"),
     ],

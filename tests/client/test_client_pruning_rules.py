@@ -59,7 +59,7 @@ def test_what_the_key_backup_lacks_is_kept(memory_url: str) -> None:
 
 def test_a_backup_that_has_not_seen_all_keeps_all(memory_url: str) -> None:
     async def scenario() -> None:
-        async with talking(memory_url, Pruning(older_than=NO_TIME, replay_rows=NO_TIME)) as (_, _, bob):
+        async with talking(memory_url, Pruning(older_than=NO_TIME, replay_pages=NO_TIME)) as (_, _, bob):
             bob.store.to_back_up.use(example(KeyBackup, is_walked=False))
             await pruner(bob).round()
             assert len(bob.stored(InboundGroupSession)) == 4
@@ -153,7 +153,7 @@ def test_devices_that_are_gone(url: str) -> None:
 
 def test_the_rest(memory_url: str) -> None:
     async def scenario() -> None:
-        rules = Pruning(answered_requests=True, missed_events=NO_TIME, replay_rows=NO_TIME, olm_sessions=1)
+        rules = Pruning(answered_requests=True, missed_events=NO_TIME, replay_pages=NO_TIME, olm_sessions=1)
         async with talking(memory_url, rules) as (_, _, bob):
             (first, *_) = bob.stored(InboundGroupSession)
             request = OutgoingKeyRequest("request", first.session_id, ROOM, "m.megolm.v1.aes-sha2")

@@ -220,7 +220,7 @@ def test_the_repr_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"olm_sessions": 0}, "olm_sessions must be 1 or more"),
         ({"olm_sessions": "3"}, "olm_sessions must be 1 or more"),
         (
-            {"unused_for": timedelta(days=90), "replay_rows": timedelta(days=89)},
+            {"unused_for": timedelta(days=90), "replay_pages": timedelta(days=89)},
             "keep them for as long as sessions that are not used",
         ),
     ],

@@ -14,6 +14,7 @@ import pytest
 
 from cryptostore import Account, Database, SharedPart
 from cryptostore.cli.exits import READER_GONE, ExitCode
+from cryptostore.nio import NioStore, ProductionMatrixClient
 from cryptostore.plugins.urls import CommonOptions
 from cryptostore.store import aead, marks, pickle_keys, ring, seal, secrets
 from cryptostore.store.interface import Batch
@@ -22,6 +23,7 @@ from cryptostore_postgres.options import parse
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+REFERENCE = (DOCS / "reference.md").read_text()
 ACCOUNT = Account("@bot:example.org", "DEVICE")
 
 
@@ -133,6 +135,27 @@ def test_the_options_of_postgresql(option: str) -> None:
     listed = options_in(section)
     assert set(listed) == {"schema", "migrate", "pool_size"}
     assert str(getattr(parse("postgresql://host/database", {}), option)) == listed[option].strip("`")
+
+
+@pytest.mark.parametrize("documented", [ProductionMatrixClient, NioStore], ids=lambda each: each.__name__)
+def test_the_reference_has_the_methods_that_pages_name(documented: type) -> None:
+    name = documented.__name__
+    pages = "".join(page.read_text() for page in [ROOT / "README.md", *DOCS.glob("*.md")])
+    named = set(re.findall(rf"(?:\bclient|{name})\.([a-z]\w*)", pages))
+    ours = {each for each in named if is_ours(getattr(documented, each, None))}
+    [members] = re.findall(rf"^\.\. autoclass:: \S+\.{name}\n   :members: (.+)$", REFERENCE, re.MULTILINE)
+    assert ours
+    assert ours - set(members.split(", ")) == set()
+
+
+def is_ours(attribute: object) -> bool:
+    """Whether a method or property is one that this project wrote."""
+    return str(getattr(getattr(attribute, "fget", attribute), "__module__", "")).startswith("cryptostore")
+
+
+def test_the_reference_has_each_class_once() -> None:
+    names = re.findall(r"^\.\. autoclass:: \S+?(\w+)$", REFERENCE, re.MULTILINE)
+    assert sorted(names) == sorted(set(names))
 
 
 def test_the_contributors_page_names_files_and_environments_that_exist() -> None:
