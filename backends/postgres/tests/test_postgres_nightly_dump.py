@@ -12,7 +12,8 @@ from typing import Final
 import yaml
 
 from cryptostore import Account, Changes, Mode, SyncToken, new_pickle_key, open_backend
-from postgres_database import PostgresDatabase
+from postgres_database import DATABASE, PostgresDatabase
+from postgres_roles import ALICES, BOBS, OWNER, Roles
 
 _DOCS: Final = Path(__file__).parents[3] / "docs"
 _MANIFEST: Final = _DOCS / "deploy" / "kubernetes-backup.yaml"
@@ -31,14 +32,12 @@ def _command(schema: str) -> list[str]:
     return [*container["command"], script.replace("--schema=cryptostore ", f"--schema={schema} ")]
 
 
-def _restore(url: str, dump: Path) -> list[str]:
+def _by_the_page(program: str, url: str, dump: Path) -> list[str]:
     """The command of the page about backups, for this dump."""
-    [command] = re.findall(r"^pg_restore .*$", _PAGE.read_text(), re.MULTILINE)
-    places = {"postgresql://postgres@db.example.org/keys": url, "keys.dump": str(dump)}
-    for page, here in places.items():
-        assert page in command
-        command = command.replace(page, here)
-    return shlex.split(command)
+    [command] = re.findall(rf"^{program} .*$", _PAGE.read_text(), re.MULTILINE)
+    assert "keys.dump" in command
+    there = re.sub(r"postgresql://\S+", lambda _: shlex.quote(url), command)
+    return shlex.split(there.replace("keys.dump", str(dump)))
 
 
 def test_the_nightly_dump_holds_every_table_and_old_ones_go(
@@ -55,13 +54,32 @@ def test_the_nightly_dump_holds_every_table_and_old_ones_go(
     assert (tmp_path / new).stat().st_mode & 0o777 == 0o600
 
     breakable_database.drop_schema(schema)
-    subprocess.run(_restore(environment["DATABASE"], tmp_path / new), env=environment, check=True)
+    restore = _by_the_page("pg_restore", environment["DATABASE"], tmp_path / new)
+    subprocess.run(restore, env=environment, check=True)
     with (
         open_backend(breakable_database.url(schema)) as backend,
         backend.open_store(_ALICE, Mode.READ, pickle_key=_KEY) as store,
     ):
         assert store.get(SyncToken, [()]) == {(): SyncToken("s1")}
     breakable_database.drop_schema(schema)
+
+
+def test_a_dump_by_the_page_brings_the_rights_of_roles_back(
+    roles: Roles, breakable_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    with open_backend(roles.url(ALICES)) as backend, backend.open_store(_ALICE, pickle_key=_KEY) as store:
+        store.apply(Changes([SyncToken("s1")]))
+    environment, dump = _environment(breakable_database, tmp_path), tmp_path / "roles.dump"
+    command = _by_the_page("pg_dump", roles.url(OWNER).partition("?")[0], dump)
+    command[command.index("--schema=cryptostore")] = f"--schema={roles.schema}"
+    subprocess.run(command, env=environment, check=True)
+
+    breakable_database.drop_schema(roles.schema)
+    subprocess.run(_by_the_page("pg_restore", roles.server.url(DATABASE), dump), env=environment, check=True)
+    with open_backend(roles.url(ALICES)) as backend, backend.open_store(_ALICE, pickle_key=_KEY) as store:
+        assert store.get(SyncToken, [()]) == {(): SyncToken("s1")}
+    with open_backend(roles.url(BOBS)) as backend:
+        assert not backend.accounts()
 
 
 def test_a_dump_that_fails_leaves_no_dump_and_removes_none(
