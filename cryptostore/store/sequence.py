@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -13,6 +12,7 @@ from cryptostore.records.changes import Changes
 from .attempts import Attempts
 from .clock import microseconds_now
 from .interface import Batch, Row
+from .turns import Turns
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,7 +71,7 @@ class BatchSequence(Generic[C]):
         self._seal = seal
         self._commit = commit
         self._pending: _Pending[C] | None = None
-        self._lock = threading.Lock()
+        self._turns = Turns()
 
     @property
     def last_committed(self) -> int:
@@ -85,11 +85,11 @@ class BatchSequence(Generic[C]):
         """
         attempts = attempts or Attempts(self._deadline)
         put = Put(0, 0)
-        if not self._lock.acquire(timeout=self._deadline):
-            raise BackendUnavailable(
-                f"another batch of this store was still waiting after {self._deadline:g} s", outcome_unknown=False
-            )
-        try:
+        with self._turns.one(self._deadline) as is_in:
+            if not is_in:
+                raise BackendUnavailable(
+                    f"another batch of this store was still waiting after {self._deadline:g} s", outcome_unknown=False
+                )
             pending = self._pending
             if pending is not None:
                 self._send(pending, attempts)
@@ -101,8 +101,6 @@ class BatchSequence(Generic[C]):
             new = _Pending(changes, self._seal(self._last_committed + 1, changes))
             self._send(new, attempts)
             return put.with_these(new)
-        finally:
-            self._lock.release()
 
     def _send(self, sent: _Pending[C], attempts: Attempts) -> None:
         outcome_unknown = self._pending is not None

@@ -69,7 +69,11 @@ def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite has rolled back by itself after some errors.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Undo the transaction that is open, if one is: SQLite has rolled back by itself after some errors."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

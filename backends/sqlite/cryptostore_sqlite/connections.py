@@ -12,9 +12,10 @@ from typing import Final
 
 from cryptostore import BackendUnavailable, StoreClosed
 from cryptostore.logs import logger
+from cryptostore.store.turns import Turns
 
 from . import files, opening
-from .connecting import connect, transaction, wait_at_most
+from .connecting import connect, roll_back, transaction, wait_at_most
 from .errors import is_busy, is_read_only, mapped_errors, name_of
 from .opened import OpenFile
 from .schema import SHIPPED, Migrations
@@ -41,7 +42,8 @@ class Connections:
         self._guard = threading.Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._closed = False
-        self._write_lock = threading.Lock()
+        self._timeout = timeout
+        self._turns = Turns()
         self._file = OpenFile(path)
         # A killed program that left a -wal behind may have deleted rows without erasing them.
         self._checkpoint_is_due = files.has_write_ahead_log(path)
@@ -73,11 +75,17 @@ class Connections:
         without its -wal, and what the transaction deletes stays in neither.
         """
         with mapped_errors(self._path, opening=opening), self._the_writer(timeout) as writer:
-            with transaction(writer, "BEGIN IMMEDIATE"):
+            # Not a block of its own: an interrupt at its end would let others write before the transaction is over.
+            try:
+                writer.execute("BEGIN IMMEDIATE")
                 before = writer.total_changes
                 yield writer
                 if writer.total_changes > before:
                     count_transaction(writer)
+                writer.execute("COMMIT")
+            except BaseException:
+                roll_back(writer)
+                raise
             self._checkpoint_is_due |= checkpoint
             if self._checkpoint_is_due:
                 self._checkpoint(writer)
@@ -105,11 +113,16 @@ class Connections:
             self._closed = True
             for reader in self._idle_readers:
                 reader.close()
-        with self._write_lock, mapped_errors(self._path):
-            if self._checkpoint_is_due:
-                self._checkpoint(self._writer)
-            self._writer.close()
+        # Not for ever: what an interrupt ended in the middle may keep its turn for as long as its error is looked at.
+        with self._turns.one(self._timeout) as is_in, mapped_errors(self._path):
+            if is_in:
+                self._close_writer()
         self._file.forget()
+
+    def _close_writer(self) -> None:
+        if self._checkpoint_is_due:
+            self._checkpoint(self._writer)
+        self._writer.close()
 
     def _check(self) -> None:
         if self._closed:
@@ -136,16 +149,14 @@ class Connections:
     def _the_writer(self, timeout: float) -> Iterator[sqlite3.Connection]:
         ends = time.monotonic() + timeout
         self._check()
-        if not self._write_lock.acquire(timeout=timeout):
-            raise BackendUnavailable(
-                f"other threads of this process wrote to {self._path} until the deadline", outcome_unknown=False
-            )
-        try:
+        with self._turns.one(timeout) as is_in:
+            if not is_in:
+                raise BackendUnavailable(
+                    f"other threads of this process wrote to {self._path} until the deadline", outcome_unknown=False
+                )
             self._check()
             wait_at_most(self._writer, ends - time.monotonic())
             yield self._writer
-        finally:
-            self._write_lock.release()
 
     def _checkpoint(self, writer: sqlite3.Connection) -> None:
         """Move all into the database file, where deleted rows are written over with zeros, and empty the -wal file."""
