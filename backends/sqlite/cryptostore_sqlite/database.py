@@ -14,7 +14,7 @@ from .connections import Connections
 
 _ACCOUNTS: Final = """
     SELECT id, user_id, device_id, epoch, incarnation, sequence, owner, since, written_at
-    FROM account JOIN ownership ON account_id = id
+    FROM account LEFT JOIN ownership ON account_id = id
 """
 _BY_NAME: Final = f"{_ACCOUNTS} WHERE user_id = ? AND device_id = ?"
 _BY_ID: Final = f"{_ACCOUNTS} WHERE id = ?"
@@ -64,12 +64,7 @@ class SQLiteDatabase(Database):
         with self._connections.writing(timeout, opening=True, checkpoint=True) as connection:
             account_id = _find_or_insert(connection, user_id, device_id, claim.new_id)
             connection.execute(_TAKE_OVER, (claim.incarnation, claim.owner, claim.since, account_id))
-            row = _account_row(connection, _BY_ID, account_id)
-            if row is None:
-                raise SchemaError(
-                    f"the ownership of {user_id} {device_id} is missing in the database, so its last batch is unknown; "
-                    "restore a backup"
-                )
+            (row,) = _account_rows(connection, _BY_ID, account_id)
             return row
 
     def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
@@ -134,13 +129,19 @@ def _account_row(connection: sqlite3.Connection, statement: str, *parameters: st
 
 
 def _account_rows(connection: sqlite3.Connection, statement: str, *parameters: str | int) -> Iterator[AccountRow]:
+    """Raises SchemaError for an account without its ownership."""
     rows = connection.execute(statement, parameters).fetchall()
     for account_id, user_id, device_id, epoch, incarnation, sequence, owner, since, written_at in rows:
         # No account's name may hold a lone surrogate, so the core reports the damaged row. An owner's is only shown.
+        name = user_id.decode(errors="surrogateescape"), device_id.decode(errors="surrogateescape")
+        if epoch is None:
+            raise SchemaError(
+                f"the ownership of {' '.join(name)} is missing in the database, so its last batch is unknown; restore "
+                "a backup"
+            )
         yield AccountRow(
             account_id,
-            user_id.decode(errors="surrogateescape"),
-            device_id.decode(errors="surrogateescape"),
+            *name,
             epoch,
             incarnation,
             sequence,

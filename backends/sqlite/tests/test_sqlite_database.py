@@ -82,15 +82,39 @@ def test_accounts_are_told_apart_byte_by_byte(database: SQLiteDatabase) -> None:
     assert sorted(database.accounts(TIMEOUT)) == sorted(rows)
 
 
-def test_an_account_without_its_ownership_is_not_made_new(database: SQLiteDatabase, execute: Execute) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        take_over,
+        lambda database: database.find("@alice:example.org", "ALICEDEVICE", TIMEOUT),
+        lambda database: database.accounts(TIMEOUT),
+    ],
+    ids=["take_over", "find", "accounts"],
+)
+def test_an_account_without_its_ownership_is_neither_made_new_nor_passed_over(
+    database: SQLiteDatabase, execute: Execute, call: Callable[[Database], object]
+) -> None:
     row = commit(database, take_over(database), {b"key": b"value"})
-    execute("DELETE FROM ownership")
-    with pytest.raises(
-        SchemaError, match=r"ownership of @alice:example\.org ALICEDEVICE is missing .* restore a backup"
-    ):
-        take_over(database)
-    assert execute("SELECT count(*) FROM ownership") == [(0,)]
+    take_over(database, "@bob:example.org")
+    execute("DELETE FROM ownership WHERE account_id = ?", row.id)
+    missing = r"ownership of @alice:example\.org ALICEDEVICE is missing .* restore a backup"
+    with pytest.raises(SchemaError, match=missing):
+        call(database)
+    with pytest.raises(SchemaError, match=missing):
+        database.commit(row.id, next_batch(row, {b"key": b"late"}), TIMEOUT)
+    assert execute("SELECT count(*) FROM ownership") == [(1,)]
     assert contents(database, row) == {b"key": b"value"}
+
+
+def test_an_ownership_without_its_account_is_not_taken_for_a_new_database(url: str, execute: Execute) -> None:
+    with open_backend(url) as backend:
+        take_over(backend.database)
+        take_over(backend.database, "@bob:example.org")
+    execute("DELETE FROM account WHERE user_id = '@alice:example.org'")
+    with pytest.raises(
+        SchemaError, match=r"keys\.db holds the ownership of an account that is missing; restore a backup"
+    ):
+        open_backend(url)
 
 
 def test_an_unreadable_account_hides_no_other(
