@@ -16,7 +16,10 @@ from .mounts import Mount, mount_of, mounts
 
 #: File systems on which processes cannot share memory through a file, or do not see the locks of other machines.
 _OF_THE_NETWORK: Final = {"afs", "ceph", "cifs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"}
-_OF_A_VIRTUAL_MACHINES_HOST: Final = {"9p", "fuse.grpcfuse", "fuse.vmhgfs-fuse", "prl_fs", "vboxsf", "virtiofs"}
+#: Docker Desktop's are "fakeowner", and "virtiofs" with a name behind a dot.
+_OF_A_VIRTUAL_MACHINES_HOST: Final = {
+    *("9p", "fakeowner", "fuse.grpcfuse", "fuse.vmhgfs-fuse", "prl_fs", "vboxsf", "virtiofs"),
+}
 _OF_PROGRAMS: Final = {
     f"fuse.{name}" for name in ("ceph-fuse", "gcsfuse", "glusterfs", "juicefs", "rclone", "s3fs", "sshfs")
 }
@@ -75,7 +78,7 @@ WOULD_BE_LITTERED: Final = Reason(
     "its owner, or while its owner has it open",
 )
 IS_ON_UNSUITABLE_FILE_SYSTEM: Final = Reason(
-    lambda seen: seen.file_system in UNSUITABLE_FILE_SYSTEMS,
+    lambda seen: not UNSUITABLE_FILE_SYSTEMS.isdisjoint({seen.file_system, seen.file_system.partition(".")[0]}),
     "{path} is on a file system of the type {file_system}, on which SQLite's write-ahead log can lose data; move it to "
     "a local disk. If nothing outside this machine uses it, and shared memory works there: file_system=any",
 )

@@ -17,14 +17,15 @@ from . import files
 from .checks import Seen, look_at, may, reasons_against
 from .connecting import connect, transaction, uri_of
 from .errors import mapped_errors
-from .given import Given, refuse_old_sqlite
+from .given import Given, has_wal_reset_bug, refuse_old_sqlite
 from .holders import holders
 from .opening import inspect, refuse_anothers_log
 from .schema import SHIPPED
 
 #: What is looked at, by the names of the findings.
 CHECKS: Final[Mapping[str, str]] = {
-    "driver": "the SQLite that this Python was built with is new enough",
+    "driver": "the SQLite that this Python was built with is new enough, and without its WAL-reset bug where "
+    "several processes have the database open",
     "file": "the database's file and its folder are there, and can be written",
     "place": "no network or virtual machine's file system (named), no single-file mount, no second hard link, no "
     "read-only mount, no file beside it that another user owns",
@@ -50,6 +51,7 @@ def diagnose(url: str, options: Mapping[str, Any], timeout: float) -> Iterator[F
     yield from _place(seen, given)
     if files.status_of(path) is not None and not path.is_dir():
         yield _modes(path)
+        yield from _processes_at_once(path)
         yield from _log_and_schema(path, seen, timeout)
 
 
@@ -58,7 +60,26 @@ def _driver() -> Finding:
         refuse_old_sqlite()
     except ConfigurationError as error:
         return Finding.of_error("driver", error, prevents_opening=True)
-    return Finding("driver", Level.OK, f"SQLite {sqlite3.sqlite_version}")
+    bug = ", which has the WAL-reset bug: let one process at a time write a database" if _has_bug() else ""
+    return Finding("driver", Level.OK, f"SQLite {sqlite3.sqlite_version}{bug}")
+
+
+def _has_bug() -> bool:
+    return has_wal_reset_bug(sqlite3.sqlite_version_info)
+
+
+def _processes_at_once(path: Path) -> Iterator[Finding]:
+    processes = len(holders(path))
+    if processes > 1 and _has_bug():
+        seen = (
+            f"{processes} processes have {path.name} open, and SQLite {sqlite3.sqlite_version} has the WAL-reset bug: "
+            "it may, very rarely, lose what they commit at once"
+        )
+        remedy = (
+            "let one process at a time write this file, or use a newer SQLite, or PostgreSQL; your distribution may "
+            "have mended its own"
+        )
+        yield Finding("driver", Level.WARNING, seen, remedy)
 
 
 def _file(given: Given, path: Path) -> Finding:

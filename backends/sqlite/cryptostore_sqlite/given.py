@@ -16,6 +16,10 @@ from cryptostore.plugins.urls import absolute, refuse_unknown, unquoted_path
 #: The first SQLite with STRICT tables.
 _OLDEST_SQLITE: Final = (3, 37, 0)
 
+#: The first of each series without the WAL-reset bug, and the first after which there is none with it.
+_WITHOUT_RESET_BUG: Final[Mapping[tuple[int, ...], tuple[int, ...]]] = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
+_NEVER_WITH_RESET_BUG: Final = (3, 51, 3)
+
 
 class Given(NamedTuple):
     """A file, whether it may be made, and whether it may be where SQLite may lose data."""
@@ -42,6 +46,15 @@ def refuse_old_sqlite() -> None:
             f"this Python was built with SQLite {sqlite3.sqlite_version}; matrix-cryptostore-sqlite needs {oldest} or "
             "newer: use a newer Python or operating system"
         )
+
+
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    """Whether connections that write and empty the -wal at once may, very rarely, lose what was committed.
+
+    Not where one process has a database open, once: one connection of it writes and empties the -wal.
+    See sqlite.org/wal.html#the_wal_reset_bug. A distribution may have mended its own, which its number does not tell.
+    """
+    return version < _WITHOUT_RESET_BUG.get(version[:2], _NEVER_WITH_RESET_BUG)
 
 
 def settings(url: str, options: Mapping[str, Any]) -> Iterator[Setting]:

@@ -26,7 +26,11 @@ _CAPABILITIES: Final = {
     Capability.SURVIVES_PROCESS_KILL: FULL,
     Capability.SURVIVES_POWER_LOSS: Claim(Support.FULL, "on a disk that keeps what it was told to flush"),
     Capability.SURVIVES_SERVER_RESTART: Claim(Support.UNSUPPORTED, "there is no server"),
-    Capability.SEVERAL_PROCESSES: Claim(Support.FULL, "on one machine; never over a network file system"),
+    Capability.SEVERAL_PROCESSES: Claim(
+        Support.VERSIONED,
+        "SQLite 3.51.3, 3.50.7 or 3.44.6 and later: others may, very rarely, lose what processes commit at once; on one "
+        "machine, never over a network file system",
+    ),
     Capability.FENCING: FULL,
     Capability.SNAPSHOT_READS: FULL,
     Capability.BOUNDED_SCAN: FULL,

@@ -16,7 +16,7 @@ import pytest
 from cryptostore import Account, Changes, Finding, Level, SyncToken, load_backend, open_backend
 from cryptostore.plugins.urls import options_of
 from cryptostore_contract.samples import KEY
-from cryptostore_sqlite import holders, mounts
+from cryptostore_sqlite import diagnosis, holders, mounts
 from cryptostore_sqlite.diagnosis import CHECKS
 from killed_programs import killed
 from left_alone import contents
@@ -156,7 +156,7 @@ def test_modes_that_let_others_in(url: str, path: Path) -> None:
         assert faults(url) == []
 
 
-@pytest.mark.parametrize("file_system", ["nfs4", "cifs", "9p", "virtiofs"])
+@pytest.mark.parametrize("file_system", ["nfs4", "cifs", "9p", "virtiofs", "fakeowner", "virtiofs.virtiofs0"])
 def test_a_file_system_that_loses_data_is_named(
     file_system: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +286,38 @@ def test_a_sqlite_that_is_too_old(url: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     found = fault(url)
     assert (found.check, found.level, found.prevents_opening) == ("driver", Level.PROBLEM, True)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_bug"),
+    [
+        ((3, 37, 0), True),
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 53, 0), False),
+        ((4, 0, 0), False),
+    ],
+    ids=str,
+)
+def test_a_sqlite_that_may_lose_what_several_processes_write(
+    url: str, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], has_bug: bool
+) -> None:
+    open_backend(url).close()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    assert faults(url) == []
+    told = {each.check: each.seen for each in diagnosed(url)}
+    assert ("WAL-reset bug" in told["driver"]) is has_bug
+    monkeypatch.setattr(diagnosis, "holders", lambda _: [7])
+    assert faults(url) == []
+    monkeypatch.setattr(diagnosis, "holders", lambda _: [7, 8])
+    found = [(each.check, each.level, "one process at a time" in each.remedy) for each in faults(url)]
+    assert found == ([("driver", Level.WARNING, True)] if has_bug else [])
 
 
 def test_options_that_nobody_understands_are_the_cores_to_tell(url: str) -> None:

@@ -131,7 +131,9 @@ def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]
     return make
 
 
-@pytest.mark.parametrize("file_system", ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs"])
+@pytest.mark.parametrize(
+    "file_system", ["nfs4", "cifs", "9p", "virtiofs", "virtiofs.virtiofs0", "fakeowner", "fuse.sshfs"]
+)
 def test_a_file_system_without_shared_memory_is_named(on: Callable[[str], Path], file_system: str) -> None:
     folder = on(file_system)
     url = f"sqlite:///{folder}/keys.db"
