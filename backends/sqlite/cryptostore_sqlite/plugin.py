@@ -28,8 +28,8 @@ _CAPABILITIES: Final = {
     Capability.SURVIVES_SERVER_RESTART: Claim(Support.UNSUPPORTED, "there is no server"),
     Capability.SEVERAL_PROCESSES: Claim(
         Support.VERSIONED,
-        "SQLite 3.51.3, 3.50.7 or 3.44.6 and later: others may, very rarely, lose what processes commit at once; on one "
-        "machine, never over a network file system",
+        "SQLite 3.51.3, 3.50.7 or 3.44.6 and later: others may, very rarely, lose what processes commit at once; on "
+        "one machine, never over a network file system",
     ),
     Capability.FENCING: FULL,
     Capability.SNAPSHOT_READS: FULL,
