@@ -23,8 +23,6 @@ from cryptostore.cli.output import print_json
 from .places import Place, place_for
 from .presence import awaited
 
-_FORMATS: Final = (".json", ".md")
-
 #: The entry points of the pytest plugins that the suite does not do without.
 _PLUGINS: Final = ("cryptostore_contract", "timeout")
 
@@ -39,12 +37,19 @@ def contract(
 
     The suite makes schemas or files of its own; it never opens yours. Ends with 0 only where the verdict is PASS.
     """
-    if report is not None and report.suffix not in _FORMATS:
-        raise ConfigurationError(f"--report {report}: the name must end in {' or '.join(_FORMATS)}")
+    if report is not None:
+        _check(report)
     found = _run(url, report, processes, to_stderr=as_json)
     if as_json:
         print_json(found)
     raise typer.Exit(ExitCode.DONE if found["verdict"] == "PASS" else ExitCode.CHECK_FAILED)
+
+
+def _check(report: Path) -> None:
+    from .plugin import FORMATS  # here, for it needs pytest
+
+    if report.suffix not in FORMATS:
+        raise ConfigurationError(f"--report {report}: the name must end in {' or '.join(FORMATS)}")
 
 
 def _run(url: str, report: Path | None, processes: int, *, to_stderr: bool) -> dict[str, Any]:

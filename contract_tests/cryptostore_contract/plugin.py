@@ -31,14 +31,19 @@ if TYPE_CHECKING:
 EXIT_INCOMPLETE: Final = 6
 
 _SUITE: Final = "cryptostore_contract.suite"
-_FORMATS: Final = (".json", ".md")
+#: How the name of a report ends.
+FORMATS: Final = (".json", ".md")
 #: Where the fixtures come from that cases are given, all but the harness.
 _HOMES: Final = (Path(__file__).parent, Path(_pytest.__file__).parent)
 
-#: Words on the command line that say that not everything is to run.
-_NARROWING: Final = (
-    *("-k", "-m", "-x", "--exitfirst", "--maxfail", "--deselect", "--ignore", "--co", "--setup-only", "--setup-plan"),
-    *("--lf", "--last-failed", "--sw", "--stepwise"),
+#: Words on the command line that say that not everything is to run. What begins with a short one is it, with its value.
+_NARROWING_SHORT: Final = ("-k", "-m", "-x")
+_NARROWING: Final = frozenset(
+    {
+        *("--exitfirst", "--maxfail", "--deselect", "--ignore", "--ignore-glob", "--setup-only", "--setup-plan"),
+        *("--co", "--collect-only", "--collectonly", "--lf", "--last-failed"),
+        *("--sw", "--stepwise", "--sw-skip", "--stepwise-skip"),
+    }
 )
 
 
@@ -55,8 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and begin to observe. Raises UsageError for a report that could not be written."""
     config.addinivalue_line("markers", "soak: takes hours rather than seconds; runs only with -m soak")
     path = config.getoption("cryptostore_report")
-    if path is not None and Path(path).suffix not in _FORMATS:
-        raise pytest.UsageError(f"--cryptostore-report={path}: the name must end in {' or '.join(_FORMATS)}")
+    if path is not None and Path(path).suffix not in FORMATS:
+        raise pytest.UsageError(f"--cryptostore-report={path}: the name must end in {' or '.join(FORMATS)}")
     if path is not None and not hasattr(config, "workerinput"):
         if not Path(path).absolute().parent.is_dir():
             raise pytest.UsageError(f"--cryptostore-report={path}: the folder does not exist; create it")
@@ -260,7 +265,10 @@ def _was_completed(case: Case) -> bool:
 def _is_narrowed(config: pytest.Config) -> bool:
     """Whether the command line selects some of the tests."""
     given = [str(argument) for argument in config.invocation_params.args]
-    return any("::" in argument or argument.startswith(_NARROWING) for argument in given)
+    return any(
+        "::" in argument or argument.startswith(_NARROWING_SHORT) or argument.partition("=")[0] in _NARROWING
+        for argument in given
+    )
 
 
 def _plugin_of(config: pytest.Config) -> ContractPlugin:

@@ -305,14 +305,15 @@ def test_less_than_all_is_no_failure_only_where_it_was_asked_for_by_hand(
     assert pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments).ret == ends
 
 
-def test_an_override_fails_a_run_without_a_report(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("argument", ["-v", "--color=no", "--confcutdir=.", "--continue-on-collection-errors"])
+def test_an_override_fails_a_run_without_a_report(pytester: pytest.Pytester, argument: str) -> None:
     pytester.makepyfile(
         "from cryptostore_contract import StoreContract\n\n"
         "class TestMine(StoreContract):\n"
         + "".join(f"    {function.__name__} = None\n" for function in functions_of(StoreContract).values())
         + "    def test_mine(self): pass\n"
     )
-    assert pytester.runpytest_inprocess("-p", "no:cacheprovider").ret == EXIT_INCOMPLETE
+    assert pytester.runpytest_inprocess("-p", "no:cacheprovider", argument).ret == EXIT_INCOMPLETE
 
 
 def test_the_report_on_an_earlier_run_does_not_outlive_the_start_of_another(pytester: pytest.Pytester) -> None:
