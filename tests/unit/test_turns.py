@@ -49,7 +49,7 @@ def test_an_interrupt_anywhere_leaves_nothing_taken() -> None:
 def test_an_interrupt_anywhere_in_a_batch_leaves_the_store_to_the_next() -> None:
     numbers: list[int] = []
     changes = SealedRows((Row(b"key", b"value"),))
-    sequence = BatchSequence(
+    sequence: BatchSequence[SealedRows] = BatchSequence(
         0, 0.1, lambda number, given: given.batch(1, 1, number), lambda batch, _: numbers.append(batch.number)
     )
     after = 1
