@@ -12,7 +12,8 @@ from cryptostore.records import Account
 from cryptostore.store.marks import Mark, Whereabouts
 from cryptostore.store.ownership import Ownership
 
-from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, mark_of, names_of, open_for
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, is_one_unreadable, mark_of, names_of, open_for
+from .exits import ExitCode
 from .output import AsJson, print_json, print_line, shown_time
 from .stats import Stored, count
 
@@ -39,6 +40,7 @@ def accounts(
     stats`.
     """
     with open_for("accounts", url) as backend:
+        is_one_left_out = is_one_unreadable(backend, user_id, device_id)
         owners = backend.accounts()
         wanted = accounts_to_show(backend, url, user_id, device_id)
         listed = [
@@ -47,6 +49,8 @@ def accounts(
             if account in owners
         ]
     _report(url, listed, as_json=as_json)
+    if is_one_left_out:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _report(url: str, listed: Sequence[Listed], *, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.copying import UNWATCHED, Beginning, Copied, How, Place, Watching, beginning_of
 from cryptostore.store.ownership import Mode
 
-from .databases import DeviceId, UserId, open_for, owner_of, refuse_process_local, wanted_accounts
+from .databases import DeviceId, UserId, is_one_unreadable, open_for, owner_of, refuse_process_local, wanted_accounts
 from .exits import ExitCode
 from .in_use import Watch, refuse_used
 from .output import AsJson, messages, print_json, print_line, rates, say
@@ -83,7 +83,7 @@ def copy(
     everything.
 
     Needs no pickle key; with one, every record is opened, too. The exit code is 1 where something differs or cannot be
-    opened.
+    opened, or an account was left out because its row cannot be read.
 
     --leave-source makes a backup. Never run two clients with copies of one account.
     """
@@ -95,13 +95,14 @@ def copy(
     with open_for("copy", source) as begins, open_destination(destination, owner=owner_of("copy")) as ends:
         places = Place(begins, shown_url(source)), Place(ends, shown_url(destination))
         begun = _unused(places, _chosen(begins, source, user_id, device_id), how, watch)
+        is_one_left_out = is_one_unreadable(begins, user_id, device_id)
         if dry_run:
             _report_plan(places, begun, as_json=as_json)
-            return
-        ended = [_copied(places, account, how) for account in begun]
-    _report(places, ended, is_opened=how.pickle_key is not None, as_json=as_json)
-    _warn_of_old_keys(places[1], ended)
-    if any(each.copied.different or each.copied.unreadable for each in ended):
+        ended = [] if dry_run else [_copied(places, account, how) for account in begun]
+    if not dry_run:
+        _report(places, ended, is_opened=how.pickle_key is not None, as_json=as_json)
+        _warn_of_old_keys(places[1], ended)
+    if is_one_left_out or any(each.copied.different or each.copied.unreadable for each in ended):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

@@ -15,7 +15,17 @@ from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 from cryptostore.store.verifying import UnreadableRow
 
-from .databases import AtHome, DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, names_of, open_for
+from .databases import (
+    AtHome,
+    DatabaseUrl,
+    DeviceId,
+    UserId,
+    accounts_to_show,
+    at_home,
+    is_one_unreadable,
+    names_of,
+    open_for,
+)
 from .exits import ExitCode
 from .output import AsJson, print_json, print_line, shown_time
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -59,10 +69,11 @@ def show(
     """
     pickle_key = current_pickle_key(pickle_key_options)
     with open_for("identity", url) as backend:
+        is_one_left_out = is_one_unreadable(backend, user_id, device_id)
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
         found = _read_all(backend, chosen, pickle_key)
     _report(url, chosen, found, as_json=as_json)
-    if chosen.is_one_missing or any(each.unreadable for each in found.values()):
+    if is_one_left_out or chosen.is_one_missing or any(each.unreadable for each in found.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

@@ -23,6 +23,7 @@ from .databases import (
     DeviceId,
     UserId,
     at_home,
+    is_one_unreadable,
     mark_of,
     open_for,
     refuse_process_local,
@@ -65,9 +66,10 @@ def rekey(
         raise ConfigurationError("with --wrap-only, the new pickle key must not be the old one; choose another")
     with open_for("rekey", url) as backend:
         chosen = _chosen(backend, url, user_id, device_id)
+        is_one_left_out = is_one_unreadable(backend, user_id, device_id)
         done = _rekey_all(backend, chosen.accounts, old, new, wrap_only=wrap_only)
     _report(url, chosen, done, as_json=as_json)
-    if chosen.is_one_missing or any(each.unreadable for each in done.values()):
+    if is_one_left_out or chosen.is_one_missing or any(each.unreadable for each in done.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

@@ -16,7 +16,7 @@ from cryptostore.records import Account
 from cryptostore.store.backend import Backend
 from cryptostore.store.ownership import Mode
 
-from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, open_for
+from .databases import DatabaseUrl, DeviceId, UserId, accounts_to_show, is_one_unreadable, open_for
 from .exits import ExitCode
 from .output import AsJson, counting, print_json, print_table, say
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -54,11 +54,13 @@ def stats(
         check_plot_name(plot)
     pickle_key = None if plot is None else current_pickle_key(pickle_key_options)
     with open_for("stats", url) as backend:
+        is_one_left_out = is_one_unreadable(backend, user_id, device_id)
         wanted = accounts_to_show(backend, url, user_id, device_id)
         unreadable = 0 if pickle_key is None or plot is None else _draw(backend, wanted, pickle_key, plot)
         _report(url, {account: count(backend, account) for account in wanted}, as_json=as_json)
     if unreadable:
         say(f"{unreadable:,} records cannot be read, and are not in the plot; `cryptostore verify` lists them")
+    if unreadable or is_one_left_out:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 

@@ -15,7 +15,17 @@ from cryptostore.store.ownership import Mode
 from cryptostore.store.verifying import Verified
 from cryptostore.store.verifying import verify as verify_account
 
-from .databases import AtHome, DatabaseUrl, DeviceId, UserId, accounts_to_show, at_home, names_of, open_for
+from .databases import (
+    AtHome,
+    DatabaseUrl,
+    DeviceId,
+    UserId,
+    accounts_to_show,
+    at_home,
+    is_one_unreadable,
+    names_of,
+    open_for,
+)
 from .exits import ExitCode
 from .output import AsJson, bars, messages, print_json, print_line, print_table
 from .pickle_keys import NO_OPTIONS, PickleKeyOptions, current_pickle_key, takes_pickle_keys
@@ -41,10 +51,11 @@ def verify(
     """
     pickle_key = current_pickle_key(pickle_key_options)
     with open_for("verify", url) as backend:
+        is_one_left_out = is_one_unreadable(backend, user_id, device_id)
         chosen = at_home(backend, accounts_to_show(backend, url, user_id, device_id))
         verified = {account: with_progress(backend, account, pickle_key) for account in chosen.accounts}
     _report(url, chosen, verified, as_json=as_json)
-    if chosen.is_one_missing or any(each.unreadable for each in verified.values()):
+    if is_one_left_out or chosen.is_one_missing or any(each.unreadable for each in verified.values()):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
