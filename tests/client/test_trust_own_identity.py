@@ -309,11 +309,11 @@ def test_the_recovery_key_is_written_into_a_file_of_its_owner_once(
         async with identities() as (server, known), client_at(server, memory_url) as client:
             await client.login_or_restore("password")
             assert caplog.text.count("cryptostore identity recovery-key") == 1
-            await client.login_or_restore("password", recovery_key_file=file)
+            await client.login_or_restore("password", new_recovery_key_file=file)
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             assert recovery_key.decode(file.read_text()) == kept_key(client)
             file.unlink()
-            await client.login_or_restore("password", recovery_key_file=file)
+            await client.login_or_restore("password", new_recovery_key_file=file)
             assert not file.exists()
             assert_whole(known, client)
 
@@ -331,9 +331,9 @@ def test_a_file_that_holds_something_else_is_not_overwritten_by_the_recovery_key
             file = tmp_path / "recovery"
             file.write_text("somebody's")
             with pytest.raises(ConfigurationError, match="cannot write the recovery key"):
-                await client.login_or_restore("password", recovery_key_file=file)
+                await client.login_or_restore("password", new_recovery_key_file=file)
             assert file.read_text() == "somebody's"
             file.write_text(recovery_key.encode(kept_key(client)) + "\n")
-            await client.login_or_restore("password", recovery_key_file=file)
+            await client.login_or_restore("password", new_recovery_key_file=file)
 
     asyncio.run(scenario())

@@ -58,7 +58,13 @@ def test_without_the_recovery_key_the_device_stays_unsigned_and_says_so(
             assert not known.account_data[USER]
 
     asyncio.run(scenario())
-    for remedy in ("CRYPTOSTORE_RECOVERY_KEY", "verify this device", "reset_identity()"):
+    for remedy in (
+        "recovery_key=",
+        "CRYPTOSTORE_RECOVERY_KEY,",
+        "CRYPTOSTORE_RECOVERY_KEY_FILE",
+        "verify this device",
+        "reset_identity()",
+    ):
         assert remedy in caplog.text
 
 

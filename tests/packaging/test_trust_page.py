@@ -140,7 +140,7 @@ def test_the_arguments_and_methods_that_it_names() -> None:
         "restore_backup",
     } <= methods
     arguments = set(inspect.signature(ProductionMatrixClient.login_or_restore).parameters)
-    assert {"recovery_key", "recovery_key_file", "password"} <= arguments & (named | {"password"})
+    assert {"recovery_key", "new_recovery_key_file", "password"} <= arguments & (named | {"password"})
     assert {"room_keys", "cross_signing"} <= set(StoreArguments.__annotations__) & named
     assert f'`"{Policies().room_keys}"` (default)' in PAGE
 

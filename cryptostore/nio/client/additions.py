@@ -93,7 +93,7 @@ class Additions:
         *,
         take_over: bool = False,
         recovery_key: str | None = None,
-        recovery_key_file: str | os.PathLike[str] | None = None,
+        new_recovery_key_file: str | os.PathLike[str] | None = None,
     ) -> LoginResponse:
         """Log in once; later, on any host with the same database and pickle key, restore that login.
 
@@ -107,7 +107,7 @@ class Additions:
 
         Then this device is signed by the account's cross-signing identity, unless the client has `cross_signing=False`.
         Where the account has no identity, one is made, with secret storage that `recovery_key` will open, else a new
-        recovery key: `recovery_key_file` is made for it, else `cryptostore identity recovery-key` shows it. Where
+        recovery key: `new_recovery_key_file` is made for it, else `cryptostore identity recovery-key` shows it. Where
         another client made it, `recovery_key` opens the account's secret storage; it may be a passphrase. Without one
         the device stays unsigned, as `identity_state` says. An identity is never replaced; see `reset_identity`. What
         was cut short the next call completes, with the same keys.
@@ -121,7 +121,7 @@ class Additions:
         given = RecoveryKey(recovery_key) if recovery_key else None
         await self._session.end_lost(self.close)
         answer = await self._login.log_in_or_restore(password, device_name, token, take_over=take_over)
-        await self._trust.logged_in(password, given, recovery_key_file)
+        await self._trust.logged_in(password, given, new_recovery_key_file)
         return answer
 
     async def reset_identity(self, password: str | None = None, *, recovery_key: str | None = None) -> None:

@@ -215,7 +215,8 @@ class OwnIdentity:
 
 def _write_once(file: Path, recovery_key: str) -> None:
     """Make the file, unless an earlier start that was cut short has made it. Raises ConfigurationError."""
-    if not file.exists() or read_private(file, _WHAT).strip() != recovery_key:
+    # Unlike a Path's own question, this does not raise.
+    if not os.path.exists(file) or read_private(file, _WHAT).strip() != recovery_key:  # noqa: PTH110
         write_private(file, recovery_key, _WHAT)
 
 

@@ -10,9 +10,9 @@ _UNSIGNED: Final = (
     "this device is not signed by its owner, so Element neither sends it room keys nor shows what it sends"
 )
 _RESTORE: Final = (
-    "give the account's recovery key or passphrase, as recovery_key=... or CRYPTOSTORE_RECOVERY_KEY; or verify this "
-    "device from a session of the account that is verified; or replace the identity with reset_identity(), which "
-    "everybody is warned of who has verified the account"
+    "give the account's recovery key or passphrase, as recovery_key=... or in CRYPTOSTORE_RECOVERY_KEY, or in a file "
+    "that CRYPTOSTORE_RECOVERY_KEY_FILE names; or verify this device from a session of the account that is verified; "
+    "or replace the identity with reset_identity(), which everybody is warned of who has verified the account"
 )
 
 #: Written before an identity is replaced.
