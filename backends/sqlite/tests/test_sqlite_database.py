@@ -1,8 +1,7 @@
-"""The raw interface: accounts, bytes under keys, numbered batches."""
+"""What the contract cannot see of the raw interface: damaged rows, missing halves, one snapshot's statements."""
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,72 +13,15 @@ import pytest
 from cryptostore import Account, AccountRow, Batch, Database, Range, Row, SchemaError, StoreClosed, open_backend
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.plugin import open_sqlite
-from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
+from raw_databases import TIMEOUT, commit, next_batch, take_over
 
 Execute = Callable[..., list[tuple[Any, ...]]]
 
 EVERYTHING: Final = Range(b"", None)
 
-#: In their order: SQLite would tell some of these texts apart by nothing but their bytes.
-KEYS: Final = [
-    b"\x00",
-    b"\x00\x00",
-    b"\x00\xff",
-    b"\x01",
-    b"A",
-    b"a",
-    b"a\x00",
-    b"a\x00b",
-    b"a\xff",
-    "ä".encode(),
-    b"\xff",
-    b"\xff\x00",
-    b"\xff" * 1_023,
-    b"\xff" * 1_024,
-]
-
 
 def contents(database: Database, row: AccountRow) -> dict[bytes, bytes]:
     return dict(database.ranges(row.id, [EVERYTHING], TIMEOUT))
-
-
-def test_a_new_account_is_the_claims(database: SQLiteDatabase) -> None:
-    claim = new_claim("the bot")
-    row = database.take_over("@alice:example.org", "D", claim, TIMEOUT)
-    assert row == AccountRow(
-        claim.new_id, "@alice:example.org", "D", 1, claim.incarnation, 0, "the bot", 1_767_323_045_678_901
-    )
-    assert database.find("@alice:example.org", "D", TIMEOUT) == row
-
-
-def test_an_account_that_is_taken_over_keeps_its_id_sequence_and_rows(database: SQLiteDatabase) -> None:
-    before = commit(database, take_over(database), {b"key": b"value"})
-    claim = new_claim("another")
-    row = database.take_over(before.user_id, before.device_id, claim, TIMEOUT)
-    assert row == before._replace(epoch=2, incarnation=claim.incarnation, owner="another")
-    assert contents(database, row) == {b"key": b"value"}
-
-
-def test_finding_an_account_changes_nothing(database: SQLiteDatabase) -> None:
-    assert database.find("@alice:example.org", "D", TIMEOUT) is None
-    assert database.accounts(TIMEOUT) == []
-
-
-def test_accounts_are_told_apart_byte_by_byte(database: SQLiteDatabase) -> None:
-    names = [
-        ("@a:b", "D"),
-        ("@a:b", "d"),
-        ("@A:b", "D"),
-        ("@a:b", "D "),
-        ("@ä:b", "D"),
-        ("@a\u0308:b", "D"),
-        ("@", "a:bD"),
-    ]
-    rows = [take_over(database, *name) for name in names]
-    assert [row[:4] for row in rows] == [(row.id, *name, 1) for row, name in zip(rows, names, strict=True)]
-    assert len({row.id for row in rows}) == len(names)
-    assert [database.find(*name, TIMEOUT) for name in names] == rows
-    assert sorted(database.accounts(TIMEOUT)) == sorted(rows)
 
 
 @pytest.mark.parametrize(
@@ -132,102 +74,6 @@ def test_an_unreadable_account_hides_no_other(
     assert caplog.text.count("unreadable account") == 3
 
 
-def test_a_batch_puts_replaces_and_deletes(database: SQLiteDatabase) -> None:
-    row = commit(database, take_over(database), {b"kept": b"1", b"replaced": b"1", b"deleted": b"1"})
-    row = commit(database, row, {b"replaced": b"2", b"new": b"2"}, [b"absent", b"deleted"])
-    assert contents(database, row) == {b"kept": b"1", b"replaced": b"2", b"new": b"2"}
-    assert database.find(row.user_id, row.device_id, TIMEOUT) == row
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"number": 2},
-        {"number": 4},
-        {"number": 1},
-        {"epoch": 1},
-        {"epoch": 3},
-        {"incarnation": 7},
-        {"epoch": 3, "incarnation": 7, "number": 1},
-    ],
-    ids=str,
-)
-def test_a_batch_that_is_not_the_owners_next_changes_nothing(database: SQLiteDatabase, change: dict[str, Any]) -> None:
-    take_over(database)
-    row = commit(database, commit(database, take_over(database)), {b"key": b"value"})
-    assert (row.epoch, row.sequence) == (2, 2)
-    batch = next_batch(row, {b"key": b"other", b"new": b"other"}, [b"deleted"])._replace(**change)
-    assert database.commit(row.id, batch, TIMEOUT) == row
-    assert database.find(row.user_id, row.device_id, TIMEOUT) == row
-    assert contents(database, row) == {b"key": b"value"}
-
-
-def test_an_older_owner_is_told_who_has_the_account(database: SQLiteDatabase, url: str) -> None:
-    older = commit(database, take_over(database), {b"key": b"older"})
-    other = open_sqlite(url, {}, TIMEOUT)
-    newer = take_over(other)
-    assert database.commit(older.id, next_batch(older, {b"key": b"late"}), TIMEOUT) == newer
-    newer = commit(other, newer, {b"key": b"newer"})
-    other.close()
-    assert database.commit(older.id, next_batch(older, {b"key": b"late"}), TIMEOUT) == newer
-    assert contents(database, newer) == {b"key": b"newer"}
-
-
-def test_a_deleted_account_is_gone_with_its_rows_and_takes_no_batch(database: SQLiteDatabase, execute: Execute) -> None:
-    row = commit(database, take_over(database), {b"key": b"value"})
-    late = next_batch(row, {b"late": b"value"})
-    database.delete(row.id, TIMEOUT)
-    assert database.commit(row.id, late, TIMEOUT) is None
-    again = take_over(database)
-    assert (again.id == row.id, again.epoch, again.sequence) == (False, 1, 0)
-    assert database.commit(row.id, late, TIMEOUT) is None
-    assert [execute(f"SELECT count(*) FROM {table}") for table in ("account", "ownership", "record")] == [
-        [(1,)],
-        [(1,)],
-        [(0,)],
-    ]
-
-
-def test_an_account_is_deleted_alone(database: SQLiteDatabase) -> None:
-    names = [("@a:b", "D"), ("@a:b", "E"), ("@b:b", "D")]
-    rows = [commit(database, take_over(database, *name), {b"key": b"%d" % n}) for n, name in enumerate(names)]
-    database.delete(rows[0].id, TIMEOUT)
-    database.delete(rows[0].id, TIMEOUT)
-    assert sorted(database.accounts(TIMEOUT)) == sorted(rows[1:])
-    assert [contents(database, row) for row in rows] == [{}, {b"key": b"1"}, {b"key": b"2"}]
-
-
-def test_no_account_sees_anothers_rows(database: SQLiteDatabase) -> None:
-    alice = commit(database, take_over(database, "@a:b", "D"), {b"a": b"alice", b"c": b"alice"})
-    bob = commit(database, take_over(database, "@b:b", "D"), {b"a": b"bob", b"b": b"bob"})
-    commit(database, bob, deletes=[b"c"])
-    assert database.get(alice.id, [b"a", b"b", b"c"], TIMEOUT) == [Row(b"a", b"alice"), Row(b"c", b"alice")]
-    assert database.ranges(alice.id, [EVERYTHING], TIMEOUT) == [Row(b"a", b"alice"), Row(b"c", b"alice")]
-    assert database.page(bob.id, EVERYTHING, 9, TIMEOUT) == [Row(b"a", b"bob"), Row(b"b", b"bob")]
-
-
-def test_keys_are_any_bytes_in_the_order_of_their_bytes(database: SQLiteDatabase) -> None:
-    assert sorted(KEYS) == KEYS
-    rows = [Row(key, b"%d" % number) for number, key in enumerate(KEYS)]
-    row = commit(database, take_over(database), dict(rows[7:]))
-    row = commit(database, row, dict(rows[:7]))
-    assert database.ranges(row.id, [EVERYTHING], TIMEOUT) == rows
-    assert database.page(row.id, EVERYTHING, len(rows), TIMEOUT) == rows
-    assert database.get(row.id, KEYS, TIMEOUT) == rows
-    for each in rows:
-        assert database.get(row.id, [each.key], TIMEOUT) == [each]
-
-
-@pytest.mark.parametrize("size", [0, 1, 200, 1_000, 5_000, 2 * 2**20, 4 * 2**20])
-def test_values_are_any_bytes(database: SQLiteDatabase, size: int) -> None:
-    value = bytes(itertools.islice(itertools.cycle(range(256)), size))
-    row = commit(database, take_over(database), {b"replaced": b"value", b"text": "ä".encode()})
-    row = commit(database, row, {b"replaced": value, b"new": value})
-    stored = {b"replaced": value, b"new": value, b"text": "ä".encode()}
-    assert contents(database, row) == stored
-    assert dict(database.get(row.id, sorted(stored), TIMEOUT)) == stored
-
-
 def test_what_a_damaged_file_holds_in_place_of_values_comes_as_bytes(database: SQLiteDatabase, path: Path) -> None:
     damaged = {b"integer": 7, b"null": None, b"real": 0.5, b"text": "ä"}
     row = commit(database, take_over(database), dict.fromkeys(damaged, b"value"))
@@ -253,42 +99,6 @@ def redefine(connection: sqlite3.Connection, sql: str) -> None:
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'record'", (sql,))
     connection.execute("PRAGMA writable_schema = RESET")
-
-
-def test_ranges_are_half_open_and_answered_in_order(database: SQLiteDatabase) -> None:
-    row = commit(database, take_over(database), dict.fromkeys(KEYS, b""))
-
-    def keys_in(*ranges: Range) -> list[bytes]:
-        return [key for key, _ in database.ranges(row.id, ranges, TIMEOUT)]
-
-    boundaries = [b"", *KEYS, b"a\x00\x00", b"b"]
-    for start, end in itertools.product(boundaries, [*boundaries, None]):
-        expected = [key for key in KEYS if key >= start and (end is None or key < end)]
-        assert keys_in(Range(start, end)) == expected
-    several = [Range(b"\x00\x00", b"\x01"), Range(b"B", b"C"), Range(b"a", b"a\xff"), Range(b"\xff\x00", None)]
-    assert keys_in(*several) == [*KEYS[1:3], *KEYS[5:8], *KEYS[11:]]
-    assert keys_in() == []
-
-
-@pytest.mark.parametrize("size", [1, 3, len(KEYS), len(KEYS) + 1])
-def test_pages_follow_on_each_other(database: SQLiteDatabase, size: int) -> None:
-    row = commit(database, take_over(database), dict.fromkeys(KEYS, b""))
-    found: list[bytes] = []
-    start: bytes = b"\x00\x00"
-    while page := database.page(row.id, Range(start, b"\xff\x00"), size, TIMEOUT):
-        assert len(page) <= size
-        found += [key for key, _ in page]
-        start = page[-1].key + b"\x00"
-    assert found == KEYS[1:11]
-
-
-def test_any_number_of_keys_is_looked_up_at_once(database: SQLiteDatabase) -> None:
-    # More than the parameters that a statement may have by SQLite's own default, 32,766.
-    stored = {number.to_bytes(8): b"%d" % number for number in range(0, 100_000, 2)}
-    row = commit(database, take_over(database), stored)
-    found = database.get(row.id, [number.to_bytes(8) for number in range(100_000)], TIMEOUT)
-    assert found == [Row(key, value) for key, value in stored.items()]
-    assert database.get(row.id, [], TIMEOUT) == []
 
 
 @pytest.mark.parametrize(
@@ -321,16 +131,6 @@ def test_an_answer_is_one_snapshot(
     assert len(selected) >= 2
     assert dict(read(database, row)) == dict.fromkeys(older, b"newer")
     other.close()
-
-
-def test_what_one_handle_committed_every_other_finds(database: SQLiteDatabase, url: str) -> None:
-    other = open_sqlite(url, {}, TIMEOUT)
-    row = commit(database, take_over(database), {b"key": b"value"})
-    assert other.find(row.user_id, row.device_id, TIMEOUT) == row
-    assert contents(other, row) == {b"key": b"value"}
-    row = commit(other, row, {b"key": b"other"})
-    other.close()
-    assert contents(database, row) == {b"key": b"other"}
 
 
 def test_health_and_schema_are_told(database: SQLiteDatabase) -> None:
