@@ -47,10 +47,12 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def write_every_letter() -> None:
     """Let standard output escape what its encoding lacks, as standard error does: an id must not end a command.
 
-    Where the caller closed it, what is written goes nowhere.
+    Where the caller closed one of the two, what is written to it goes nowhere.
     """
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until the program ends
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as above
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

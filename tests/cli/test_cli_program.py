@@ -129,6 +129,15 @@ def test_a_closed_output_is_no_error(words: list[str]) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_an_error_that_nobody_reads_has_its_exit_code() -> None:
+    program = [sys.executable, "-c", "from cryptostore.cli import main; main()", "stats", "nosuch://host", "--json"]
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *program], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert ended.returncode == ExitCode.USAGE
+    assert '"exit_code": 2' in ended.stdout
+
+
 def test_every_error_has_its_exit_code() -> None:
     expected = {
         errors.BackendNotFound: ExitCode.USAGE,
