@@ -24,8 +24,8 @@ from .schema import SHIPPED
 
 #: What is looked at, by the names of the findings.
 CHECKS: Final[Mapping[str, str]] = {
-    "driver": "the SQLite that this Python was built with is new enough, and without its WAL-reset bug where "
-    "several processes have the database open",
+    "driver": "the SQLite that this Python was built with is new enough, and without its "
+    "WAL-reset bug where several processes have the database open",
     "file": "the database's file and its folder are there, and can be written",
     "place": "no network or virtual machine's file system (named), no single-file mount, no second hard link, no "
     "read-only mount, no file beside it that another user owns",

@@ -9,8 +9,8 @@ from sqlite3 import Connection
 import pytest
 
 from cryptostore import AccountRow, Batch, Row
-from cryptostore_sqlite import connections, database
-from cryptostore_sqlite.connecting import connect
+from cryptostore_sqlite import database
+from cryptostore_sqlite.connecting import connect, roll_back
 from cryptostore_sqlite.connections import Connections
 from cryptostore_sqlite.database import SQLiteDatabase
 
@@ -52,18 +52,18 @@ def interrupted_transaction_gone_on_with(patch: pytest.MonkeyPatch) -> None:
     """Only errors roll a transaction back, and Ctrl-C is none: the next one is made in what is left open."""
 
     @contextmanager
-    def transaction(connection: Connection, begin: str) -> Iterator[None]:
-        try:
-            if not connection.in_transaction:
-                connection.execute(begin)
-            yield
-            connection.execute("COMMIT")
-        except Exception:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    def writing(self: Connections, timeout: float, **_options: bool) -> Iterator[Connection]:
+        with self._the_writer(timeout) as writer:
+            try:
+                if not writer.in_transaction:
+                    writer.execute("BEGIN IMMEDIATE")
+                yield writer
+                writer.execute("COMMIT")
+            except Exception:
+                roll_back(writer)
+                raise
 
-    patch.setattr(connections, "transaction", transaction)
+    patch.setattr(Connections, "writing", writing)
 
 
 @mutant("LIFECYCLE-8", backend="sqlite")

@@ -51,8 +51,12 @@ def account_missing_from_deletions(patch: pytest.MonkeyPatch) -> None:
 @mutant("ISOLATION-3", backend="sqlite")
 def device_missing_from_the_deletion(patch: pytest.MonkeyPatch) -> None:
     """A neighbour is deleted: the same user's account on another device."""
-    whole_user = "DELETE FROM account WHERE user_id = (SELECT user_id FROM account WHERE id = ?)"
-    patch.setattr(database, "_DELETE_ACCOUNT", (*database._DELETE_ACCOUNT[:-1], whole_user))
+    whole_user = "(SELECT id FROM account WHERE user_id = (SELECT user_id FROM account WHERE id = ?))"
+    patch.setattr(
+        database,
+        "_DELETE_ACCOUNT",
+        tuple(statement.replace("= ?", f"IN {whole_user}") for statement in database._DELETE_ACCOUNT),
+    )
 
 
 @mutant("ISOLATION-10", backend="sqlite")
