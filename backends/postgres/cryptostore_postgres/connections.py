@@ -53,7 +53,9 @@ class Connections:
         self._connector: Final = Connector(options)
         self._watchdog: Final = Watchdog()
         self._process: Final = os.getpid()
-        self._changed: Final = threading.Condition()
+        # Not through the condition: its methods are Python's, in the middle of which an interrupt may come.
+        self._guard: Final = threading.RLock()
+        self._changed: Final = threading.Condition(self._guard)
         #: Weakly: an interrupt may end a call before it is taken out.
         self._calls: WeakSet[_Call] = WeakSet()
         self._waiting = 0
@@ -129,14 +131,14 @@ class Connections:
         # Over inherited connections, the end of the sessions would be that of the parent's.
         if self._is_inherited():
             return
-        with self._changed:
+        with self._guard:
             self._closed = True
         self._drop_idle()
         self._watchdog.stop()
 
     def _reserve(self, call: _Call, timeout: float) -> Connection | None:
         """Wait until less than all connections are in use. The one that came back last, or None to make one."""
-        with self._changed:
+        with self._guard:
             self._waiting += 1
             try:
                 is_free = self._changed.wait_for(lambda: len(self._calls) < self._size, timeout)
@@ -177,7 +179,7 @@ class Connections:
 
     def _give_back(self, call: _Call, connection: Connection | None) -> None:
         now = time.monotonic()
-        with self._changed:
+        with self._guard:
             self._calls.discard(call)
             self._changed.notify()
             if connection is not None and not connection.closed:
@@ -192,7 +194,7 @@ class Connections:
 
     def _drop_idle(self, unused_since: float = float("inf")) -> None:
         """Close the connections that were not used since then."""
-        with self._changed:
+        with self._guard:
             dropped = list(itertools.takewhile(lambda each: each.used_at < unused_since, self._idle))
             del self._idle[: len(dropped)]
         for each in dropped:

@@ -38,7 +38,9 @@ class Watchdog:
     """One thread that watches over all calls of one backend."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        # Not through the condition: its methods are Python's, in the middle of which an interrupt may come.
+        self._guard = threading.RLock()
+        self._changed = threading.Condition(self._guard)
         self._guards: set[_Guard] = set()
         self._wakes = 0.0
         self._thread: threading.Thread | None = None
@@ -52,19 +54,19 @@ class Watchdog:
             self._add(guard)
             yield
         finally:
-            with self._changed:
+            with self._guard:
                 self._guards.discard(guard)
                 if self._stopped:
                     self._changed.notify()
 
     def stop(self) -> None:
         """End the thread when the last call has ended."""
-        with self._changed:
+        with self._guard:
             self._stopped = True
             self._changed.notify()
 
     def _add(self, guard: _Guard) -> None:
-        with self._changed:
+        with self._guard:
             self._guards.add(guard)
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="cryptostore-watchdog", daemon=True)
@@ -74,7 +76,7 @@ class Watchdog:
                 self._changed.notify()
 
     def _watch(self) -> None:
-        with self._changed:
+        with self._guard:
             while self._guards or not self._stopped:
                 now = time.monotonic()
                 for guard in [guard for guard in self._guards if guard.ends <= now]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -13,8 +14,10 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 import cryptostore_postgres
+import interrupted_calls
 from cryptostore import AccountRow
 from cryptostore_postgres import portions
+from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase as Database
 from postgres_database import PostgresDatabase
 from raw_databases import TIMEOUT, next_batch, take_over
@@ -77,6 +80,36 @@ def test_an_interrupt_anywhere_in_a_commit_leaves_a_whole_batch_or_none(
         after += 1
     assert after > 50
     assert len(database.get(row.id, sorted(puts), TIMEOUT)) == len(puts)
+
+
+@pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_anywhere_in_a_use_locks_no_other_thread_out(database: Database) -> None:
+    connections = database._connections
+    # So that no use that is interrupted starts a thread: Python's own start of one cannot be interrupted anywhere.
+    use(connections)
+    # An RLock is always free to the thread that holds it.
+    with ThreadPoolExecutor(1) as other:
+        after = 1
+        while interrupted_calls.is_interrupted(partial(use, connections), after):
+            for guard in (connections._guard, connections._watchdog._guard):
+                assert other.submit(is_free, guard).result(), f"a lock is held after {after} calls"
+            use(connections)
+            after += 1
+    assert after > 50
+
+
+def use(connections: Connections) -> None:
+    with connections.use(TIMEOUT):
+        pass
+
+
+def is_free(guard: Any) -> bool:
+    """Whether this thread gets the lock, which it gives back."""
+    if guard.acquire(timeout=1):
+        guard.release()
+        return True
+    return False
 
 
 def found(database: Database, before: AccountRow) -> AccountRow:
