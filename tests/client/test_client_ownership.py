@@ -207,6 +207,10 @@ def test_a_backup_that_is_put_back_under_a_client_ends_it(
                 await (alice.client.check_ownership() if is_idle else alice.say("two"))
             with pytest.raises(DatabaseWentBack):
                 await alice.client.whoami()
+            # Not even to a program that tries again: only a new process may begin anew, after `cryptostore restored`.
+            for again in (alice.client.open, alice.client.login_or_restore):
+                with pytest.raises(DatabaseWentBack):
+                    await again()
             # Its ratchets are those of the lost batches: nothing of them leaves any more.
             assert len(server.requests) == asked
 

@@ -85,9 +85,9 @@ class Flusher:
             await asyncio.shield(self._running)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether there was an error after which nothing can be written."""
-        return self._final_error is not None
+    def is_fenced(self) -> bool:
+        """Whether another program has taken the account over."""
+        return isinstance(self._final_error, FencedOut)
 
     async def settle_offers(self) -> None:
         """Compare new Megolm sessions with the stored ones. Raises BackendUnavailable; they stay offers then."""

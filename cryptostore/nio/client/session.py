@@ -131,10 +131,17 @@ class Session:
         self._closed = False
 
     async def end_lost(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Call the client's `close` if nothing can be written any more, so that an opening begins anew."""
+        """Call the client's `close` if the account was lost to another program, so that an opening begins anew.
+
+        Raises what else nothing can be written after: a new opening would go on with a database that went back.
+        """
         async with self._one_end:
-            if self._flusher is not None and self._flusher.has_ended:
-                await close()
+            if self._flusher is None:
+                return
+            if not self._flusher.is_fenced:
+                self._flusher.check()
+                return
+            await close()
 
     async def open(self, account: Account, ask: Ask, *, take_over: bool = False) -> None:
         """As `take`, unless an account is open. Raises StoreClosed if `close` is called meanwhile."""
