@@ -56,6 +56,18 @@ def test_a_room_says_how_long_a_key_is_used(memory_url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_key_that_grew_too_old_before_anybody_was_told_of_it_is_not_used(memory_url: str) -> None:
+    async def scenario() -> None:
+        async with people(memory_url) as (_server, alice, bob):
+            alice.client.machine.create_outbound_group_session(ROOM)
+            alice.client.machine.outbound_group_sessions[ROOM].creation_time -= timedelta(days=8)
+            await alice.say("after a long outage")
+            await bob.round()
+            assert bob.read == ["after a long outage"]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("said", "messages", "age"),
     [

@@ -276,7 +276,7 @@ class ProductionOlm(OlmWithoutVerifications):
 
     def _session_to_share(self, room_id: str) -> OutboundGroupSession:
         session = self.outbound_group_sessions.get(room_id)
-        if session is None or session.shared:
+        if session is None or session.shared or session.expired:
             self.create_outbound_group_session(room_id)
         return self.outbound_group_sessions[room_id]
 
