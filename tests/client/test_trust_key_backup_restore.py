@@ -346,7 +346,9 @@ def test_a_homeserver_that_is_away_is_asked_again(memory_url: str, monkeypatch: 
     asyncio.run(scenario())
 
 
-def test_late_messages_wait_for_the_database(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_messages_wait_for_the_database(
+    memory_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(backup_on_demand, "_FIRST_PAUSE", 0.01)
 
     async def scenario() -> None:
@@ -357,6 +359,7 @@ def test_late_messages_wait_for_the_database(memory_url: str, monkeypatch: pytes
             await until(lambda: len(bob.read) == 4)
 
     asyncio.run(scenario())
+    assert f"messages of '{ROOM}' became readable and are handed on later: away" in caplog.text
 
 
 def test_a_key_that_comes_by_itself_meanwhile_does_as_well(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

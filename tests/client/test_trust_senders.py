@@ -353,6 +353,27 @@ def test_a_callback_that_fails_for_a_refused_message_keeps_none_of_the_others_up
     asyncio.run(scenario())
 
 
+def test_a_callbacks_error_is_logged_where_another_one_hides_it(
+    memory_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_room: MatrixRoom, event: Any) -> None:
+        raise ZeroDivisionError if event.body == "one" else BackendUnavailable("away")
+
+    async def scenario() -> None:
+        async with reader(memory_url, accept="signed") as bob:
+            bob.bob.client.add_event_callback(fail, RoomMessageText)
+            bob.crossed.make_for(PHONE)
+            for text in ("one", "two"):
+                await bob.alice.say(text)
+            with pytest.raises(BackendUnavailable):
+                await bob.bob.client.sync()
+
+    asyncio.run(scenario())
+    [logged] = [each for each in caplog.records if "a callback raised for a message" in each.message]
+    assert logged.exc_info is not None
+    assert logged.exc_info[0] is ZeroDivisionError
+
+
 def test_refused_messages_wait_for_the_database(memory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with reader(memory_url, accept="signed") as bob:

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from aiohttp import ClientResponse
 from nio import AsyncClientConfig, MatrixRoom, SyncResponse
 
 from cryptostore.errors import ConfigurationError, StoreClosed
+from cryptostore.logs import logger
 from cryptostore.nio.trust.backup_on_demand import PASSING
 from cryptostore.records import IdentityChange, MissedEvents, Record
 
@@ -27,6 +28,8 @@ from .prefetch import Wanted
 from .statistics import Statistics
 from .store import ProductionStore
 from .windows import RoomCalls
+
+_log: Final = logger(__name__)
 
 R = TypeVar("R", bound=Record)
 
@@ -192,20 +195,28 @@ class GapHandling:
         What is done with is taken out of `events`. No sync brings the others again, so they are handed on also where a
         callback raises; the first such error is raised at the end.
         """
-        failed: Exception | None = None
-        async with self._client.prefetched(_wanted_by(events, room_id)), self.turn():
-            with self._in_callbacks():
-                while events and self._client.store is not None:
-                    try:
-                        await self._hand_on_one_late(room_id, events[0])
-                    except PASSING:
-                        raise
-                    except Exception as error:  # noqa: BLE001  # a callback's
-                        failed = failed or error
-                    del events[0]
-        await self._client.flush()
-        if failed is not None:
-            raise failed
+        raised: list[Exception] = []
+        try:
+            async with self._client.prefetched(_wanted_by(events, room_id)), self.turn():
+                with self._in_callbacks():
+                    await self._hand_on_each_late(room_id, events, raised)
+            await self._client.flush()
+        except PASSING:
+            for error in raised[:1]:
+                _log.error("a callback raised for a message that became readable", exc_info=error)
+            raise
+        if raised:
+            raise raised[0]
+
+    async def _hand_on_each_late(self, room_id: str, events: list[Any], raised: list[Exception]) -> None:
+        while events and self._client.store is not None:
+            try:
+                await self._hand_on_one_late(room_id, events[0])
+            except PASSING:
+                raise
+            except Exception as error:  # noqa: BLE001  # a callback's
+                raised.append(error)
+            del events[0]
 
     async def _hand_on_one_late(self, room_id: str, event: Any) -> None:
         room = self._room(room_id)

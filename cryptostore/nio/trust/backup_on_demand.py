@@ -146,7 +146,9 @@ class LateEvents:
     async def _hand_on(self, key: SessionId, events: list[MegolmEvent]) -> None:
         try:
             await self.hand_on(key[0], events)
-        except PASSING:
+        except PASSING as error:
+            # Of the database, or of a callback, which then runs again and again.
+            _log.warning("messages of %s became readable and are handed on later: %s", ascii(key[0]), error)
             if self._has_begun and events:
                 self._waiting[key] = [*events, *self._waiting.get(key, [])]
             raise
