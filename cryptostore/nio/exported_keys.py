@@ -11,9 +11,10 @@ from nio.crypto import InboundGroupSession
 from cryptostore import records
 from cryptostore.errors import InvalidRecord
 from cryptostore.trust import unpadded_base64
-from cryptostore.trust.key_backup import MEGOLM
+from cryptostore.trust.key_backup import MEGOLM, UNKNOWN_KEY
 
 from . import bounds
+from .times import now
 
 #: What an exported session key has: version, index, ratchet and public key.
 _SESSION_KEY_BYTES: Final = 165
@@ -27,8 +28,9 @@ class _Entry(msgspec.Struct):
     sender_key: str
     session_id: str
     session_key: str
-    sender_claimed_keys: dict[str, str]
-    forwarding_curve25519_key_chain: list[str] = []
+    # Other clients write entries without these.
+    sender_claimed_keys: dict[str, str] = {}
+    forwarding_curve25519_key_chain: list[str] | None = None
 
 
 def exported_session(item: Any) -> InboundGroupSession:
@@ -53,15 +55,17 @@ def exported_session(item: Any) -> InboundGroupSession:
 def _live(entry: _Entry) -> InboundGroupSession | None:
     # Without a chain it would count as received from its sender.
     chain = entry.forwarding_curve25519_key_chain or [entry.sender_key]
+    signing_key = entry.sender_claimed_keys.get("ed25519", UNKNOWN_KEY)
     if len(chain) > bounds.FORWARDERS or any(len(key) > bounds.KEY for key in chain):
         return None
     try:
-        records.check_key(records.InboundGroupSession, (entry.room_id, entry.session_id, entry.sender_key))
         # vodozemac may end the program where the length is another one.
-        unpadded_base64.decode(entry.session_key, size=_SESSION_KEY_BYTES)
-        signing_key = entry.sender_claimed_keys["ed25519"]
+        raw = unpadded_base64.decode(entry.session_key, size=_SESSION_KEY_BYTES)
+        key = entry.room_id, entry.session_id, entry.sender_key
+        # What no database takes would be left out later, and nobody told.
+        records.InboundGroupSession(*key, raw, signing_key, tuple(chain), 0, now())
         return InboundGroupSession.import_session(
             entry.session_key, signing_key, entry.sender_key, entry.room_id, chain
         )
-    except (InvalidRecord, ValueError, KeyError, vodozemac.SessionKeyDecodeException):
+    except (InvalidRecord, ValueError, vodozemac.SessionKeyDecodeException):
         return None

@@ -28,6 +28,9 @@ ALGORITHM: Final = "m.megolm_backup.v1.curve25519-aes-sha2"
 #: The name of the private key, in secret storage and everywhere else.
 KEY_BACKUP: Final = "m.megolm_backup.v1"
 MEGOLM: Final = "m.megolm.v1.aes-sha2"
+
+#: Stands for the signing key that an entry of a backup or of a file did not have: a record has one.
+UNKNOWN_KEY: Final = "unknown"
 KEY_BYTES: Final = 32
 #: A session's entry has about 900 bytes; each forwarder adds 46.
 MOST_CHARACTERS: Final = 64 * 1024

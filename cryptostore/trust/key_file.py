@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptostore.errors import ConfigurationError
 
 from . import unpadded_base64
-from .key_backup import MEGOLM
+from .key_backup import MEGOLM, UNKNOWN_KEY
 from .passphrases import in_utf8, spellings
 
 HEADER: Final = b"-----BEGIN MEGOLM SESSION DATA-----"
@@ -134,7 +134,7 @@ def _encoded(session: RoomKey) -> bytes:
         "algorithm": MEGOLM,
         "forwarding_curve25519_key_chain": session.forwarding_chain,
         "room_id": session.room_id,
-        "sender_claimed_keys": {"ed25519": session.signing_key},
+        "sender_claimed_keys": {} if session.signing_key == UNKNOWN_KEY else {"ed25519": session.signing_key},
         "sender_key": session.sender_key,
         "session_id": session.session_id,
         "session_key": unpadded_base64.encode(session.session_key),

@@ -22,6 +22,7 @@ from cryptostore import Mode, open_backend
 from cryptostore.nio import ProductionMatrixClient, bounds
 from cryptostore.nio.cache import LiveCache
 from cryptostore.nio.client.store import ProductionStore
+from cryptostore.trust.key_backup import UNKNOWN_KEY
 from cryptostore_contract.samples import KEY
 from leaks import shown
 from nio_places import Ratchet
@@ -112,13 +113,19 @@ def test_files_of_other_clients_have_lines_and_padding(memory_url: str, tmp_path
         assert len(imported(memory_url, file)) == size + 1
 
 
+def test_entries_that_do_not_say_what_only_their_maker_claims_are_taken_in(memory_url: str, tmp_path: Path) -> None:
+    bare = item()
+    del bare["sender_claimed_keys"], bare["forwarding_curve25519_key_chain"]
+    items = [bare, item(sender_claimed_keys={}), item(forwarding_curve25519_key_chain=None)]
+    stored = imported(memory_url, file_of(tmp_path / "keys", json.dumps(items).encode()))
+    assert sorted(each.signing_key for each in stored) == ["ed", UNKNOWN_KEY, UNKNOWN_KEY]
+    assert {each.forwarding_chain for each in stored} == {(SENDER,)}
+
+
 def test_entries_that_are_of_no_use_are_left_out_and_counted(
     memory_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    without_sender = item()
-    del without_sender["sender_claimed_keys"]
     odd = [
-        without_sender,
         1,
         "text",
         item(algorithm="m.other"),
@@ -126,14 +133,39 @@ def test_entries_that_are_of_no_use_are_left_out_and_counted(
         item(session_id="that of another"),
         item(room_id=1),
         item(room_id="!" * 300),
-        item(sender_claimed_keys={}),
-        item(forwarding_curve25519_key_chain=None),
+        item(sender_claimed_keys={"ed25519": ""}),
+        item(sender_claimed_keys={"ed25519": "e" * 300}),
+        item(sender_claimed_keys=None),
         item(forwarding_curve25519_key_chain=[1]),
+        item(forwarding_curve25519_key_chain=["a\0"]),
         item(forwarding_curve25519_key_chain=["k"] * (bounds.FORWARDERS + 1)),
     ]
     items = [item(), *odd * 20, item()]
     assert len(imported(memory_url, file_of(tmp_path / "keys", json.dumps(items).encode()))) == 2
     assert f"left out {len(odd) * 20} entries" in caplog.text
+
+
+def test_an_import_that_is_cancelled_after_its_client_was_closed_is_cancelled(
+    memory_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        client, begun = a_client(memory_url), asyncio.Event()
+        await client.open()
+
+        async def never(_sessions: object) -> int:
+            begun.set()
+            return int(await asyncio.Future())
+
+        monkeypatch.setattr(client._key_files, "_take_in_piece", never)
+        file = file_of(tmp_path / "keys", json.dumps([item()]).encode())
+        importing = asyncio.create_task(client.import_keys(file, "passphrase"))
+        await begun.wait()
+        await client.close()
+        importing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await importing
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[", b"[" * 100_000, b"\xff"], ids=range(5))

@@ -14,6 +14,7 @@ from nio.crypto.key_export import decrypt_and_read, encrypt_and_save
 
 from cryptostore import ConfigurationError, InboundGroupSession
 from cryptostore.trust import key_file
+from cryptostore.trust.key_backup import UNKNOWN_KEY
 from cryptostore.trust.key_file import FOOTER, HEADER, KeyFile, KeyFileWriter
 from example_records import example
 from leaks import shown
@@ -95,6 +96,12 @@ def test_sessions_are_written_as_clients_export_them(file: Path, number: int) ->
             "session_id": session.session_id,
             "session_key": "AQI",
         }
+
+
+def test_a_session_without_a_signing_key_claims_none(file: Path) -> None:
+    with file.open("wb") as opened:
+        KeyFileWriter(opened, PASSPHRASE, 10).write_all([example(InboundGroupSession, signing_key=UNKNOWN_KEY)])
+    assert [each["sender_claimed_keys"] for each in read(file)] == [{}]
 
 
 def test_a_file_is_larger_than_a_step(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

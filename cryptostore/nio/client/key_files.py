@@ -43,6 +43,8 @@ class KeyFiles:
             raise LocalProtocolError("this client is not open; `await client.open()` before room keys are imported")
         sessions, taken_in = _sessions(infile, passphrase), 0
         piece = await asyncio.to_thread(_next_piece, sessions)
+        # Before: the client may be closed meanwhile.
+        reports = self._session.store.storage.durable.reports
         try:
             while piece:
                 taken_in += await self._take_in_piece(piece)
@@ -50,7 +52,7 @@ class KeyFiles:
                 piece = await asyncio.to_thread(_next_piece, sessions)
         finally:
             # Also of an import that failed: what was taken in stays, and the next flush saves it.
-            self._session.store.storage.durable.reports.imported(taken_in, "client.import_keys", infile)
+            reports.imported(taken_in, "client.import_keys", infile)
 
     async def write_out(self, outfile: str, passphrase: str, rounds: int) -> None:
         """Export all room keys: the new file is there whole when this returns, and not at all after an error."""

@@ -23,10 +23,9 @@ from cryptostore.nio.client.store import ProductionStore
 from cryptostore.nio.client.threads import in_thread
 from cryptostore.nio.group_sessions import GroupSessionKey
 from cryptostore.nio.provenance import note_origin
-from cryptostore.trust.key_backup import BackedUpSession, BackupDecryption
+from cryptostore.trust.key_backup import UNKNOWN_KEY, BackedUpSession, BackupDecryption
 
 from .backup_stream import Entry, EntryStream
-from .backup_uploads import UNKNOWN_KEY
 from .backup_versions import checked
 from .requests import Answer, Requests
 

@@ -15,7 +15,7 @@ from cryptostore.nio.client.threads import in_thread
 from cryptostore.records import Key
 from cryptostore.records.changes import Changes
 from cryptostore.trust import unpadded_base64
-from cryptostore.trust.key_backup import BackedUpSession, BackupEncryption
+from cryptostore.trust.key_backup import UNKNOWN_KEY, BackedUpSession, BackupEncryption
 
 from .backup_versions import checked
 from .requests import Requests
@@ -25,9 +25,6 @@ MOST_SESSIONS: Final = 500
 _TOO_LARGE: Final = 413
 #: What the homeserver answers where this backup is not the present one (any more).
 _NOT_THIS_ONE: Final = frozenset({"M_WRONG_ROOM_KEYS_VERSION", "M_NOT_FOUND"})
-
-#: Stands for the signing key that an entry of a backup did not have: a record has one.
-UNKNOWN_KEY: Final = "unknown"
 
 
 class OtherVersionError(Exception):
