@@ -63,7 +63,7 @@ def recovery_key(
             raise ConfigurationError(
                 f"the recovery key of {account} is known to a person since {since}; --again shows it"
             )
-        _show(account, recovery_keys.encode(key), file, as_json=as_json)
+        _show(url, account, recovery_keys.encode(key), secret, file, as_json=as_json)
         backend.notify(
             "cryptostore_secret_exported",
             account=account,
@@ -72,17 +72,8 @@ def recovery_key(
             destination="standard output" if file is None else str(file),
             owner=backend.owner,
         )
-        ended: CryptoStoreError | None = None
         if not secret.shown:
-            try:
-                secret = _noted(backend, account, pickle_key, secret, even_if_used=even_if_used)
-            except CryptoStoreError as error:
-                ended = error
-        if as_json:
-            _print_document(url, account, recovery_keys.encode(key), secret, file)
-    if ended is not None:
-        print_error(f"that it was shown is not noted: {ended}")
-        raise typer.Exit(exit_code_of(ended))
+            _note(backend, account, pickle_key, secret, even_if_used=even_if_used)
 
 
 def _newest(store: CryptoStore) -> Secret:
@@ -98,40 +89,40 @@ def _newest(store: CryptoStore) -> Secret:
     return newest
 
 
-def _show(account: Account, text: str, file: Path | None, *, as_json: bool) -> None:
+def _show(url: str, account: Account, text: str, secret: Secret, file: Path | None, *, as_json: bool) -> None:
     if file is not None:
         write_private(file, text, "the recovery key")
         say(f"wrote the recovery key of {account} to {file}")
-    elif not as_json:
+    if as_json:
+        print_json(
+            {
+                "database": shown_url(url),
+                "user_id": account.user_id,
+                "device_id": account.device_id,
+                "shown_at": secret.shown_at.isoformat() if secret.shown else None,
+                **({"recovery_key": text} if file is None else {"file": str(file)}),
+            }
+        )
+    elif file is None:
         say(f"The recovery key of {account}. Keep it where you keep passwords, not beside the database:")
         print_line(text)
-        # Not noted as shown before it is.
-        flush_output()
+    # Not noted as shown before it is.
+    flush_output()
 
 
-def _print_document(url: str, account: Account, text: str, secret: Secret, file: Path | None) -> None:
-    print_json(
-        {
-            "database": shown_url(url),
-            "user_id": account.user_id,
-            "device_id": account.device_id,
-            "noted": secret.shown,
-            "shown_at": secret.shown_at.isoformat() if secret.shown else None,
-            **({"recovery_key": text} if file is None else {"file": str(file)}),
-        }
-    )
-
-
-def _noted(backend: Backend, account: Account, pickle_key: str, secret: Secret, *, even_if_used: bool) -> Secret:
-    """The secret as it is stored now. That it was shown is noted, unless its client may be running."""
-    owner = backend.accounts()[account].owner
-    if not even_if_used and not is_gone(owner):
-        say(
-            f"that it was shown is not noted, because the account's owner may be running ({owner}): it is shown again "
-            "next time. Stop that program, or give --even-if-used"
-        )
-        return secret
-    noted = replace(secret, shown_at=datetime.now(UTC))
-    with backend.open_store(account, Mode.OWN, pickle_key=pickle_key) as store:
-        store.apply(Changes([noted]))
-    return noted
+def _note(backend: Backend, account: Account, pickle_key: str, secret: Secret, *, even_if_used: bool) -> None:
+    """Note that it was shown, unless its client may be running. What keeps it from being noted ends the command."""
+    try:
+        owner = backend.accounts()[account].owner
+        if not even_if_used and not is_gone(owner):
+            say(
+                f"that it was shown is not noted, because the account's owner may be running ({owner}): it is shown "
+                "again next time. Stop that program, or give --even-if-used"
+            )
+            return
+        with backend.open_store(account, Mode.OWN, pickle_key=pickle_key) as store:
+            store.apply(Changes([replace(secret, shown_at=datetime.now(UTC))]))
+    except CryptoStoreError as error:
+        # Raised, it would be a second JSON document behind the key's.
+        print_error(f"that it was shown is not noted: {error}")
+        raise typer.Exit(exit_code_of(error)) from error

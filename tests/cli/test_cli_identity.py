@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from nio.crypto import OlmAccount
@@ -281,7 +281,6 @@ def test_the_recovery_key_is_shown_once(filled: str) -> None:
         "database": shown_url(filled),
         "user_id": ALICE.user_id,
         "device_id": ALICE.device_id,
-        "noted": True,
         "shown_at": shown_at.isoformat(),
         "recovery_key": RECOVERY_KEY,
     }
@@ -305,19 +304,19 @@ def test_the_recovery_key_in_a_file_is_private_and_never_over_another(filled: st
     assert file.read_text() == "of another account\n"
 
 
-def test_a_recovery_key_that_could_not_be_written_was_not_shown(run: Run, file_url: str, tmp_path: Path) -> None:
-    assert run("identity", "recovery-key", file_url, *ALICES, "--file", tmp_path / "no" / "folder").code != 0
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_recovery_key_that_could_not_be_written_was_not_shown(
+    run: Run, file_url: str, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    words = ("identity", "recovery-key", file_url, *ALICES)
+    assert run(*words, "--file", tmp_path / "no" / "folder", *form).code != 0
+    program = [sys.executable, "-m", "cryptostore", *words, *form]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "cryptostore", "identity", "recovery-key", file_url, *ALICES],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == ExitCode.REFUSED
     assert "standard output cannot be written" in done.stderr
-    assert run("identity", "recovery-key", file_url, *ALICES).out == f"{RECOVERY_KEY}\n"
+    assert noted_at(run, file_url) is None
+    assert run(*words).out == f"{RECOVERY_KEY}\n"
 
 
 def test_a_running_client_is_not_fenced(filled: str) -> None:
@@ -333,15 +332,16 @@ def test_a_running_client_is_not_fenced(filled: str) -> None:
     assert run_process("identity", "recovery-key", filled, *ALICES).code == ExitCode.USAGE
 
 
-def test_json_says_whether_it_was_noted(run: Run, file_url: str) -> None:
+def test_json_says_since_when_it_was_known_before(run: Run, file_url: str) -> None:
     words = ("identity", "recovery-key", file_url, *ALICES, "--json")
     with open_backend(file_url, owner="the bot") as backend, backend.open_store(ALICE, pickle_key=KEY):
         beside = run(*words)
-        noted = run(*words, "--even-if-used")
-    assert (beside.code, beside.document["noted"], beside.document["shown_at"]) == (0, False, None)
-    assert (noted.code, noted.document["noted"], noted.document["recovery_key"]) == (0, True, RECOVERY_KEY)
-    [alice] = run("identity", file_url, *ALICES, "--json").document["accounts"]
-    assert noted.document["shown_at"] == alice["recovery_key"]["shown_at"]
+        assert noted_at(run, file_url) is None
+        first = run(*words, "--even-if-used")
+    for each in (beside, first):
+        assert (each.code, each.document["shown_at"], each.document["recovery_key"]) == (0, None, RECOVERY_KEY)
+    again = run(*words, "--again").document
+    assert again["shown_at"] == noted_at(run, file_url) is not None
 
 
 def test_a_recovery_key_that_cannot_be_noted_is_one_document(run: Run, file_url: str, tmp_path: Path) -> None:
@@ -350,11 +350,16 @@ def test_a_recovery_key_that_cannot_be_noted_is_one_document(run: Run, file_url:
         other.execute("BEGIN IMMEDIATE")
         ended, plain = run(*words, "--json"), run(*words)
     assert (ended.code, plain.code) == (ExitCode.UNAVAILABLE, ExitCode.UNAVAILABLE)
-    assert (ended.document["noted"], ended.document["shown_at"]) == (False, None)
-    assert (ended.document["recovery_key"], plain.out) == (RECOVERY_KEY, f"{RECOVERY_KEY}\n")
+    assert (ended.document["shown_at"], ended.document["recovery_key"]) == (None, RECOVERY_KEY)
+    assert plain.out == f"{RECOVERY_KEY}\n"
     for each in (ended, plain):
         assert "error: that it was shown is not noted: " in each.err
-    assert run("identity", file_url, *ALICES, "--json").document["accounts"][0]["recovery_key"]["shown_at"] is None
+    assert noted_at(run, file_url) is None
+
+
+def noted_at(run: Run, url: str) -> Any:
+    """Since when a person knows Alice's recovery key, or None."""
+    return run("identity", url, *ALICES, "--json").document["accounts"][0]["recovery_key"]["shown_at"]
 
 
 def test_the_newest_recovery_key_counts(run: Run, file_url: str) -> None:
