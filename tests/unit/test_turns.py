@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
@@ -43,6 +44,45 @@ def test_an_interrupt_anywhere_leaves_nothing_taken() -> None:
         with taken.one(0) as is_in:
             assert is_in, f"after {after} calls"
         after += 1
+    assert after > 5
+
+
+def test_an_interrupt_anywhere_in_a_wait_is_told_as_it_is_and_leaves_nothing_taken() -> None:
+    taken = Turns()
+
+    def wait() -> None:
+        with taken.one(0.01) as is_in:
+            assert not is_in
+
+    after = 1
+    with taken.one(0):
+        while is_interrupted(wait, after):
+            after += 1
+    assert after > 5
+    with taken.one(0) as is_in:
+        assert is_in
+
+
+def test_an_interrupt_anywhere_at_the_end_of_a_turn_lets_the_next_in() -> None:
+    taken = Turns()
+
+    def wait() -> bool:
+        with taken.one(60) as is_in:
+            return is_in
+
+    after, interrupted = 0, True
+    with ThreadPoolExecutor() as pool:
+        while interrupted:
+            after += 1
+            turn = taken.one(0)
+            turn.__enter__()
+            later = pool.submit(wait)
+            while not taken._waiters:
+                time.sleep(0.001)
+            interrupted = is_interrupted(partial(turn.__exit__, None, None, None), after)
+            # An interrupt before the end of the block had begun ends it now.
+            del turn
+            assert later.result(30), f"after {after} calls"
     assert after > 5
 
 

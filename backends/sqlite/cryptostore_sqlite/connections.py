@@ -50,6 +50,7 @@ class Connections:
         self._checkpoint_was_busy = False
         with mapped_errors(path, opening=True):
             self._writer = opening.open_writer(path, timeout, migrations)
+        self._writer_is_open = True
         self._file.has_begun()
 
     @contextmanager
@@ -105,7 +106,11 @@ class Connections:
             return True
 
     def close(self) -> None:
-        """Close every connection as soon as it is idle. With the last one, SQLite removes -wal and -shm."""
+        """Close every connection that is idle; those in use when they come back.
+
+        Waits for who writes, as long as the database was given to open. With the last connection, SQLite removes -wal
+        and -shm.
+        """
         # Closing inherited connections after a fork would interfere with those of the parent.
         if self._file.is_inherited():
             return
@@ -114,20 +119,26 @@ class Connections:
             for reader in self._idle_readers:
                 reader.close()
         # Not for ever: what an interrupt ended in the middle may keep its turn for as long as its error is looked at.
-        with self._turns.one(self._timeout) as is_in, mapped_errors(self._path):
-            if is_in:
-                self._close_writer()
-        self._file.forget()
+        self._close_writer(self._timeout)
 
-    def _close_writer(self) -> None:
-        if self._checkpoint_is_due:
-            self._checkpoint(self._writer)
-        self._writer.close()
+    def _close_writer(self, timeout: float) -> None:
+        with self._turns.one(timeout) as is_in, mapped_errors(self._path):
+            if is_in and self._writer_is_open:
+                if self._checkpoint_is_due:
+                    self._checkpoint(self._writer)
+                self._writer.close()
+                self._file.forget()
+                self._writer_is_open = False
 
     def _check(self) -> None:
+        try:
+            self._file.check()
+        except BackendUnavailable:
+            # SQLite has removed -wal and -shm if it was closed.
+            if not self._closed:
+                raise
         if self._closed:
             raise StoreClosed(f"the database {self._path} was closed; open it again to use it")
-        self._file.check()
 
     def _take_reader(self, timeout: float) -> sqlite3.Connection:
         with self._guard:
@@ -149,14 +160,19 @@ class Connections:
     def _the_writer(self, timeout: float) -> Iterator[sqlite3.Connection]:
         ends = time.monotonic() + timeout
         self._check()
-        with self._turns.one(timeout) as is_in:
-            if not is_in:
-                raise BackendUnavailable(
-                    f"other threads of this process wrote to {self._path} until the deadline", outcome_unknown=False
-                )
-            self._check()
-            wait_at_most(self._writer, ends - time.monotonic())
-            yield self._writer
+        try:
+            with self._turns.one(timeout) as is_in:
+                if not is_in:
+                    raise BackendUnavailable(
+                        f"other threads of this process wrote to {self._path} until the deadline", outcome_unknown=False
+                    )
+                self._check()
+                wait_at_most(self._writer, ends - time.monotonic())
+                yield self._writer
+        finally:
+            # After the turn: whoever closed before its end may have waited for it in vain, and nobody can after it.
+            if self._closed:
+                self._close_writer(0)
 
     def _checkpoint(self, writer: sqlite3.Connection) -> None:
         """Move all into the database file, where deleted rows are written over with zeros, and empty the -wal file."""

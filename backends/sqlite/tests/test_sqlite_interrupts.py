@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from threading import Event
 
 import pytest
 
-from cryptostore import AccountRow, Batch
+from cryptostore import AccountRow, Batch, StoreClosed
+from cryptostore_sqlite import opened
 from cryptostore_sqlite.database import SQLiteDatabase
 from interrupted_calls import is_interrupted
 from raw_databases import TIMEOUT, next_batch, take_over
@@ -46,7 +51,40 @@ def found(database: SQLiteDatabase, before: AccountRow) -> AccountRow:
     return row
 
 
-def test_closing_does_not_wait_for_ever_for_what_an_interrupt_left(database: SQLiteDatabase) -> None:
-    database._connections._timeout = 0.1
-    with database._connections.writing(TIMEOUT):
+def test_what_closing_waits_for_in_vain_closes_the_database_at_its_end(database: SQLiteDatabase, path: Path) -> None:
+    connections = database._connections
+    connections._timeout = 0.1
+    with connections.writing(TIMEOUT) as writer:
         database.close()
+        take_a_row(writer)
+        assert connections._file in opened._open
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        take_a_row(writer)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert connections._file not in opened._open
+    database.close()
+
+
+def test_a_thread_that_waits_to_write_is_refused_after_closing(database: SQLiteDatabase, path: Path) -> None:
+    connections = database._connections
+    connections._timeout = 0
+    waits = Event()
+
+    def wait() -> None:
+        waits.set()
+        with connections.writing(60):
+            pass
+
+    with ThreadPoolExecutor() as pool:
+        with connections.writing(TIMEOUT):
+            later = pool.submit(wait)
+            waits.wait()
+            database.close()
+        with pytest.raises(StoreClosed):
+            later.result(60)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def take_a_row(writer: sqlite3.Connection) -> None:
+    """Read something, which a closed connection cannot."""
+    writer.execute("SELECT 1").fetchone()
