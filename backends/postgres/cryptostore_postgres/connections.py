@@ -53,12 +53,11 @@ class Connections:
         self._connector: Final = Connector(options)
         self._watchdog: Final = Watchdog()
         self._process: Final = os.getpid()
-        # Not through the condition: its methods are Python's, in the middle of which an interrupt may come.
         self._guard: Final = threading.RLock()
-        self._changed: Final = threading.Condition(self._guard)
         #: Weakly: an interrupt may end a call before it is taken out.
         self._calls: WeakSet[_Call] = WeakSet()
-        self._waiting = 0
+        #: Not a condition, whose methods are Python's: an interrupt in the middle of one finds the guard released.
+        self._waiters: Final[dict[threading.Lock, None]] = {}
         #: In the order in which they came back.
         self._idle: list[Connection] = []
         self._closed = False
@@ -124,7 +123,7 @@ class Connections:
 
     def count(self) -> interface.Connections:
         """How many there are. Without the lock: this may be called in the middle of anything."""
-        return interface.Connections(len(self._calls), len(self._idle), self._size, self._waiting)
+        return interface.Connections(len(self._calls), len(self._idle), self._size, len(self._waiters))
 
     def close(self) -> None:
         """Close every connection that is not in use; those in use when they come back."""
@@ -138,22 +137,45 @@ class Connections:
 
     def _reserve(self, call: _Call, timeout: float) -> Connection | None:
         """Wait until less than all connections are in use. The one that came back last, or None to make one."""
-        with self._guard:
-            self._waiting += 1
+        ends = time.monotonic() + timeout
+        while True:
+            left = ends - time.monotonic()
+            waiter = threading.Lock()
+            waiter.acquire()
             try:
-                is_free = self._changed.wait_for(lambda: len(self._calls) < self._size, timeout)
+                with self._guard:
+                    if self._take(call, left):
+                        return self._idle.pop() if self._idle else None
+                    self._waiters[waiter] = None
+                # Outside the guard, and in one call: an interrupt ends it with nothing held.
+                waiter.acquire(timeout=left)
             finally:
-                self._waiting -= 1
-            if self._closed:
-                raise StoreClosed("the PostgreSQL backend was closed; open it again to use it")
-            if not is_free:
-                raise BackendUnavailable(
-                    f"all {self._size} connections to PostgreSQL at {self._place} are in use; raise pool_size in the "
-                    "URL, or let fewer threads share this backend",
-                    outcome_unknown=False,
-                )
+                self._waiters.pop(waiter, None)
+
+    def _take(self, call: _Call, left: float) -> bool:
+        """Whether less than all connections were in use. Raises if `left` seconds are none."""
+        if self._closed:
+            raise StoreClosed("the PostgreSQL backend was closed; open it again to use it")
+        if len(self._calls) < self._size:
             self._calls.add(call)
-            return self._idle.pop() if self._idle else None
+            # One that was woken twice was woken in another's place.
+            if len(self._calls) < self._size:
+                self._wake_one()
+            return True
+        if left <= 0:
+            raise BackendUnavailable(
+                f"all {self._size} connections to PostgreSQL at {self._place} are in use; raise pool_size in the "
+                "URL, or let fewer threads share this backend",
+                outcome_unknown=False,
+            )
+        return False
+
+    def _wake_one(self) -> None:
+        """Let the thread that waits longest look. One that gives up gives back as well, and wakes the next."""
+        for waiter in list(self._waiters):
+            if waiter.locked():
+                waiter.release()
+                return
 
     def _works(self, connection: Connection, ends: float) -> bool:
         now = time.monotonic()
@@ -181,7 +203,7 @@ class Connections:
         now = time.monotonic()
         with self._guard:
             self._calls.discard(call)
-            self._changed.notify()
+            self._wake_one()
             if connection is not None and not connection.closed:
                 connection.used_at = now
                 self._idle.append(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 import cryptostore_postgres
 import interrupted_calls
-from cryptostore import AccountRow
+from cryptostore import AccountRow, BackendUnavailable
 from cryptostore_postgres import portions
 from cryptostore_postgres.connections import Connections
 from cryptostore_postgres.database import PostgresDatabase as Database
@@ -97,6 +98,23 @@ def test_an_interrupt_anywhere_in_a_use_locks_no_other_thread_out(database: Data
             use(connections)
             after += 1
     assert after > 50
+
+
+def test_an_interrupt_anywhere_in_a_wait_for_a_connection_is_told_as_it_is(database: Database) -> None:
+    connections = database._connections
+
+    def wait() -> None:
+        with contextlib.suppress(BackendUnavailable), connections.use(0.01):
+            pass
+
+    after = 1
+    with connections.use(TIMEOUT), connections.use(TIMEOUT):
+        while interrupted_calls.is_interrupted(wait, after):
+            assert connections.count().waiting == 0
+            after += 1
+        assert len(connections._calls) == POOL_SIZE
+    assert after > 25
+    use(connections)
 
 
 def use(connections: Connections) -> None:
