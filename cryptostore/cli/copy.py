@@ -13,6 +13,7 @@ import typer
 from cryptostore.errors import AccountElsewhere, ConfigurationError
 from cryptostore.plugins import open_backend, open_existing
 from cryptostore.plugins.loading import shown_url
+from cryptostore.plugins.shell_commands import account_command
 from cryptostore.records import Account
 from cryptostore.store import copying
 from cryptostore.store.backend import Backend
@@ -194,10 +195,10 @@ def _report(places: tuple[Place, Place], ended: Sequence[Ended], *, is_opened: b
 def _warn_of_old_keys(destination: Place, ended: Sequence[Ended]) -> None:
     for account, copied, _ in ended:
         if copied.is_what_a_move_left and not (copied.beginning.is_end or copied.different):
+            command, addition = account_command("restored", destination.url, account)
             say(
-                f"{account} is as it was when it was moved. If its client ran since, others have seen newer keys: run "
-                f"`cryptostore restored {destination.url} --user-id {account.user_id} --device-id {account.device_id}` "
-                "before it starts"
+                f"{account} is as it was when it was moved. If its client ran since, others have seen newer keys: "
+                f"before it starts, run `{command}`{addition}"
             )
 
 

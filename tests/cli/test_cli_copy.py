@@ -242,7 +242,7 @@ def test_mistakes(run: Run, way: Way) -> None:
 
 def test_an_account_that_was_moved_away_is_left_out_or_named(run: Run, way: Way, tmp_path: Path) -> None:
     assert run("copy", *way, *ALICES, "--watch", "0.3").code == 0
-    third = f"sqlite:///{tmp_path}/third.db"
+    third = f"sqlite:///{tmp_path}/third.db?deadline=60&owner=me"
     ended = run("copy", way.source, third, "--watch", "0.3")
     assert ended.code == 0
     assert f"left out: {ALICE} was moved to " in ended.err
@@ -252,7 +252,7 @@ def test_an_account_that_was_moved_away_is_left_out_or_named(run: Run, way: Way,
     assert "--even-if-moved" in alone.err
     even = run("copy", way.source, third, *ALICES, "--even-if-moved", "--watch", "0.3")
     assert even.code == 0
-    assert f"run `cryptostore restored {third} --user-id {ALICE.user_id} --device-id {ALICE.device_id}`" in even.err
+    assert f"run `cryptostore restored '{third}' --user-id {ALICE.user_id} --device-id {ALICE.device_id}`" in even.err
     assert token(third) == "s1"
 
 

@@ -223,6 +223,15 @@ def test_an_account_that_no_client_ever_logged_in_with(run: Run, url: str) -> No
     assert "Account @alice" not in ended.out
 
 
+def test_no_command_has_a_url_with_a_secret(run: Run, postgres_url: str) -> None:
+    secret_url = f"{postgres_url}&sslpassword=secret"
+    with open_backend(postgres_url) as backend:
+        backend.open_store(ALICE, pickle_key=KEY).close()
+    login = faults(run("doctor", secret_url, "--json"))["login"]
+    assert login["remedy"] == "start its client, or, if there is none, with the database's URL"
+    assert login["commands"] == [f"cryptostore delete --user-id {ALICE.user_id} --device-id {ALICE.device_id}"]
+
+
 def test_an_account_that_lost_its_olm_account_is_not_called_new(run: Run, url: str) -> None:
     change(url, lambda _: Changes(deletes=[(records.OlmAccount, ())]))
     ended = run("doctor", url, "--json")

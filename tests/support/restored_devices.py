@@ -24,7 +24,7 @@ from small_room_keys import RoomKeys
 
 REFUSED: Final = (
     r"is older than what .* has written since.*"
-    rf"`cryptostore restored (sqlite|postgresql)://.* --user-id {BOB.user_id} --device-id {BOB.device_id}`"
+    rf"`cryptostore restored .*--user-id {BOB.user_id} --device-id {BOB.device_id}`"
 )
 PHONE: Final = (BOB.user_id, BOB.device_id)
 

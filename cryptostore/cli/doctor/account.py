@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +13,7 @@ from cryptostore.cli.rows import row_name
 from cryptostore.cli.stored_identity import StoredIdentity
 from cryptostore.errors import AccountElsewhere, CryptoStoreError
 from cryptostore.plugins.findings import Finding, Level
+from cryptostore.plugins.shell_commands import account_command
 from cryptostore.records import Account, FallbackKey, RestoredAccount, SyncToken
 from cryptostore.store.backend import Backend
 from cryptostore.store.crypto_store import CryptoStore
@@ -94,12 +94,8 @@ def _never_used(url: str, account: Account) -> Finding:
 
 
 def _start_or_delete(url: str, account: Account) -> tuple[str, tuple[str, ...]]:
-    return "start its client, or, if there is none", (_command("delete", url, account),)
-
-
-def _command(name: str, url: str, account: Account) -> str:
-    # With the URL: the environment may name another database, which has such an account, too.
-    return shlex.join(["cryptostore", name, url, "--user-id", account.user_id, "--device-id", account.device_id])
+    command, addition = account_command("delete", url, account)
+    return f"start its client, or, if there is none{addition}", (command,)
 
 
 def _elsewhere(backend: Backend, account: Account, error: AccountElsewhere) -> Finding:
@@ -135,9 +131,9 @@ def _put_back(url: str, store: CryptoStore) -> Iterator[Finding]:
         remedy = "start its client, which does the rest with the homeserver"
         yield Finding("restored", Level.NOTE, f"{seen}; what is stored is safe", remedy)
     else:
-        commands = (_command("restored", url, store.account),)
-        remedy = "no client opens it before it is safe; run this again"
-        yield Finding("restored", Level.PROBLEM, f"{seen}, and it was not made safe", remedy, commands)
+        command, addition = account_command("restored", url, store.account)
+        remedy = f"no client opens it before it is safe; run this again{addition}"
+        yield Finding("restored", Level.PROBLEM, f"{seen}, and it was not made safe", remedy, (command,))
 
 
 def _identity(store: CryptoStore) -> Iterator[Finding]:

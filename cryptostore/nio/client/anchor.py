@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from cryptostore.errors import DatabaseWentBack, UnreadableRecord
+from cryptostore.plugins.shell_commands import account_command
 from cryptostore.records import Account, Value
 from cryptostore.records.changes import Changes
 from cryptostore.store.crypto_store import CryptoStore
@@ -113,11 +114,12 @@ def opened(content: Any, seal: SecretSeal) -> Anchor | None:
 
 def went_back(account: Account, url: str, there: Anchor, ours: Anchor) -> DatabaseWentBack:
     """The error for a database whose anchor is behind the homeserver's. `url` may be shown."""
+    command, addition = account_command("restored", url, account)
     return DatabaseWentBack(
         f"the database at {url} is older than what {account} has written since: a backup was put back, or another copy "
         "of the account was used. Other devices have seen more, so going on would use keys twice, and nothing was "
         "taken over. Put the newest copy back. If this is the newest one that there is, run "
-        f"`cryptostore restored {url} --user-id {account.user_id} --device-id {account.device_id}`, and start again",
+        f"`{command}`{addition}, and start again",
         acknowledged=there.number,
         found=ours.number,
     )
