@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import quote, unquote
 
 import typer
@@ -46,9 +46,6 @@ DatabaseUrl = Annotated[
     ),
 ]
 
-
-#: For a look at the rows of accounts that were just listed.
-_SECONDS: Final = 5.0
 
 UserId = Annotated[str | None, typer.Option(help="Only this user's accounts.")]
 DeviceId = Annotated[str | None, typer.Option(help="Only accounts with this device id.")]
@@ -106,7 +103,7 @@ def is_one_unreadable(backend: Backend, user_id: str | None, device_id: str | No
     """Whether all accounts are meant, and there is one whose row cannot be read. That is said."""
     if user_id is not None or device_id is not None:
         return False
-    left_out = len(backend.database.accounts(_SECONDS)) - len(backend.accounts())
+    left_out = backend.listing().left_out
     if left_out > 0:
         have = "account has" if left_out == 1 else "accounts have"
         say(f"left out: {left_out:,} {have} a row that cannot be read; restore a backup of the database")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, NamedTuple, Self, final
 
 from cryptostore.errors import (
     AccountNotFound,
@@ -44,6 +44,13 @@ def look_at_nothing(_account: CryptoStore | None) -> None:
     """Take the account over whatever is in it."""
 
 
+class Listing(NamedTuple):
+    """The accounts in a database at one moment, and how many were left out, because their rows cannot be read."""
+
+    accounts: dict[Account, Ownership]
+    left_out: int
+
+
 @final
 class Backend:
     """One open database with any number of accounts.
@@ -73,6 +80,8 @@ class Backend:
         #: Tells the observers, and which backend it is.
         self.notify: Final[Notify] = partial(notify, backend=name)
         self._is_open = OpenFlag(f"the {name} backend")
+        #: The ids of rows that were reported: commands that watch an account list them many times.
+        self._reported: set[int] = set()
         self.notify("cryptostore_database_opened", database=url, connections=database.connections)
 
     def open_store(
@@ -123,11 +132,16 @@ class Backend:
     def accounts(self) -> dict[Account, Ownership]:
         """Every account in the database, in the order of user id and device id, with who owns it. [ACCOUNTS-2]
 
-        A row that cannot be read is reported in the log and left out.
+        A row that cannot be read, or half of which is missing, is reported in the log once, and left out.
         """
+        return self.listing().accounts
+
+    def listing(self) -> Listing:
+        """As `accounts`, with the number of rows that were left out."""
         self._is_open.check()
         rows = Attempts(self._deadline).run(self.database.accounts)
-        return dict(sorted(_readable(rows), key=lambda entry: (entry[0].user_id.encode(), entry[0].device_id.encode())))
+        found = dict(sorted(self._readable(rows), key=lambda entry: _name_in_bytes(entry[0])))
+        return Listing(found, len(rows) - len(found))
 
     def delete_account(self, account: Account) -> None:
         """Delete an account with all that belongs to it, and nothing else. [DELETE-3]
@@ -166,6 +180,23 @@ class Backend:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _readable(self, rows: Sequence[AccountRow]) -> Iterator[tuple[Account, Ownership]]:
+        for row in rows:
+            try:
+                account, ownership = Account(row.user_id, row.device_id), Ownership.of(row)
+            except (InvalidRecord, ValueError) as error:
+                self._report(row, f"skipped an unreadable account ({type(error).__name__})")
+                continue
+            if row.epoch:
+                yield account, ownership
+            else:
+                self._report(row, f"skipped an unreadable account (the ownership of {account} is missing)")
+
+    def _report(self, row: AccountRow, message: str) -> None:
+        if row.id not in self._reported:
+            self._reported.add(row.id)
+            _log.warning("%s", message)
 
     def _look_at(
         self, account: Account, pickle_key: str | None, attempts: Attempts
@@ -255,9 +286,5 @@ def _nothing_between(found: AccountRow, taken: AccountRow) -> bool:
     return (found.id, found.epoch + 1, found.sequence) == (taken.id, taken.epoch, taken.sequence)
 
 
-def _readable(rows: Sequence[AccountRow]) -> Iterator[tuple[Account, Ownership]]:
-    for row in rows:
-        try:
-            yield Account(row.user_id, row.device_id), Ownership.of(row)
-        except (InvalidRecord, ValueError) as error:
-            _log.warning("skipped an unreadable account (%s)", type(error).__name__)
+def _name_in_bytes(account: Account) -> tuple[bytes, bytes]:
+    return account.user_id.encode(), account.device_id.encode()

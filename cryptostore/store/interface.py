@@ -42,7 +42,7 @@ class AccountRow(NamedTuple):
     `id` is drawn by the core, at random from 1 to 2^63 - 1, and is in every row of the account. `epoch` and
     `incarnation` identify the present owner. `sequence` is the number of the last committed batch. `owner` names the
     process that took over, and `since` is when, in microseconds since 1970 (UTC). `written_at` is the time of the last
-    committed batch, likewise; 0 before the first one. All integers are below 2^63. The user
+    committed batch, likewise; 0 before the first one. All integers are below 2^63, and the epoch is 1 or more. The user
     id and the device id have up to 255 bytes in UTF-8, and the owner's name up to 255 characters.
     """
 
@@ -165,7 +165,11 @@ class Database(ABC):
 
     @abstractmethod
     def accounts(self, timeout: float) -> Sequence[AccountRow]:
-        """The rows of all accounts, in any order. [ACCOUNTS-1]"""
+        """The rows of all accounts, in any order. [ACCOUNTS-1]
+
+        A damaged row may come as it is, so that it hides no other: the core reports it and leaves it out. Where half of
+        an account is missing, epoch 0 stands for its ownership, or empty ids for its name.
+        """
 
     @abstractmethod
     def delete(self, account_id: int, timeout: float) -> None:

@@ -19,15 +19,22 @@ ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B"
 KEY: Final = new_pickle_key()
 
 
-@pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(
+    params=[
+        "UPDATE account SET user_id = CAST(x'ff' AS TEXT) WHERE device_id = 'B'",
+        "DELETE FROM ownership WHERE account_id = (SELECT id FROM account WHERE device_id = 'B')",
+        "DELETE FROM account WHERE device_id = 'B'",
+    ],
+    ids=["name", "ownership", "account"],
+)
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     url = f"sqlite:///{tmp_path}/keys.db"
     with open_backend(url) as backend:
         for account in (ALICE, BOB):
             with backend.open_store(account, pickle_key=KEY) as store:
                 store.apply(Changes([Pickles(account).account_record(OlmAccount()), SyncToken("token")]))
     with closing(sqlite3.connect(tmp_path / "keys.db", isolation_level=None)) as connection:
-        connection.execute("UPDATE account SET user_id = CAST(x'ff' AS TEXT) WHERE device_id = 'B'")
+        connection.execute(request.param)
     monkeypatch.setenv("CRYPTOSTORE_PICKLE_KEY", KEY)
     monkeypatch.chdir(tmp_path)
     Path("new.key").write_text(new_pickle_key())

@@ -12,6 +12,7 @@ from cryptostore import (
     AccountNotFound,
     AccountRow,
     Backend,
+    BackendUnavailable,
     Changes,
     ConfigurationError,
     DatabaseWentBack,
@@ -232,10 +233,35 @@ def test_an_account_that_cannot_be_read_is_left_out_of_the_list(
     accounts = backend.database.shared.accounts
     accounts["", "D"] = AccountRow(1, "", "D", 1, 1, 1, "o", 0)
     accounts["@late:x", "D"] = AccountRow(2, "@late:x", "D", 1, 1, 1, "o", 2**63 - 1)
+    accounts["@half:x", "D"] = AccountRow(3, "@half:x", "D", 0, 0, 0, "", 0)
     with caplog.at_level(logging.WARNING):
         assert list(backend.accounts()) == [ALICE]
-    assert "skipped an unreadable account (InvalidRecord)" in caplog.text
-    assert "skipped an unreadable account (ValueError)" in caplog.text
+        listing = backend.listing()
+    assert (list(listing.accounts), listing.left_out) == ([ALICE], 3)
+    for why in ("InvalidRecord", "ValueError", "the ownership of @half:x D is missing"):
+        assert caplog.text.count(f"skipped an unreadable account ({why})") == 1
+
+
+def test_the_list_of_accounts_is_one_list_and_is_tried_again() -> None:
+    """What is deleted while it is made was not unreadable."""
+    calls: list[float] = []
+
+    class Deleting(MemoryHandle):
+        def accounts(self, timeout: float) -> list[AccountRow]:
+            calls.append(timeout)
+            if len(calls) == 1:
+                raise BackendUnavailable("it is away")
+            rows = super().accounts(timeout)
+            deleting.delete_account(BOB)
+            return rows
+
+    with Backend(Deleting(MemoryDatabase()), name="deleting", deadline=3.0) as deleting:
+        for account in (ALICE, BOB):
+            saved(deleting, SyncToken("s"), account=account)
+        listing = deleting.listing()
+    assert (list(listing.accounts), listing.left_out) == ([ALICE, BOB], 0)
+    assert len(calls) == 2
+    assert max(calls) <= 3.0
 
 
 def test_an_owner_can_ask_whether_it_still_is(backend: Backend) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable, ReadOnlySqlTransaction
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from cryptostore.errors import ConfigurationError, SchemaError
 from cryptostore.logs import logger
@@ -48,7 +48,11 @@ _HEALTH: Final = Statement(
     b"pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes')"
 )
 
-_ACCOUNT: Final = "the account of an ownership"
+_REMOVE_UNOWNED: Final = SQL("DELETE FROM {record} WHERE account_id = {id}; DELETE FROM {account} WHERE id = {id}")
+_REMOVE_NAMELESS: Final = SQL(
+    "DELETE FROM {record} WHERE account_id NOT IN (SELECT id FROM {account}); "
+    "DELETE FROM {ownership} WHERE account_id NOT IN (SELECT id FROM {account})"
+)
 
 #: Not always that which has logged in.
 _CURRENT_ROLE: Final = Statement(b"SELECT current_user")
@@ -69,7 +73,6 @@ class PostgresDatabase(Database):
             with self._connections.use(ends - time.monotonic()) as connection:
                 refuse_encoding(connection, options.place)
                 self._connections.policies = migrations.ensure(connection, options)
-                self._refuse_torn(connection)
                 _warn_if_not_durable(_health(connection), options.place)
         except BaseException:
             self._connections.close()
@@ -97,14 +100,16 @@ class PostgresDatabase(Database):
     def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
         with self._connections.use(timeout) as connection:
             row = self._find(connection, user_id, device_id)
-            if row is None and connection.policies is not None:
-                self._refuse_if_hidden(connection, user_id, device_id)
+            if row is None:
+                self._refuse_nameless(connection)
+                if connection.policies is not None:
+                    self._refuse_if_hidden(connection, user_id, device_id)
             return row
 
     def accounts(self, timeout: float) -> list[AccountRow]:
         with self._connections.use(timeout) as connection:
             rows = read(connection, Statement(self._statements.accounts), by_index=False)
-            return list(map(self._account_row, rows))
+            return list(map(AccountRow._make, rows))
 
     def delete(self, account_id: int, timeout: float) -> None:
         with self._connections.use(timeout) as connection:
@@ -163,26 +168,25 @@ class PostgresDatabase(Database):
         self._connections.close()
 
     def _find(self, connection: Connection, user_id: str, device_id: str) -> AccountRow | None:
+        """The row of an account. Raises SchemaError where its ownership is missing."""
         rows = read(connection, Statement(self._statements.find, [user_id, device_id]), by_index=False)
-        return self._account_row(rows[0]) if rows else None
+        if rows and None in rows[0]:
+            raise self._half(f"the ownership of {user_id} {device_id}", _REMOVE_UNOWNED, id=Literal(rows[0][0]))
+        return _first(rows)
 
-    def _account_row(self, columns: tuple[Any, ...]) -> AccountRow:
-        """The row of an account. Raises SchemaError where half of it is missing."""
-        row = AccountRow._make(columns)
-        if None in row:
-            is_named = columns[1] is not None
-            raise self._half(f"the ownership of {row.user_id} {row.device_id}" if is_named else _ACCOUNT)
-        return row
+    def _refuse_nameless(self, connection: Connection) -> None:
+        """Raise SchemaError for an ownership without its account: it may be that which is looked for."""
+        [[(is_one_nameless,)]] = run(connection, Statement(self._statements.is_one_nameless))
+        if is_one_nameless:
+            raise self._half("the account of an ownership", _REMOVE_NAMELESS)
 
-    def _refuse_torn(self, connection: Connection) -> None:
-        """Raise SchemaError where half of an account is missing, and it would be taken for a new one."""
-        [[(is_torn,)]] = run(connection, Statement(self._statements.is_torn))
-        if is_torn:
-            raise self._half(_ACCOUNT)
-
-    def _half(self, missing: str) -> SchemaError:
+    def _half(self, missing: str, removing: SQL, **parameters: Composable) -> SchemaError:
+        schema = self._options.schema
+        tables = {name: Identifier(schema, name) for name in ("account", "ownership", "record")}
+        remedy = removing.format(**tables, **parameters)
         return SchemaError(
-            f"{missing} is missing in schema {self._options.schema!r} at {self._options.place}; restore a backup"
+            f"{missing} is missing in schema {schema!r} at {self._options.place}; restore a backup of the database, or "
+            f"restore or copy the account after removing what is left of it with: {remedy.as_string()}"
         )
 
     def _refuse_if_hidden(self, connection: Connection, user_id: str, device_id: str) -> None:

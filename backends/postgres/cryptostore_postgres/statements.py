@@ -124,13 +124,16 @@ class Statements:
             " LEFT JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
             " WHERE account.user_id {eq} $1::{text} AND account.device_id {eq} $2::{text}"
         )
-        #: The same of every account, and also with NULLs for an account that is missing.
+        #: The same of every account; epoch 0 stands for a missing ownership, and empty ids for a missing account.
         self.accounts: Final = self._text(
-            "SELECT {row} FROM {account} AS account"
+            "SELECT coalesce(account.id, ownership.account_id), coalesce(account.user_id, ''),"
+            " coalesce(account.device_id, ''), coalesce(ownership.epoch, 0), coalesce(ownership.incarnation, 0),"
+            " coalesce(ownership.sequence, 0), coalesce(ownership.owner, ''), coalesce(ownership.since, 0),"
+            " coalesce(ownership.written_at, 0) FROM {account} AS account"
             " FULL JOIN {ownership} AS ownership ON ownership.account_id {eq} account.id"
         )
         #: Whether an ownership has no account, which would be taken for a new one.
-        self.is_torn: Final = self._text(
+        self.is_one_nameless: Final = self._text(
             "SELECT EXISTS (SELECT FROM {ownership} AS ownership WHERE NOT EXISTS"
             " (SELECT FROM {account} AS account WHERE account.id {eq} ownership.account_id))"
         )

@@ -13,6 +13,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from cryptostore import (
+    Account,
     AccountRow,
     BackendUnavailable,
     CryptoStoreError,
@@ -20,6 +21,7 @@ from cryptostore import (
     Row,
     SchemaError,
     StoreClosed,
+    new_pickle_key,
     open_backend,
 )
 from cryptostore_contract.proxy import Proxy
@@ -31,6 +33,8 @@ from postgres_database import PostgresDatabase
 from raw_databases import TIMEOUT, commit, new_claim, next_batch, take_over
 
 EVERYTHING: Final = Range(b"", None)
+ALICE, NEW = Account("@alice:example.org", "A"), Account("@new:example.org", "N")
+KEY: Final = new_pickle_key()
 
 KEYS: Final = sorted(
     {
@@ -70,34 +74,43 @@ def test_the_largest_numbers_and_odd_names_are_kept(database: Database) -> None:
     assert database.accounts(TIMEOUT) == [row]
 
 
-@pytest.mark.parametrize(
-    "look",
-    [lambda database: database.find("@alice:example.org", "ALICEDEVICE", TIMEOUT), lambda each: each.accounts(TIMEOUT)],
-    ids=["find", "accounts"],
-)
-def test_an_account_without_its_ownership_is_an_error_and_not_absent(
-    database: Database, execute: Callable[..., list[Any]], look: Callable[[Database], object]
+def test_an_account_without_its_ownership_is_an_error_and_in_the_way_of_no_other(
+    database: Database, execute: Callable[..., list[Any]]
 ) -> None:
-    take_over(database)
-    take_over(database, "@bob:example.org")
-    execute("DELETE FROM {ownership} WHERE account_id = (SELECT id FROM {account} WHERE user_id ^@ '@alice')")
-    with pytest.raises(
-        SchemaError, match=r"ownership of @alice:example.org ALICEDEVICE is missing .* restore a backup"
-    ):
-        look(database)
+    row = commit(database, take_over(database), {b"key": b"value"})
+    bob = commit(database, take_over(database, "@bob:example.org"), {b"key": b"value"})
+    execute("DELETE FROM {ownership} WHERE account_id = %s", row.id)
+    torn = AccountRow(row.id, row.user_id, row.device_id, 0, 0, 0, "", 0)
+    assert sorted(database.accounts(TIMEOUT), key=lambda each: each.user_id) == [torn, bob]
+    assert database.find(bob.user_id, bob.device_id, TIMEOUT) == bob
+    with pytest.raises(SchemaError, match=r"ownership of @alice:example.org ALICEDEVICE is missing .*") as caught:
+        database.find(row.user_id, row.device_id, TIMEOUT)
+    remove_what_is_left(caught.value, execute)
+    assert database.find(row.user_id, row.device_id, TIMEOUT) is None
+    assert contents(database, row) == {}
+    assert contents(database, bob) == {b"key": b"value"}
 
 
-def test_an_ownership_without_its_account_is_an_error_and_not_absent(
-    postgres_database: PostgresDatabase,
-    database: Database,
-    database_schema: str,
-    execute: Callable[..., list[Any]],
+def test_while_an_ownership_has_no_account_none_is_made_and_all_others_open(
+    postgres_database: PostgresDatabase, database_schema: str, execute: Callable[..., list[Any]]
 ) -> None:
-    take_over(database)
-    execute("DELETE FROM {account}")
-    for look in (lambda: database.accounts(TIMEOUT), lambda: postgres_database.open(database_schema)):
-        with pytest.raises(SchemaError, match=r"the account of an ownership is missing .* restore a backup"):
-            look()
+    with open_backend(postgres_database.url(database_schema)) as backend:
+        take_over(backend.database, "@bob:example.org")
+        backend.open_store(ALICE, pickle_key=KEY).close()
+        execute("DELETE FROM {account} WHERE user_id = '@bob:example.org'")
+    with open_backend(postgres_database.url(database_schema)) as backend:
+        backend.open_store(ALICE, pickle_key=KEY).close()
+        assert (list(backend.accounts()), backend.listing().left_out) == ([ALICE], 1)
+        with pytest.raises(SchemaError, match=r"the account of an ownership is missing .* restore a backup") as caught:
+            backend.open_store(NEW, pickle_key=KEY)
+        remove_what_is_left(caught.value, execute)
+        backend.open_store(NEW, pickle_key=KEY).close()
+        assert (list(backend.accounts()), backend.listing().left_out) == ([ALICE, NEW], 0)
+
+
+def remove_what_is_left(error: SchemaError, execute: Callable[..., list[Any]]) -> None:
+    for statement in str(error).partition(" with: ")[2].split("; "):
+        execute(statement)
 
 
 def test_first_openers_at_the_same_time_get_one_account(database: Database) -> None:

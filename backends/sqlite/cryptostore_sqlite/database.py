@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -12,12 +14,20 @@ from cryptostore.store.interface import MAX_KEY_BYTES
 from . import schema
 from .connections import Connections
 
-_ACCOUNTS: Final = """
-    SELECT id, user_id, device_id, epoch, incarnation, sequence, owner, since, written_at
+# Files are edited by hand, and foreign keys would be each connection's to ask for. Epoch 0 is no owner's: it says that
+# the ownership is missing.
+_NAMED: Final = """
+    SELECT id, user_id, device_id, ifnull(epoch, 0), ifnull(incarnation, 0), ifnull(sequence, 0), ifnull(owner, ''),
+        ifnull(since, 0), ifnull(written_at, 0)
     FROM account LEFT JOIN ownership ON account_id = id
 """
-_BY_NAME: Final = f"{_ACCOUNTS} WHERE user_id = ? AND device_id = ?"
-_BY_ID: Final = f"{_ACCOUNTS} WHERE id = ?"
+_BY_NAME: Final = f"{_NAMED} WHERE user_id = ? AND device_id = ?"
+_BY_ID: Final = f"{_NAMED} WHERE id = ?"
+_NAMELESS: Final = """
+    SELECT account_id, '', '', epoch, incarnation, sequence, owner, since, written_at
+    FROM ownership WHERE account_id NOT IN (SELECT id FROM account)
+"""
+_ACCOUNTS: Final = f"{_NAMED} UNION ALL {_NAMELESS}"
 
 _ID: Final = "SELECT id FROM account WHERE user_id = ? AND device_id = ?"
 _NEW_ACCOUNT: Final = "INSERT INTO account (id, user_id, device_id) VALUES (?, ?, ?)"
@@ -46,6 +56,13 @@ _DELETE_ACCOUNT: Final = (
     "DELETE FROM account WHERE id = ?",
 )
 
+#: What people run, where half of an account is missing.
+_REMOVE_UNOWNED: Final = "DELETE FROM record WHERE account_id = {0}; DELETE FROM account WHERE id = {0}"
+_REMOVE_NAMELESS: Final = (
+    "DELETE FROM record WHERE account_id NOT IN (SELECT id FROM account); "
+    "DELETE FROM ownership WHERE account_id NOT IN (SELECT id FROM account)"
+)
+
 _BEYOND_ALL_KEYS: Final = b"\xff" * (MAX_KEY_BYTES + 1)
 _NO_LIMIT: Final = -1
 
@@ -65,11 +82,14 @@ class SQLiteDatabase(Database):
             account_id = _find_or_insert(connection, user_id, device_id, claim.new_id)
             connection.execute(_TAKE_OVER, (claim.incarnation, claim.owner, claim.since, account_id))
             (row,) = _account_rows(connection, _BY_ID, account_id)
-            return row
+            return _whole(connection, row)
 
     def find(self, user_id: str, device_id: str, timeout: float) -> AccountRow | None:
         with self._connections.reading(timeout) as connection:
-            return _account_row(connection, _BY_NAME, user_id, device_id)
+            row = _account_row(connection, _BY_NAME, user_id, device_id)
+            if row is None:
+                _refuse_nameless(connection)
+            return row
 
     def accounts(self, timeout: float) -> list[AccountRow]:
         with self._connections.reading(timeout) as connection:
@@ -125,23 +145,19 @@ def _find_or_insert(connection: sqlite3.Connection, user_id: str, device_id: str
 
 
 def _account_row(connection: sqlite3.Connection, statement: str, *parameters: str | int) -> AccountRow | None:
-    return next(_account_rows(connection, statement, *parameters), None)
+    """Raises SchemaError for an account without its ownership."""
+    row = next(_account_rows(connection, statement, *parameters), None)
+    return None if row is None else _whole(connection, row)
 
 
 def _account_rows(connection: sqlite3.Connection, statement: str, *parameters: str | int) -> Iterator[AccountRow]:
-    """Raises SchemaError for an account without its ownership."""
     rows = connection.execute(statement, parameters).fetchall()
     for account_id, user_id, device_id, epoch, incarnation, sequence, owner, since, written_at in rows:
         # No account's name may hold a lone surrogate, so the core reports the damaged row. An owner's is only shown.
-        name = user_id.decode(errors="surrogateescape"), device_id.decode(errors="surrogateescape")
-        if epoch is None:
-            raise SchemaError(
-                f"the ownership of {' '.join(name)} is missing in the database, so its last batch is unknown; restore "
-                "a backup"
-            )
         yield AccountRow(
             account_id,
-            *name,
+            user_id.decode(errors="surrogateescape"),
+            device_id.decode(errors="surrogateescape"),
             epoch,
             incarnation,
             sequence,
@@ -149,6 +165,33 @@ def _account_rows(connection: sqlite3.Connection, statement: str, *parameters: s
             since,
             written_at,
         )
+
+
+def _whole(connection: sqlite3.Connection, row: AccountRow) -> AccountRow:
+    """The row, if it is whole. Raises SchemaError for an account without its ownership."""
+    if row.epoch:
+        return row
+    raise SchemaError(
+        f"the ownership of {row.user_id} {row.device_id} is missing in the database, so its last batch is unknown; "
+        "restore a backup of the database, or restore or copy the account after removing what is left of it with: "
+        f"{_command(connection, _REMOVE_UNOWNED.format(row.id))}"
+    )
+
+
+def _refuse_nameless(connection: sqlite3.Connection) -> None:
+    """Raises SchemaError for an ownership without its account: it may be that which is looked for."""
+    if connection.execute(f"{_NAMELESS} LIMIT 1").fetchone() is None:
+        return
+    raise SchemaError(
+        "the database holds the ownership of an account that is missing, so none can begin anew; restore a backup of "
+        "the database, or restore or copy the account after removing what is left of it with: "
+        f"{_command(connection, _REMOVE_NAMELESS)}"
+    )
+
+
+def _command(connection: sqlite3.Connection, statement: str) -> str:
+    _, _, path = connection.execute("PRAGMA database_list").fetchone()
+    return shlex.join(["sqlite3", os.fsdecode(path), statement])
 
 
 def _rows(connection: sqlite3.Connection, account_id: int, within: Range, limit: int) -> Iterator[Row]:

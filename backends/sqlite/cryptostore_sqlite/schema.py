@@ -17,9 +17,6 @@ APPLICATION_ID: Final = int.from_bytes(b"mxcs")
 #: Those that the first migration makes.
 _TABLES: Final = frozenset({b"schema_version", b"account", b"ownership", b"record"})
 
-#: Files are edited by hand, and foreign keys would be each connection's to ask for.
-_ORPHANS: Final = "SELECT 1 FROM ownership WHERE account_id NOT IN (SELECT id FROM account) LIMIT 1"
-
 
 class Migrations:
     """The numbered SQL files of a folder, each of which brings a database from one version to the next."""
@@ -53,11 +50,6 @@ class Migrations:
             return None
         found = current(connection)
         found.refuse_if_newer(self.known_version, str(path), "matrix-cryptostore-sqlite")
-        if connection.execute(_ORPHANS).fetchone():
-            raise SchemaError(
-                f"{path} holds the ownership of an account that is missing; restore a backup: a client of that account "
-                "would begin anew"
-            )
         return found
 
     def migrate(self, connection: sqlite3.Connection, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +11,18 @@ from typing import Any, Final
 
 import pytest
 
-from cryptostore import Account, AccountRow, Batch, Database, Range, Row, SchemaError, StoreClosed, open_backend
+from cryptostore import (
+    Account,
+    AccountRow,
+    Batch,
+    Database,
+    Range,
+    Row,
+    SchemaError,
+    StoreClosed,
+    new_pickle_key,
+    open_backend,
+)
 from cryptostore_sqlite.database import SQLiteDatabase
 from cryptostore_sqlite.plugin import open_sqlite
 from raw_databases import TIMEOUT, commit, next_batch, take_over
@@ -18,6 +30,7 @@ from raw_databases import TIMEOUT, commit, next_batch, take_over
 Execute = Callable[..., list[tuple[Any, ...]]]
 
 EVERYTHING: Final = Range(b"", None)
+KEY: Final = new_pickle_key()
 
 
 def contents(database: Database, row: AccountRow) -> dict[bytes, bytes]:
@@ -29,17 +42,16 @@ def contents(database: Database, row: AccountRow) -> dict[bytes, bytes]:
     [
         take_over,
         lambda database: database.find("@alice:example.org", "ALICEDEVICE", TIMEOUT),
-        lambda database: database.accounts(TIMEOUT),
     ],
-    ids=["take_over", "find", "accounts"],
+    ids=["take_over", "find"],
 )
-def test_an_account_without_its_ownership_is_neither_made_new_nor_passed_over(
+def test_an_account_without_its_ownership_is_not_made_new(
     database: SQLiteDatabase, execute: Execute, call: Callable[[Database], object]
 ) -> None:
     row = commit(database, take_over(database), {b"key": b"value"})
     take_over(database, "@bob:example.org")
     execute("DELETE FROM ownership WHERE account_id = ?", row.id)
-    missing = r"ownership of @alice:example\.org ALICEDEVICE is missing .* restore a backup"
+    missing = rf"ownership of @alice:example\.org ALICEDEVICE is missing .* sqlite3 .*keys\.db .*id = {row.id}"
     with pytest.raises(SchemaError, match=missing):
         call(database)
     with pytest.raises(SchemaError, match=missing):
@@ -48,15 +60,53 @@ def test_an_account_without_its_ownership_is_neither_made_new_nor_passed_over(
     assert contents(database, row) == {b"key": b"value"}
 
 
-def test_an_ownership_without_its_account_is_not_taken_for_a_new_database(url: str, execute: Execute) -> None:
+def test_an_account_without_its_ownership_is_in_the_way_of_no_other(
+    url: str, execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
     with open_backend(url) as backend:
-        take_over(backend.database)
+        row = take_over(backend.database)
+        bob = take_over(backend.database, "@bob:example.org")
+        execute("DELETE FROM ownership WHERE account_id = ?", row.id)
+        for _ in range(3):
+            listing = backend.listing()
+            assert ([account.user_id for account in listing.accounts], listing.left_out) == ([bob.user_id], 1)
+        assert backend.database.find(bob.user_id, bob.device_id, TIMEOUT) == bob
+    assert caplog.text.count("the ownership of @alice:example.org ALICEDEVICE is missing") == 1
+
+
+def test_while_an_ownership_has_no_account_none_is_made_and_all_others_open(
+    url: str, alice: Account, path: Path, execute: Execute
+) -> None:
+    with open_backend(url) as backend:
         take_over(backend.database, "@bob:example.org")
-    execute("DELETE FROM account WHERE user_id = '@alice:example.org'")
-    with pytest.raises(
-        SchemaError, match=r"keys\.db holds the ownership of an account that is missing; restore a backup"
-    ):
-        open_backend(url)
+        backend.open_store(alice, pickle_key=KEY).close()
+    execute("DELETE FROM account WHERE user_id = '@bob:example.org'")
+    with open_backend(url) as backend:
+        assert (list(backend.accounts()), backend.listing().left_out) == ([alice], 1)
+        backend.open_store(alice, pickle_key=KEY).close()
+        with pytest.raises(SchemaError, match="holds the ownership of an account that is missing") as caught:
+            backend.open_store(Account("@new:example.org", "D"), pickle_key=KEY)
+        command = shlex.split(str(caught.value).partition(" with: ")[2])
+        assert command[:2] == ["sqlite3", str(path)]
+        for statement in command[2].split("; "):
+            execute(statement)
+        backend.open_store(Account("@new:example.org", "D"), pickle_key=KEY).close()
+        assert backend.listing().left_out == 0
+        assert len(backend.accounts()) == 2
+
+
+def test_what_is_left_of_an_account_is_removed_by_what_its_error_says(
+    database: SQLiteDatabase, execute: Execute
+) -> None:
+    row = commit(database, take_over(database), {b"key": b"value"})
+    other = commit(database, take_over(database, "@bob:example.org"), {b"key": b"value"})
+    execute("DELETE FROM ownership WHERE account_id = ?", row.id)
+    with pytest.raises(SchemaError) as caught:
+        take_over(database)
+    for statement in shlex.split(str(caught.value).partition(" with: ")[2])[2].split("; "):
+        execute(statement)
+    assert contents(database, take_over(database)) == {}
+    assert contents(database, other) == {b"key": b"value"}
 
 
 def test_an_unreadable_account_hides_no_other(

@@ -25,8 +25,6 @@ _MOST_IN_FULL: Final = 3
 _NOT_LOOKED_AT: Final = Finding(
     "accounts", Level.NOTE, "not looked at: the database cannot be opened as it is", "mend that, and look again"
 )
-#: For a look at the raw rows of accounts.
-_SECONDS: Final = 5.0
 
 
 class Wanted(NamedTuple):
@@ -80,12 +78,12 @@ def _told_by_backend(url: str) -> Iterator[Finding]:
 def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: str | None) -> Iterator[Group]:
     found.findings.append(Finding("opening", Level.OK, "it can be opened"))
     try:
-        owners = backend.accounts()
-        found.findings.append(_number(backend, owners))
+        owners, left_out = backend.listing()
     except CryptoStoreError as error:
         found.findings.append(Finding.of_error("accounts", error))
         yield found
         return
+    found.findings.append(_number(owners, left_out))
     yield found
     accounts = chosen(owners, *wanted[:3])
     groups = {account: Group(f"Account {account}", [], len(accounts) > _MOST_IN_FULL) for account in accounts}
@@ -96,10 +94,10 @@ def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: s
     yield from groups.values()
 
 
-def _number(backend: Backend, owners: Mapping[Account, Ownership]) -> Finding:
-    damaged = len(backend.database.accounts(_SECONDS)) - len(owners)
-    if damaged > 0:
-        seen = f"{damaged:,} accounts have a row that cannot be read, and are left out"
+def _number(owners: Mapping[Account, Ownership], left_out: int) -> Finding:
+    if left_out:
+        have = "account has" if left_out == 1 else "accounts have"
+        seen = f"left out: {left_out:,} {have} a row that cannot be read"
         return Finding("accounts", Level.WARNING, seen, "restore a backup of the database")
     if not owners:
         remedy = "is it the right database? The first client that logs in makes its account"
