@@ -78,17 +78,29 @@ def owned_url(command: str, url: str) -> str:
 def wanted_accounts(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:
     """The accounts with this user and device id, where they are given.
 
-    Raises ConfigurationError where there are accounts, and none of them is wanted.
+    Raises ConfigurationError where there are accounts, and none of them is wanted, and SchemaError where half of the
+    one that is wanted is missing.
     """
-    return chosen(backend.accounts(), url, user_id, device_id)
+    listing = backend.listing()
+    if user_id is not None or device_id is not None:
+        names = (user_id, device_id)
+        unowned = [] if _matching(listing.accounts, *names) else _matching(listing.unowned, *names)
+        for account in unowned:
+            # Raises what says how the other half is removed.
+            backend.sealed(account).find()
+    return chosen(listing.accounts, url, user_id, device_id)
 
 
 def chosen(there: Collection[Account], url: str, user_id: str | None, device_id: str | None) -> list[Account]:
     """As `wanted_accounts`, of accounts that were listed already."""
-    wanted = [each for each in there if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
+    wanted = _matching(there, user_id, device_id)
     if there and not wanted:
         raise ConfigurationError(f"{shown_url(url)} has no such account; it has: {', '.join(map(str, there))}")
     return wanted
+
+
+def _matching(accounts: Iterable[Account], user_id: str | None, device_id: str | None) -> list[Account]:
+    return [each for each in accounts if user_id in (None, each.user_id) and device_id in (None, each.device_id)]
 
 
 def accounts_to_show(backend: Backend, url: str, user_id: str | None, device_id: str | None) -> list[Account]:

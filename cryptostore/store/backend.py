@@ -45,10 +45,14 @@ def look_at_nothing(_account: CryptoStore | None) -> None:
 
 
 class Listing(NamedTuple):
-    """The accounts in a database at one moment, and how many were left out, because their rows cannot be read."""
+    """The accounts in a database at one moment, and how many were left out, because their rows cannot be read.
+
+    `unowned` are those among the latter whose names can be read, and whose ownership is missing.
+    """
 
     accounts: dict[Account, Ownership]
     left_out: int
+    unowned: list[Account]
 
 
 @final
@@ -137,11 +141,12 @@ class Backend:
         return self.listing().accounts
 
     def listing(self) -> Listing:
-        """As `accounts`, with the number of rows that were left out."""
+        """As `accounts`, with what was left out."""
         self._is_open.check()
         rows = Attempts(self._deadline).run(self.database.accounts)
-        found = dict(sorted(self._readable(rows), key=lambda entry: _name_in_bytes(entry[0])))
-        return Listing(found, len(rows) - len(found))
+        named = sorted(self._readable(rows), key=lambda entry: _name_in_bytes(entry[0]))
+        found = {account: ownership for account, ownership in named if ownership.epoch}
+        return Listing(found, len(rows) - len(found), [account for account, ownership in named if not ownership.epoch])
 
     def delete_account(self, account: Account) -> None:
         """Delete an account with all that belongs to it, and nothing else. [DELETE-3]
@@ -188,10 +193,9 @@ class Backend:
             except (InvalidRecord, ValueError) as error:
                 self._report(row, f"skipped an unreadable account ({type(error).__name__})")
                 continue
-            if row.epoch:
-                yield account, ownership
-            else:
+            if not row.epoch:
                 self._report(row, f"skipped an unreadable account (the ownership of {account} is missing)")
+            yield account, ownership
 
     def _report(self, row: AccountRow, message: str) -> None:
         if row.id not in self._reported:

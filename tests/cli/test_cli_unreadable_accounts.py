@@ -17,12 +17,13 @@ from cryptostore.nio.pickles import Pickles
 
 ALICE, BOB = Account("@alice:example.org", "A"), Account("@bob:example.org", "B")
 KEY: Final = new_pickle_key()
+UNOWNED: Final = "DELETE FROM ownership WHERE account_id = (SELECT id FROM account WHERE device_id = 'B')"
 
 
 @pytest.fixture(
     params=[
         "UPDATE account SET user_id = CAST(x'ff' AS TEXT) WHERE device_id = 'B'",
-        "DELETE FROM ownership WHERE account_id = (SELECT id FROM account WHERE device_id = 'B')",
+        UNOWNED,
         "DELETE FROM account WHERE device_id = 'B'",
     ],
     ids=["name", "ownership", "account"],
@@ -59,3 +60,12 @@ def test_a_command_for_all_accounts_tells_of_one_that_it_left_out(run: Run, url:
 def test_one_that_is_asked_for_by_name_is_whole(run: Run, url: str, command: str) -> None:
     ended = run(command, url, "--user-id", ALICE.user_id, *words_for(command))
     assert (ended.code, "cannot be read" in ended.err) == (ExitCode.DONE, False)
+
+
+@pytest.mark.parametrize("url", [UNOWNED], indirect=True, ids=["ownership"])
+@pytest.mark.parametrize("command", ["accounts", "delete --yes", "verify"])
+def test_half_an_account_that_is_asked_for_by_name_is_refused_with_the_remedy(run: Run, url: str, command: str) -> None:
+    ended = run(*command.split(), url, "--user-id", BOB.user_id)
+    assert ended.code == ExitCode.REFUSED
+    assert "the ownership of @bob:example.org B is missing" in ended.err
+    assert "DELETE FROM account WHERE id = " in ended.err

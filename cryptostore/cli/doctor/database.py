@@ -14,7 +14,7 @@ from cryptostore.plugins.findings import Finding, Level
 from cryptostore.plugins.loading import shown_url
 from cryptostore.plugins.urls import CommonOptions, options_of, scheme_of
 from cryptostore.records import Account
-from cryptostore.store.backend import Backend
+from cryptostore.store.backend import Backend, Listing
 from cryptostore.store.ownership import Ownership
 
 from .account import look_again, look_at_account
@@ -78,13 +78,14 @@ def _told_by_backend(url: str) -> Iterator[Finding]:
 def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: str | None) -> Iterator[Group]:
     found.findings.append(Finding("opening", Level.OK, "it can be opened"))
     try:
-        owners, left_out = backend.listing()
+        listing = backend.listing()
     except CryptoStoreError as error:
         found.findings.append(Finding.of_error("accounts", error))
         yield found
         return
-    found.findings.append(_number(owners, left_out))
+    found.findings.append(_number(listing))
     yield found
+    owners = listing.accounts
     accounts = chosen(owners, *wanted[:3])
     groups = {account: Group(f"Account {account}", [], len(accounts) > _MOST_IN_FULL) for account in accounts}
     for account, group in groups.items():
@@ -94,15 +95,15 @@ def _with_accounts(backend: Backend, wanted: Wanted, found: Group, pickle_key: s
     yield from groups.values()
 
 
-def _number(owners: Mapping[Account, Ownership], left_out: int) -> Finding:
-    if left_out:
-        have = "account has" if left_out == 1 else "accounts have"
-        seen = f"left out: {left_out:,} {have} a row that cannot be read"
+def _number(listing: Listing) -> Finding:
+    if listing.left_out:
+        have = "account has" if listing.left_out == 1 else "accounts have"
+        seen = f"left out: {listing.left_out:,} {have} a row that cannot be read"
         return Finding("accounts", Level.WARNING, seen, "restore a backup of the database")
-    if not owners:
+    if not listing.accounts:
         remedy = "is it the right database? The first client that logs in makes its account"
         return Finding("accounts", Level.NOTE, "there is no account", remedy)
-    return Finding("accounts", Level.OK, f"{len(owners):,}")
+    return Finding("accounts", Level.OK, f"{len(listing.accounts):,}")
 
 
 def _look_again(
