@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from cryptostore import VerificationCancelled
+from cryptostore.nio import IdentityState
 from cryptostore.trust.cross_signing import Seeds
 from verifying import (
     BOB,
@@ -60,6 +61,8 @@ def test_a_verified_user_with_a_new_identity_is_verified_anew(memory_url: str) -
         async with town(memory_url) as place, syncing(place.alice, place.bob):
             master_key = place.seeds[BOB.user_id].public.master
             await until(lambda: place.alice.store.identities.set_verified(BOB.user_id, master_key))
+            # Bob's client would drop the new keys if it were just being told of the old ones.
+            await until(lambda: place.bob.client.identity_state is IdentityState.SIGNED)
             place.seeds[BOB.user_id] = place.give_identity(place.bob)
             await until(lambda: place.alice.store.identities.is_stopped(BOB.user_id))
             alices, bobs = await begun(place)
